@@ -1,0 +1,59 @@
+# `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
+.DEFAULT_GOAL := help
+.PHONY: help serve test check check-cuda format image
+
+# gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
+ifndef ENGINE
+ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+endif
+
+define MAKE_VENV
+@python= ; \
+for candidate in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3); do \
+	if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "No Python 3.11 or newer with its venv module was found (tried: $(or $(PYTHON),python3.11 to python3.14 and python3))." >&2; \
+	echo "Install one (Debian, Ubuntu: apt install python3 python3-venv) or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
+	exit 1; \
+fi; \
+echo "Installing $(2) into $(1) ($(ENGINE)), once: $(3) ..."; \
+"$$python" -m venv $(4) $(1) && \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[$(5)]' && \
+touch $@
+endef
+
+# .venv starts from nothing at every change, so it never holds more than serving needs.
+.venv/.installed-$(ENGINE): pyproject.toml constraints.txt
+	$(call MAKE_VENV,.venv,what serving needs,about half a minute,--clear,$(ENGINE))
+
+# .venv-dev is brought up to date in place, except where it holds the other engine: the two overwrite each other's files.
+.venv-dev/.installed-$(ENGINE): pyproject.toml constraints.txt
+	$(call MAKE_VENV,.venv-dev,everything,several minutes and about 6 GB,$(if $(filter-out $@,$(wildcard .venv-dev/.installed-*)),--clear),$(ENGINE)$(comma)training$(comma)dev)
+
+comma := ,
+
+help:  ## list the recipes
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+serve: .venv/.installed-$(ENGINE)  ## start the service on 127.0.0.1:8000 with the models in models/ (PORT=8123 moves it)
+	@$(if $(PORT),TAG2MASK_PORT=$(PORT)) exec .venv/bin/python -m app
+
+test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)
+	@.venv-dev/bin/python -m pytest $(ARGS)
+
+check: .venv-dev/.installed-$(ENGINE)  ## format, lint, types and import rules
+	.venv-dev/bin/python -m ruff format --check --quiet .
+	.venv-dev/bin/python -m ruff check --quiet .
+	.venv-dev/bin/python -m mypy --no-error-summary
+	.venv-dev/bin/python -m pytest --quiet tests/test_architecture.py
+
+check-cuda: .venv-dev/.installed-$(ENGINE)  ## compare CUDA with the CPU: maps, contract, /segment (ends with 2 where there is no CUDA)
+	@PYTHONPATH=. .venv-dev/bin/python tests/contract/check_cuda.py
+
+format: .venv-dev/.installed-$(ENGINE)  ## rewrite the code in the house format
+	@.venv-dev/bin/python -m ruff check --quiet --fix-only .
+	@.venv-dev/bin/python -m ruff format .
+
+image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
+	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .

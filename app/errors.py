@@ -1,0 +1,234 @@
+"""Every error tag2mask raises on purpose, and the HTTP status of those a client may cause.
+
+Tag2MaskError
+├── ModelCardError               a model file without a valid description of itself
+├── ModelStoreError              the models directory, or a default model, that cannot be served
+├── DeviceError                  the device asked for cannot be had
+├── TrainingError                of the offline package
+│   ├── ConfigError              a run's configuration
+│   └── DataError                a photo, a tag, a list or a mask
+└── ServiceError                 an answer to a client: `status` and `title`
+    ├── UploadError          400  a body that carries no photo
+    │   ├── UnsupportedTypeError      415  neither multipart nor an image type; or a format outside the allow list
+    │   ├── UploadTooLargeError       413  more bytes than allowed
+    │   ├── TooManyPixelsError        413  more pixels than allowed
+    │   └── UndecodableImageError     422  a photo that is damaged or truncated
+    ├── ParameterError       422  a query parameter: unknown, malformed or out of range
+    │   ├── UnknownClassError         422  a class name the model does not know
+    │   └── ReplyTooLargeError        422  a result larger than the service sends
+    ├── NotAcceptableError   406  nothing the client accepts can be sent
+    ├── MissingImageError    400  a GET that names no photo
+    ├── UnknownImageError    404  no upload is kept under that id
+    ├── UnknownModelError    404  no such model
+    │   ├── NoModelForTaskError       404  no model of this task is served
+    │   └── WrongTaskError            422  the model named does another task
+    ├── ClientLeftError      499  nobody is there to answer (for the log)
+    └── UnavailableError     503  try again: states `retry_after_seconds`
+        ├── NotReadyError             503  the models are still loading
+        ├── QueueFullError            503  as many photos wait as may wait
+        └── StoppingError             503  the service is shutting down
+
+A message gives the value, the limit and the remedy, in one or two sentences.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class Tag2MaskError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ModelCardError(Tag2MaskError):
+    """An ONNX file that does not describe itself as `docs/onnx-contract.md` says."""
+
+
+class ModelStoreError(Tag2MaskError):
+    """The models directory, or a default model, that cannot be served."""
+
+
+class DeviceError(Tag2MaskError):
+    """The execution device asked for cannot be had."""
+
+
+class TrainingError(Tag2MaskError):
+    """Base of the errors of the offline package."""
+
+
+class ConfigError(TrainingError):
+    """A configuration key or value that cannot work."""
+
+
+class DataError(TrainingError):
+    """A photo, a tag, a list or a mask that cannot be used."""
+
+
+class ServiceError(Tag2MaskError):
+    """Base of the errors a client is told about. `details` become extra members of the problem document."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "The service failed"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that belong to the answer."""
+        return {}
+
+
+class UploadError(ServiceError):
+    """A body that carries no photo."""
+
+    status = 400
+    title = "No photo in the request"
+
+
+class UnsupportedTypeError(UploadError):
+    """A body that is neither multipart nor an image type, or a picture format outside the allow list."""
+
+    status = 415
+    title = "Type not supported"
+
+
+class UploadTooLargeError(UploadError):
+    """A body of more bytes than allowed."""
+
+    status = 413
+    title = "Upload too large"
+
+
+class TooManyPixelsError(UploadError):
+    """A photo of more pixels than allowed."""
+
+    status = 413
+    title = "Too many pixels"
+
+
+class UndecodableImageError(UploadError):
+    """A photo that is damaged or truncated."""
+
+    status = 422
+    title = "Photo cannot be decoded"
+
+
+class ParameterError(ServiceError):
+    """A query parameter that is unknown, malformed or out of range."""
+
+    status = 422
+    title = "Parameter not valid"
+
+
+class UnknownClassError(ParameterError):
+    """A class name the model was not trained on; `known` lists those it was."""
+
+    title = "Unknown class"
+
+    def __init__(self, name: str, known: tuple[str, ...], parameter: str = "class") -> None:
+        nearest = nearest_name(name, known)
+        hint = f"Did you mean {nearest!r}? " if nearest else ""
+        super().__init__(
+            f"unknown class {name[:80]!r}. {hint}This model knows {', '.join(known)}.",
+            parameter=parameter,
+            known=list(known),
+            nearest=nearest,
+        )
+        self.name = name
+        self.known = known
+
+
+class ReplyTooLargeError(ParameterError):
+    """A result larger than the service sends in one reply."""
+
+    title = "Reply too large"
+
+
+class NotAcceptableError(ServiceError):
+    """Nothing the client accepts can be sent; `available` lists what can."""
+
+    status = 406
+    title = "Nothing acceptable to send"
+
+
+class MissingImageError(ServiceError):
+    """A GET that names no photo, neither by `image=` nor by the cookie."""
+
+    status = 400
+    title = "No photo named"
+
+
+class UnknownImageError(ServiceError):
+    """No upload is kept under that id (any more)."""
+
+    status = 404
+    title = "Unknown image"
+
+
+class UnknownModelError(ServiceError):
+    """No model of that name or version is served."""
+
+    status = 404
+    title = "Unknown model"
+
+
+class NoModelForTaskError(UnknownModelError):
+    """No model of the task that this endpoint needs is served."""
+
+    title = "No model for this task"
+
+
+class WrongTaskError(UnknownModelError):
+    """The model named does another task than this endpoint needs."""
+
+    status = 422
+    title = "Model of another task"
+
+
+class ClientLeftError(ServiceError):
+    """The client closed the connection while its photo waited; seen in the log only."""
+
+    status = 499
+    title = "Client left"
+
+
+class UnavailableError(ServiceError):
+    """The service cannot answer now but will: try again after `retry_after_seconds`."""
+
+    status = 503
+    title = "Not available now"
+
+    def __init__(self, message: str, retry_after_seconds: int = 1, **details: Any) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds, **details)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_seconds)}
+
+
+class NotReadyError(UnavailableError):
+    """The models are still being loaded and warmed."""
+
+    title = "Not ready yet"
+
+
+class QueueFullError(UnavailableError):
+    """As many photos are waiting as may wait."""
+
+    title = "Too busy"
+
+
+class StoppingError(UnavailableError):
+    """The service is shutting down and takes no new work."""
+
+    title = "Shutting down"
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The entry of `known` spelled most like `name`, or None where none is close."""
+    by_folded = {entry.casefold(): entry for entry in known}
+    matches = difflib.get_close_matches(name.casefold()[:100], by_folded, n=1, cutoff=0.5)
+    return by_folded[matches[0]] if matches else None

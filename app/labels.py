@@ -1,0 +1,49 @@
+"""Class names, colours, and the only place where a class index becomes a label or a label a class index.
+
+A `class_index` counts the foreground classes, 0..C-1, in channel order; a `label` is what a mask stores:
+0 is background, 1..C are the classes, 255 is "ignore" (left out of every loss and every figure).
+"""
+
+from typing import TypeVar
+
+import numpy as np
+
+BACKGROUND = 0
+IGNORE_INDEX = 255
+MAX_CLASSES = IGNORE_INDEX - 1  # labels are stored as uint8 and 255 is taken
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+Index = TypeVar("Index", int, np.ndarray)
+
+
+def label_of(class_index: Index) -> Index:
+    """Class index (0..C-1), a number or an integer array, to label (1..C)."""
+    return class_index + 1
+
+
+def class_index_of(label: Index) -> Index:
+    """Label (1..C), a number or an integer array, to class index (0..C-1); background (0) becomes -1."""
+    return label - 1
+
+
+def label_count(class_count: int) -> int:
+    """Channels of a segmenter over `class_count` classes: the classes and the background."""
+    return class_count + 1
+
+
+def voc_palette() -> np.ndarray:
+    """The 256 RGB colours of PASCAL VOC masks, uint8 (256, 3).
+
+    Bit i of a channel is taken from bit 3 * (7 - i) + channel of the label, most significant first
+    (the `VOClabelcolormap` of the VOC development kit).
+    """
+    labels = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette

@@ -1,0 +1,193 @@
+"""The models directory -> engines, by name and version: `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from app.engine import Engine
+from app.errors import (
+    ModelCardError,
+    ModelStoreError,
+    NoModelForTaskError,
+    NotReadyError,
+    UnknownModelError,
+    WrongTaskError,
+    nearest_name,
+)
+from app.preprocess import geometry_of
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILE = "model.onnx"
+Task = Literal["cam", "segmentation"]
+TASKS: tuple[Task, ...] = ("cam", "segmentation")
+# Among several cam models without a configured default, the method whose paper reports the better maps is preferred.
+METHOD_PREFERENCE = ("edam", "amr", "drs", "cam")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The engines served at one moment. Replaced as a whole, never changed: a request keeps the one it began with.
+
+    engines: by (name, version). defaults: the engine of each task where a request names none.
+    """
+
+    engines: dict[tuple[str, int], Engine]
+    defaults: dict[str, Engine]
+
+    def choose(self, task: Task, wanted: str | None) -> Engine:
+        """The engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's default.
+
+        Raises UnknownModelError, WrongTaskError or NoModelForTaskError.
+        """
+        if wanted is not None:
+            engine = self.find(wanted)
+            if engine.card.task != task:
+                fitting = sorted({name for (name, _), other in self.engines.items() if other.card.task == task})
+                raise WrongTaskError(
+                    f"model {wanted!r} is a {engine.card.task} model; this endpoint needs a {task} model"
+                    f"{': ' + ', '.join(fitting) if fitting else ', and none is served'}.",
+                    parameter="model",
+                    known=fitting,
+                )
+            return engine
+        if task not in self.defaults:
+            raise NoModelForTaskError(
+                f"this endpoint needs a {task} model and none is served. Put one into the models directory as "
+                f"NAME/VERSION/{MODEL_FILE} and restart; GET /models lists what is there."
+            )
+        return self.defaults[task]
+
+    def find(self, wanted: str) -> Engine:
+        """The engine of "NAME" or "NAME/VERSION". Raises UnknownModelError."""
+        name, _, version = wanted.partition("/")
+        versions = {number: engine for (other, number), engine in self.engines.items() if other == name}
+        if not versions:
+            names = sorted({name for name, _ in self.engines})
+            nearest = nearest_name(name, names)
+            hint = f"Did you mean {nearest!r}? " if nearest else ""
+            raise UnknownModelError(
+                f"no model {name[:80]!r} is served. {hint}There are: {', '.join(names)}.",
+                parameter="model",
+                known=names,
+                nearest=nearest,
+            )
+        if not version:
+            return versions[max(versions)]
+        for number, engine in versions.items():
+            if version == str(number):
+                return engine
+        raise UnknownModelError(
+            f"model {name!r} has no version {version[:80]!r}; there are {', '.join(map(str, sorted(versions)))}.",
+            parameter="model",
+            known=[f"{name}/{number}" for number in sorted(versions)],
+        )
+
+
+class ModelStore:
+    """Finds, loads and warms the models, and holds the current catalog."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Look for model files, without loading any. Raises ModelStoreError where there are none."""
+        self._settings = settings
+        self._paths = find_model_files(settings.models)
+        self._catalog: Catalog | None = None
+        self._failure: str | None = None
+
+    def check_ready(self) -> None:
+        """Raise NotReadyError unless all models are loaded and warm."""
+        if self._failure is not None:
+            raise NotReadyError(f"the models could not be loaded: {self._failure}", retry_after_seconds=30)
+        if self._catalog is None:
+            raise NotReadyError(
+                f"the models are still being loaded ({len(self._paths)} files); GET /readyz tells when.",
+                retry_after_seconds=2,
+            )
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is served now. Raises NotReadyError while the models are being loaded."""
+        self.check_ready()
+        assert self._catalog is not None
+        return self._catalog
+
+    def load(self) -> Catalog:
+        """Load and warm every model, then serve them. Raises ModelCardError, DeviceError or ModelStoreError."""
+        try:
+            engines = {key: self._load_engine(*key, path) for key, path in self._paths.items()}
+            catalog = Catalog(engines, self._choose_defaults(engines))
+        except Exception as error:
+            self._failure = str(error)
+            raise
+        self._catalog = catalog
+        return catalog
+
+    def _load_engine(self, name: str, version: int, path: Path) -> Engine:
+        engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
+        card = engine.card
+        if (card.name, card.version) != (name, version):
+            raise ModelCardError(
+                f"{path} describes itself as {card.name}/{card.version}. Move it to "
+                f"{card.name}/{card.version}/{MODEL_FILE}, or export it under the name it has here."
+            )
+        warm(engine)
+        logger.info(
+            "model %s/%d: task %s, method %s, providers %s", name, version, card.task, card.method, engine.providers
+        )
+        return engine
+
+    def _choose_defaults(self, engines: dict[tuple[str, int], Engine]) -> dict[str, Engine]:
+        configured: dict[str, str | None] = {
+            "cam": self._settings.cam_model,
+            "segmentation": self._settings.segmentation_model,
+        }
+        defaults: dict[str, Engine] = {}
+        for task in TASKS:
+            fitting = [engine for engine in engines.values() if engine.card.task == task]
+            wanted = configured[task]
+            if wanted is not None:
+                try:
+                    defaults[task] = Catalog(engines, {}).choose(task, wanted)
+                except UnknownModelError as error:
+                    raise ModelStoreError(f"TAG2MASK_{task.upper()}_MODEL={wanted}: {error}") from error
+            elif fitting:
+                defaults[task] = min(fitting, key=_preference)
+        return defaults
+
+
+def find_model_files(directory: Path) -> dict[tuple[str, int], Path]:
+    """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted.
+
+    A version is a whole number above 0 without leading zeros; other folders are left alone, as Triton does.
+    Raises ModelStoreError where there is no such directory or file.
+    """
+    if not directory.is_dir():
+        raise ModelStoreError(f"there is no models directory {str(directory)!r}. Set TAG2MASK_MODELS to the right one.")
+    found = {
+        (path.parent.parent.name, int(path.parent.name)): path
+        for path in directory.glob(f"*/*/{MODEL_FILE}")
+        if path.parent.name.isascii() and path.parent.name.isdigit() and not path.parent.name.startswith("0")
+    }
+    if not found:
+        raise ModelStoreError(
+            f"the models directory {str(directory)!r} holds no NAME/VERSION/{MODEL_FILE}. Put a model there (see "
+            f"`python -m training export`), or set TAG2MASK_MODELS to another directory."
+        )
+    return dict(sorted(found.items()))
+
+
+def warm(engine: Engine) -> None:
+    """Run a grey landscape picture once: the first run of a session allocates its memory."""
+    size = geometry_of((3, 4), engine.card.preferred_size)
+    engine.run(np.full((1, size.input_height, size.input_width, 3), 127, np.uint8))
+
+
+def _preference(engine: Engine) -> tuple[int, str, int]:
+    """Sort key of defaults: the method (see METHOD_PREFERENCE), then the name, then the highest version."""
+    method = engine.card.method
+    rank = METHOD_PREFERENCE.index(method) if method in METHOD_PREFERENCE else len(METHOD_PREFERENCE)
+    return rank, engine.card.name, -engine.card.version

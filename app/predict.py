@@ -1,0 +1,233 @@
+"""Photo -> localization maps, pseudo-label or mask: the verb "predict" of the service, also used by the training package.
+
+Every function takes a `Model`: something with a `card` and a `run` from uint8 images (N, H, W, 3) to named arrays. That
+is an `app.engine.Engine`, or a torch module behind the same two names.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from app.errors import UnknownClassError
+from app.labels import BACKGROUND
+from app.model_card import ModelCard
+from app.pamr import refine_pamr
+from app.postprocess import (
+    enlarged_strips,
+    mask_from_logits,
+    normalize_cam,
+    pseudo_label,
+    resize_bilinear,
+    softmax,
+)
+from app.preprocess import Geometry, geometry_of, resize_image
+
+
+class Model(Protocol):
+    """What predicting needs: the card, and images -> outputs by name."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Class scores and maps of one photo.
+
+    scores: (C,) probabilities. maps: (C, h, w) float32 in [0, 1), each divided by its own maximum, at the size of the
+    network input (`geometry.input_height`, `input_width`).
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """label_map: uint8 (H, W) at the photo's size, 255 = ignore. class_indices: the classes it may hold.
+    thresholds: (background, foreground) as used.
+    """
+
+    label_map: np.ndarray
+    scores: np.ndarray
+    class_indices: tuple[int, ...]
+    thresholds: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """mask: uint8 (H, W) at the photo's size. scores: label -> mean softmax probability over the label's pixels."""
+
+    mask: np.ndarray
+    scores: dict[int, float]
+
+
+@dataclass(frozen=True)
+class ScaleCams:
+    """What the network said of one photo at several scales, mirrored views already turned back and added.
+
+    scores: (C,) probabilities, the mean over all views. cams: one (C, h_s, w_s) float32 array per scale.
+    """
+
+    scores: np.ndarray
+    cams: tuple[np.ndarray, ...]
+    geometry: Geometry
+
+    def select(self, class_indices: tuple[int, ...]) -> "ScaleCams":
+        """The same with the cams of these classes only."""
+        return ScaleCams(self.scores, tuple(cam[list(class_indices)] for cam in self.cams), self.geometry)
+
+    def maps(self) -> np.ndarray:
+        """(K, h, w) in [0, 1): the cams enlarged to the input size, summed, each divided by its own maximum.
+
+        So do the released codes of AMR, EDAM and CCRM.
+        """
+        height, width = self.geometry.input_height, self.geometry.input_width
+        return normalize_cam(np.sum([resize_bilinear(cam, height, width) for cam in self.cams], axis=0))
+
+
+def scale_cams(
+    model: Model, image: np.ndarray, scales: tuple[float, ...] | None = None, flip: bool | None = None
+) -> ScaleCams:
+    """Run a cam model on one uint8 (H, W, 3) photo at every scale; `scales` and `flip` default to the card's."""
+    card = model.card
+    mirror = card.flip if flip is None else flip
+    scores, cams = [], []
+    for scale in scales or card.scales:
+        size = geometry_of(image.shape, card.preferred_size, scale)
+        resized = resize_image(image, size.input_height, size.input_width)
+        outputs = model.run(np.stack([resized, resized[:, ::-1]]) if mirror else resized[None])
+        cam = outputs["cam"].astype(np.float32, copy=False)
+        cams.append(cam[0] + cam[1, :, :, ::-1] if mirror else cam[0])
+        scores.append(outputs["scores"].mean(axis=0))
+    geometry = geometry_of(image.shape, card.preferred_size)
+    return ScaleCams(np.stack(scores).mean(axis=0), tuple(cams), geometry)
+
+
+def localize(
+    model: Model, image: np.ndarray, *, scales: tuple[float, ...] | None = None, flip: bool | None = None
+) -> Localization:
+    """Class scores and localization maps of one photo."""
+    views = scale_cams(model, image, scales, flip)
+    return Localization(views.scores, views.maps(), views.geometry)
+
+
+def localization_map(localization: Localization, class_index: int) -> np.ndarray:
+    """The map of one class at the photo's own size: float32 (H, W) in [0, 1)."""
+    geometry = localization.geometry
+    return resize_bilinear(localization.maps[class_index][None], geometry.height, geometry.width)[0]
+
+
+def present_classes(
+    card: ModelCard,
+    scores: np.ndarray,
+    tags: tuple[str, ...] | None = None,
+    presence_threshold: float | None = None,
+) -> tuple[int, ...]:
+    """Class indices held to be in the photo: those of `tags` where given, else scores at or above the threshold.
+
+    Raises UnknownClassError for a tag the model does not know.
+    """
+    if tags is not None:
+        return tuple(sorted({class_index(card, tag) for tag in tags}))
+    thresholds = card.presence_thresholds if presence_threshold is None else presence_threshold
+    return tuple(int(index) for index in np.flatnonzero(scores >= np.asarray(thresholds)))
+
+
+def class_index(card: ModelCard, name: str) -> int:
+    """Channel of the class `name`. Raises UnknownClassError."""
+    try:
+        return card.classes.index(name)
+    except ValueError:
+        raise UnknownClassError(name, card.classes) from None
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How maps become a pseudo-label. Both thresholds are in [0, 1]; the card's background threshold where None.
+
+    A pixel whose best map is at or below `background_threshold` is background, above `foreground_threshold` it takes
+    the map's class, between the two it is "ignore"; without a `foreground_threshold` nothing is. `refine` is "none" or
+    "pamr" (`app.pamr`).
+    """
+
+    background_threshold: float | None = None
+    foreground_threshold: float | None = None
+    refine: Literal["none", "pamr"] = "none"
+
+    def thresholds(self, card: ModelCard) -> tuple[float, float]:
+        """(background, foreground), the card's background threshold filled in."""
+        background = card.background_threshold if self.background_threshold is None else self.background_threshold
+        return background, background if self.foreground_threshold is None else self.foreground_threshold
+
+
+def predict_pseudo_label(
+    model: Model,
+    image: np.ndarray,
+    rule: LabelRule,
+    *,
+    tags: tuple[str, ...] | None = None,
+    presence_threshold: float | None = None,
+    scales: tuple[float, ...] | None = None,
+    flip: bool | None = None,
+    size: tuple[int, int] | None = None,
+) -> PseudoLabel:
+    """The pseudo-label of one uint8 (H, W, 3) photo: maps of the classes present against a constant background.
+
+    It has the photo's size, or `size` (height, width) for a photo decoded at reduced size.
+
+    `tags` are the photo's image-level labels; without them the classes present are those whose score reaches
+    `presence_threshold`, or the card's threshold of the class.
+    """
+    localization = localize(model, image, scales=scales, flip=flip)
+    class_indices = present_classes(model.card, localization.scores, tags, presence_threshold)
+    thresholds = rule.thresholds(model.card)
+    maps = localization.maps[list(class_indices)]
+    label_map = label_from_maps(image, maps, class_indices, thresholds, rule.refine, size)
+    return PseudoLabel(label_map, localization.scores, class_indices, thresholds)
+
+
+def label_from_maps(
+    image: np.ndarray,
+    maps: np.ndarray,
+    class_indices: tuple[int, ...],
+    thresholds: tuple[float, float],
+    refine: str = "none",
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Maps (K, h, w) of the classes present -> uint8 label map of `size` (height, width), the photo's where None.
+
+    Refinement runs at the maps' size, on the photo resized to it; the maps are then enlarged, so a large photo gets
+    smooth borders.
+    """
+    height, width = size or image.shape[:2]
+    label_map = np.full((height, width), BACKGROUND, np.uint8)
+    if not class_indices:
+        return label_map
+    if refine == "pamr":
+        maps = refine_pamr(resize_image(image, *maps.shape[1:]), maps)
+    for rows, enlarged in enlarged_strips(maps, height, width):
+        label_map[rows] = pseudo_label(enlarged, class_indices, *thresholds)
+    return label_map
+
+
+def segment(model: Model, image: np.ndarray, size: tuple[int, int] | None = None) -> Segmentation:
+    """The mask of one uint8 (H, W, 3) photo at its own size, or at `size` (height, width) if decoded at reduced size."""
+    height, width = size or image.shape[:2]
+    geometry = geometry_of(image.shape, model.card.preferred_size)
+    outputs = model.run(resize_image(image, geometry.input_height, geometry.input_width)[None])
+    logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
+    if mask.shape != (height, width):
+        mask = mask_from_logits(logits, np.unique(mask), height, width)
+    probabilities = softmax(logits)
+    coarse = logits.argmax(axis=0)
+    scores = {}
+    for label in np.unique(mask):
+        where = coarse == label
+        region = probabilities[label]
+        scores[int(label)] = float(region[where].mean() if where.any() else region.max())
+    return Segmentation(mask, scores)

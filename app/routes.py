@@ -1,0 +1,191 @@
+"""The endpoints: settle what is asked for, then decode, predict and encode on a worker."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import answers, api_docs
+from app.describe import classes_reply, models_reply
+from app.errors import MissingImageError, ParameterError, UnknownClassError
+from app.model_card import ModelCard
+from app.model_store import Task
+from app.negotiate import choose_format
+from app.parameters import (
+    ALL_CLASSES,
+    CamParameters,
+    KeptCamParameters,
+    KeptImage,
+    KeptPseudoLabelParameters,
+    KeptSegmentParameters,
+    ModelParameters,
+    NoParameters,
+    PhotoParameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+)
+from app.receive import receive_photo
+from app.schemas import ClassesReply, ModelsReply, Status
+from app.service import Service
+from app.upload_store import Upload
+from app.work import Work
+
+IMAGE_COOKIE = "tag2mask_image"
+
+
+def refuse_repeated(request: Request) -> None:
+    """Refuse a query parameter given twice: only one of the values could be heeded."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"the query parameter {name[:80]!r} is given more than once.", parameter=name[:80])
+
+
+router = APIRouter(dependencies=[Depends(refuse_repeated)])
+
+
+@router.post("/segment", **api_docs.POST_SEGMENT)
+async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
+    work = await settle(request, "segmentation", parameters, answers.SEGMENT_FORMATS)
+    response = await run(request, answers.answer_segment, work, parameters)
+    set_image_cookie(request, response, work.upload)
+    return response
+
+
+@router.get("/segment", **api_docs.GET_SEGMENT)
+async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
+    work = await settle(request, "segmentation", parameters, answers.SEGMENT_FORMATS)
+    return await run(request, answers.answer_segment, work, parameters)
+
+
+@router.post("/cam", **api_docs.POST_CAM)
+async def cam_upload(request: Request, parameters: Annotated[CamParameters, Query()]) -> Response:
+    return await cam(request, parameters)
+
+
+@router.get("/cam", **api_docs.GET_CAM)
+async def cam_kept(request: Request, parameters: Annotated[KeptCamParameters, Query()]) -> Response:
+    return await cam(request, parameters)
+
+
+@router.post("/pseudo-label", **api_docs.POST_PSEUDO_LABEL)
+async def pseudo_label_upload(request: Request, parameters: Annotated[PseudoLabelParameters, Query()]) -> Response:
+    return await pseudo_label(request, parameters)
+
+
+@router.get("/pseudo-label", **api_docs.GET_PSEUDO_LABEL)
+async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLabelParameters, Query()]) -> Response:
+    return await pseudo_label(request, parameters)
+
+
+@router.get("/models", **api_docs.MODELS)
+async def models(request: Request, parameters: Annotated[NoParameters, Query()]) -> ModelsReply:
+    return models_reply(service_of(request).models.catalog)
+
+
+@router.get("/classes", **api_docs.CLASSES)
+async def classes(request: Request, parameters: Annotated[ModelParameters, Query()]) -> ClassesReply:
+    catalog = service_of(request).models.catalog
+    if parameters.model is not None:
+        return classes_reply(catalog.find(parameters.model))
+    return classes_reply(catalog.defaults.get("cam") or catalog.defaults["segmentation"])
+
+
+@router.get("/healthz", **api_docs.HEALTHZ)
+async def healthz(parameters: Annotated[NoParameters, Query()]) -> Status:
+    return Status(status="alive")
+
+
+@router.get("/readyz", **api_docs.READYZ)
+async def readyz(request: Request, parameters: Annotated[NoParameters, Query()]) -> Status:
+    service_of(request).models.check_ready()
+    return Status(status="ready")
+
+
+for route in list(router.routes):  # a GET that answers HEAD too, as RFC 9110 asks
+    if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+        router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+
+
+async def cam(request: Request, parameters: CamParameters) -> Response:
+    """`/cam` of one class, or of all."""
+    everything = parameters.class_name == ALL_CLASSES
+    formats = answers.ALL_CAMS_FORMATS if everything else answers.CAM_FORMATS
+    work = await settle(request, "cam", parameters, formats)
+    if everything:
+        return await run(request, answers.answer_cams, work, parameters)
+    return await run(request, answers.answer_cam, work, parameters)
+
+
+async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
+    """`/pseudo-label` of an upload or of a kept photo."""
+    work = await settle(request, "cam", parameters, answers.PSEUDO_LABEL_FORMATS)
+    return await run(request, answers.answer_pseudo_label, work, parameters)
+
+
+async def settle(request: Request, task: Task, parameters: PhotoParameters, formats: Sequence[str]) -> Work:
+    """Everything that can be refused without the photo, in order of cost; then the photo itself."""
+    service = service_of(request)
+    catalog = service.models.catalog
+    engine = catalog.choose(task, parameters.model)
+    request.state.model = f"{engine.card.name}/{engine.card.version}"
+    word = choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
+    for parameter, name in parameters.class_names():
+        check_class(engine.card, name, parameter)
+    service.pool.check_room()
+    upload = await obtain_upload(request, parameters)
+    request.state.image = upload.id
+    return Work(upload, engine, catalog, word, service.settings, request.scope.get("root_path", ""))
+
+
+async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload:
+    """The photo in the body; for a GET the one kept under `image=`, else under the cookie."""
+    service = service_of(request)
+    if not isinstance(parameters, KeptImage):
+        data = await receive_photo(request, service.settings.max_upload_bytes)
+        return await run_in_threadpool(Upload.of, data)
+    image_id = parameters.image or request.cookies.get(IMAGE_COOKIE)
+    if not image_id:
+        raise MissingImageError(
+            "no photo is named. Give image=ID (`image.id` in the reply, or the header X-Image-Id, of the POST that sent "
+            "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
+            parameter="image",
+        )
+    return service.uploads.get(image_id.lower())
+
+
+async def run(request: Request, answer: Callable[..., Response], work: Work, *arguments: Any) -> Response:
+    """Have a worker do the work; a photo that could be worked on is kept for the requests that follow."""
+    service = service_of(request)
+    response = await service.pool.run(answer, work, *arguments, gone=lambda: wait_for_disconnect(request))
+    service.uploads.put(work.upload)
+    return response
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def set_image_cookie(request: Request, response: Response, upload: Upload) -> None:
+    """Let a client that keeps cookies leave out `image=` in what follows."""
+    max_age = int(service_of(request).settings.upload_ttl_seconds)
+    secure = request.url.scheme == "https"
+    response.set_cookie(IMAGE_COOKIE, upload.id, max_age=max_age, secure=secure, httponly=True, samesite="lax")
+
+
+def check_class(card: ModelCard, name: str, parameter: str) -> None:
+    """Raise UnknownClassError for a name the model does not know."""
+    if name not in card.classes:
+        raise UnknownClassError(name, card.classes, parameter)
+
+
+def service_of(request: Request) -> Service:
+    """The service this application was made for."""
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,181 @@
+"""The JSON replies. Field names are those on the wire, except `class`, a word of Python: `class_name` here."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Reply(BaseModel):
+    """Base of all replies."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+
+class ImageInfo(Reply):
+    """The photo. Width and height are the upload's, in pixels, after EXIF orientation."""
+
+    id: str
+    width: int
+    height: int
+
+
+class ModelInfo(Reply):
+    """The model that answered. `sha256` is that of its ONNX file."""
+
+    name: str
+    version: int
+    sha256: str
+    method: str
+
+
+class Thresholds(Reply):
+    """The thresholds in use. All are empty for a segmentation model: its mask is the arg-max over its classes."""
+
+    background: float | None = None
+    foreground: float | None = None
+    presence: dict[str, float] = Field(default_factory=dict)
+
+
+class Provenance(Reply):
+    """How a result came about; part of every reply about a photo."""
+
+    image: ImageInfo
+    model: ModelInfo
+    thresholds: Thresholds
+    refinement: Literal["none", "pamr"]
+
+
+class RunLengths(Reply):
+    """COCO's compressed run-length encoding: `size` is [height, width]; `pycocotools.mask.decode` reads it."""
+
+    size: list[int]
+    counts: str
+
+
+class Region(Reply):
+    """The pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels."""
+
+    class_name: str = Field(alias="class")
+    label: int
+    score: float
+    pixels: int
+    share: float
+    box: list[int]
+    rle: RunLengths
+
+
+class SegmentReply(Provenance):
+    """A mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels."""
+
+    classes: list[Region]
+    links: dict[str, str | dict[str, str]]
+    timings_ms: dict[str, float]
+
+
+class MapInfo(Reply):
+    """The heatmap of one class. `present`: its score reaches its presence threshold. `links`: the map by format."""
+
+    class_name: str = Field(alias="class")
+    label: int
+    score: float
+    present: bool
+    links: dict[str, str]
+
+
+class CamReply(Provenance, MapInfo):
+    """One heatmap, described; the map itself comes under `links`."""
+
+    scales: list[float]
+    flip: bool
+    timings_ms: dict[str, float]
+
+
+class CamsReply(Provenance):
+    """The heatmaps of all classes, described (`class=all`), in the order of the model's channels."""
+
+    class_name: Literal["all"] = Field(default="all", alias="class")
+    classes: list[MapInfo]
+    links: dict[str, str]
+    scales: list[float]
+    flip: bool
+    timings_ms: dict[str, float]
+
+
+class IgnoredPixels(Reply):
+    """The pixels labelled 255, "ignore"."""
+
+    pixels: int
+    share: float
+
+
+class PseudoLabelReply(Provenance):
+    """A pseudo-label. `present`: the classes it may hold; `tags`: those the request named, null where it named none."""
+
+    tags: list[str] | None
+    present: list[str]
+    scores: dict[str, float]
+    scales: list[float]
+    flip: bool
+    classes: list[Region]
+    ignore: IgnoredPixels
+    links: dict[str, str | dict[str, str]]
+    timings_ms: dict[str, float]
+
+
+class ServedModel(Reply):
+    """One model: its card, its file and where it runs. `default`: used where a request names no model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: int
+    task: Literal["cam", "segmentation"]
+    method: str
+    classes: list[str]
+    default: bool
+    sha256: str
+    providers: list[str]
+
+
+class ModelsReply(Reply):
+    """All models served."""
+
+    models: list[ServedModel]
+
+
+class ClassInfo(Reply):
+    """One class. `label` is its value in masks, `color` its colour in PNGs and overlays."""
+
+    class_name: str = Field(alias="class")
+    label: int
+    color: str
+
+
+class ClassesReply(Reply):
+    """The classes of a model, background and ignore apart."""
+
+    model: ModelInfo
+    classes: list[ClassInfo]
+    background: int
+    ignore: int
+
+
+class Status(Reply):
+    """Alive, or ready."""
+
+    status: Literal["alive", "ready"]
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457, application/problem+json). `detail` states the value, the limit and the remedy."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+    @classmethod
+    def of(cls, kind: str, title: str, status: int, detail: str, details: dict[str, Any]) -> "Problem":
+        return cls(type=f"urn:tag2mask:{kind}", title=title, status=status, detail=detail, **details)

@@ -1,0 +1,116 @@
+"""The models directory: what is found, what is refused, which model answers."""
+
+import pytest
+
+from app.errors import (
+    DeviceError,
+    ModelCardError,
+    ModelStoreError,
+    NoModelForTaskError,
+    NotReadyError,
+    UnknownModelError,
+    WrongTaskError,
+)
+from app.model_store import ModelStore, find_model_files
+from app.settings import Settings
+from tests.app.colour_models import write_cam_model, write_segmentation_model
+
+
+def load(directory, **settings):
+    return ModelStore(Settings(models=directory, **{"device": "cpu", **settings})).load()
+
+
+def test_finds_versions_and_leaves_other_things_alone(tmp_path):
+    path = write_cam_model(tmp_path, "a", 1)
+    for other in ("a/02", "a/x", "a/0", "a/-1", "a/\u0662"):
+        (tmp_path / other).mkdir()
+        (tmp_path / other / "model.onnx").write_bytes(path.read_bytes())
+    (tmp_path / "README.md").write_text("models")
+    (tmp_path / "b" / "1").mkdir(parents=True)
+    (tmp_path / "a" / "10").mkdir()
+    (tmp_path / "a" / "10" / "model.onnx").write_bytes(b"")
+    assert list(find_model_files(tmp_path)) == [("a", 1), ("a", 10)]
+
+
+def test_missing_and_empty_directories(tmp_path):
+    with pytest.raises(ModelStoreError, match="TAG2MASK_MODELS"):
+        ModelStore(Settings(models=tmp_path / "none"))
+    with pytest.raises(ModelStoreError, match=r"holds no NAME/VERSION/model\.onnx"):
+        ModelStore(Settings(models=tmp_path))
+
+
+def test_not_ready_before_loading_and_after_a_failure(tmp_path):
+    path = write_cam_model(tmp_path, "a", 1)
+    store = ModelStore(Settings(models=tmp_path, device="cpu"))
+    with pytest.raises(NotReadyError, match="still being loaded"):
+        _ = store.catalog
+    path.write_bytes(b"broken")
+    with pytest.raises(ModelCardError, match=r"model\.onnx"):
+        store.load()
+    with pytest.raises(NotReadyError, match="could not be loaded"):
+        store.check_ready()
+
+
+def test_file_in_the_wrong_place(tmp_path):
+    path = write_cam_model(tmp_path, "a", 1)
+    path.parent.rename(tmp_path / "a" / "2")
+    with pytest.raises(ModelCardError, match="describes itself as a/1"):
+        load(tmp_path)
+
+
+def test_choice_by_name_and_version(tmp_path):
+    for name, version in (("a", 2), ("a", 10), ("b", 1)):
+        write_cam_model(tmp_path, name, version)
+    write_segmentation_model(tmp_path, "s", 1)
+    catalog = load(tmp_path)
+
+    def choose(wanted):
+        card = catalog.choose("cam", wanted).card
+        return card.name, card.version
+
+    assert choose("a") == ("a", 10)
+    assert choose("a/2") == ("a", 2)
+    assert choose(None) == ("a", 10)
+    with pytest.raises(WrongTaskError, match="a, b"):
+        choose("s")
+    for wanted in ("c", "a/3", "A", "", "/", "a//2", "s/2"):
+        with pytest.raises(UnknownModelError):
+            choose(wanted)
+
+
+def test_default_prefers_the_method_then_the_name(tmp_path):
+    write_cam_model(tmp_path, "a_plain", 1, method="cam")
+    write_cam_model(tmp_path, "z_drs", 1, method="drs")
+    write_cam_model(tmp_path, "y_drs", 3, method="drs")
+    write_segmentation_model(tmp_path, "n", 1)
+    write_segmentation_model(tmp_path, "m", 1)
+    defaults = load(tmp_path).defaults
+    assert (defaults["cam"].card.name, defaults["segmentation"].card.name) == ("y_drs", "m")
+
+
+def test_default_can_be_set(tmp_path):
+    write_cam_model(tmp_path, "a", 1)
+    write_cam_model(tmp_path, "a", 2)
+    write_cam_model(tmp_path, "b", 1)
+    assert load(tmp_path, cam_model="b").defaults["cam"].card.name == "b"
+    assert load(tmp_path, cam_model="a/1").defaults["cam"].card.version == 1
+    with pytest.raises(ModelStoreError, match="TAG2MASK_CAM_MODEL=c"):
+        load(tmp_path, cam_model="c")
+    with pytest.raises(ModelStoreError, match="TAG2MASK_SEGMENTATION_MODEL=a"):
+        load(tmp_path, segmentation_model="a")
+
+
+def test_task_without_a_model(tmp_path):
+    write_cam_model(tmp_path, "a", 1)
+    with pytest.raises(NoModelForTaskError, match="segmentation model"):
+        load(tmp_path).choose("segmentation", None)
+
+
+def test_device_that_cannot_be_had(tmp_path):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("CUDA is here")
+    write_cam_model(tmp_path, "a", 1)
+    with pytest.raises(DeviceError, match="TAG2MASK_DEVICE"):
+        load(tmp_path, device="cuda")

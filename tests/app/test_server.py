@@ -1,0 +1,212 @@
+"""`python -m app` as a process: what only a socket and a signal show."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import onnxruntime
+import pytest
+
+from app.__main__ import main
+from tests.app.colour_models import BLACK, RED, halves, to_file
+
+MAX_UPLOAD_BYTES = 1_000_000
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Server:
+    """A service in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                if httpx2.get(f"{self.url}/readyz").status_code == 200:
+                    return
+            except httpx2.ConnectError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"the service did not start: {self.process.stderr.read()}")
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@contextmanager
+def start(models: Path, **settings: object) -> Iterator[Server]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {"models": models, "device": "cpu", "port": port, **settings}
+    environment = {**os.environ, **{f"TAG2MASK_{name.upper()}": str(value) for name, value in given.items()}}
+    command = [sys.executable, "-W", "error", "-m", "app"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield Server(process, port)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(models_directory: Path) -> Iterator[Server]:
+    """One worker, one place to wait, and little patience with large uploads."""
+    settings = {"workers": 1, "queue_size": 1, "max_upload_bytes": MAX_UPLOAD_BYTES}
+    with start(models_directory, **settings) as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow_photo() -> bytes:
+    """A small file of 16 megapixels, which keeps a worker busy for a while."""
+    return to_file(halves(RED, BLACK, 4000, 4000))
+
+
+def test_session_with_a_cookie(server, photo):
+    with httpx2.Client(base_url=server.url) as client:
+        assert client.get("/cam?class=dog").status_code == 400
+        image_id = client.post("/segment", files={"file": photo}).json()["image"]["id"]
+        heatmap = client.get("/cam?class=dog&format=gray16")
+        assert (heatmap.status_code, heatmap.headers["x-image-id"]) == (200, image_id)
+    assert httpx2.get(f"{server.url}/cam", params={"class": "dog", "image": image_id}).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "multipart/form-data; boundary=b"])
+def test_too_large_a_body_is_refused_while_it_streams(server, content_type):
+    opening = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        if "boundary" in content_type
+        else b""
+    )
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"\xff\xd8\xff" + bytes(100_000)
+    with server.connect() as connection:
+        connection.sendall(head.encode())
+        for part in [opening or b"\xff", *[chunk] * 11]:  # over the limit, and the body has no end
+            connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        reply = b""
+        while b"}" not in reply:
+            reply += connection.recv(65536)
+    assert reply.startswith(b"HTTP/1.1 413")
+    assert b"application/problem+json" in reply
+    assert str(MAX_UPLOAD_BYTES).encode() in reply
+
+
+def test_too_large_a_body_is_refused_before_it_is_sent(server):
+    head = "POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_client_library_that_sends_everything_still_reads_the_refusal(server):
+    reply = httpx2.post(f"{server.url}/segment", files={"file": b"\xff\xd8\xff" + bytes(8_000_000)}, timeout=60)
+    assert reply.status_code == 413
+
+
+def test_full_queue_answers_503_with_a_time_to_retry(server, slow_photo):
+    def post(_: int) -> httpx2.Response:
+        return httpx2.post(f"{server.url}/segment?format=png", files={"file": slow_photo}, timeout=120)
+
+    with ThreadPoolExecutor(8) as clients:
+        replies = list(clients.map(post, range(8)))
+    statuses = {reply.status_code for reply in replies}
+    assert statuses == {200, 503}
+    for reply in replies:
+        if reply.status_code == 503:
+            assert 1 <= int(reply.headers["retry-after"]) <= 30
+            assert reply.headers["content-type"] == "application/problem+json"
+            assert reply.json()["limit"] == 2
+
+
+def test_clients_that_leave_take_no_place_with_them(server, slow_photo, photo):
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(slow_photo)}\r\n\r\n"
+    for body in (slow_photo, slow_photo[:1000]):
+        for _ in range(6):
+            with server.connect() as connection:
+                connection.sendall(head.encode() + body)
+    wait_for(lambda: httpx2.post(f"{server.url}/segment", files={"file": photo}).status_code == 200)
+    with ThreadPoolExecutor(2) as clients:  # both places are there
+        replies = clients.map(
+            lambda _: httpx2.post(f"{server.url}/segment", files={"file": photo}, timeout=60), range(2)
+        )
+        assert [reply.status_code for reply in replies] == [200, 200]
+
+
+def test_photo_of_the_largest_size(server):
+    largest = to_file(halves(RED, BLACK, 5000, 5000))
+    reply = httpx2.post(f"{server.url}/cam?class=dog&format=gray8", files={"file": largest}, timeout=120)
+    assert reply.status_code == 200
+    image = {"image": reply.headers["x-image-id"]}
+    maps = httpx2.get(f"{server.url}/cam", params={"class": "all", "format": "npy", **image}, timeout=120)
+    assert maps.status_code == 422
+
+
+def test_sigterm_finishes_what_was_taken(models_directory, slow_photo):
+    with start(models_directory, workers=1, queue_size=1) as server, ThreadPoolExecutor(2) as clients:
+        server.wait_until_ready()
+        url = f"{server.url}/segment"
+        replies = [clients.submit(httpx2.post, url, files={"file": slow_photo}, timeout=120) for _ in range(2)]
+        wait_for(lambda: httpx2.get(f"{url}?image=x", timeout=60).status_code == 503)  # both are taken: no room is left
+        server.process.send_signal(signal.SIGTERM)
+        assert [reply.result().status_code for reply in replies] == [200, 200]
+        assert server.process.wait(60) in (0, -signal.SIGTERM)
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{server.url}/healthz")
+        log = server.process.stderr.read()
+    assert "drs_colours/1 (cam, CPUExecutionProvider)" in log
+    assert "Traceback" not in log
+
+
+def test_cuda_where_there_is_none(models_directory):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("CUDA is here")
+    with start(models_directory, device="cuda") as server:
+        assert server.process.wait(120) == 1
+        log = server.process.stderr.read()
+    last = log.strip().splitlines()[-1]
+    assert last.startswith("tag2mask: ")
+    assert "TAG2MASK_DEVICE=cuda" in last
+    assert "TAG2MASK_DEVICE=cpu" in last
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("TAG2MASK_MODELS", "/nowhere", "there is no models directory '/nowhere'"),
+        ("TAG2MASK_PORT", "many", "TAG2MASK_PORT=many"),
+        ("TAG2MASK_DEVICE", "tpu", "TAG2MASK_DEVICE=tpu"),
+    ],
+)
+def test_settings_that_cannot_work_end_in_one_line(monkeypatch, name, value, words):
+    monkeypatch.setattr(sys, "argv", ["app"])
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,43 @@
+"""IoU, average precision and thresholds against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from app.labels import IGNORE_INDEX
+from training.evaluate import Confusion
+from training.ranking import best_f1_threshold, mean_average_precision
+
+
+def test_iou_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 2], [0, 0, 2, 2], [IGNORE_INDEX] * 4], np.uint8)
+    predicted = np.array([[0, 0, 1, 0], [0, 1, 1, 2], [0, 0, 2, 1], [1, 1, 1, 1]], np.uint8)
+    confusion = Confusion.empty(3)
+    confusion.add(truth, predicted)
+    iou = confusion.iou()
+    assert iou[:3] == pytest.approx([100 * 5 / 7, 100 * 2 / 5, 100 * 2 / 3])
+    assert np.isnan(iou[3])  # neither there nor predicted: not a zero
+    assert confusion.miou() == pytest.approx(100 * (5 / 7 + 2 / 5 + 2 / 3) / 3)
+    assert confusion.miou([0, 2]) == pytest.approx(100 * (5 / 7 + 2 / 3) / 2)
+
+
+def test_a_missed_class_counts_as_zero() -> None:
+    confusion = Confusion.empty(1)
+    confusion.add(np.array([[0, 1]], np.uint8), np.array([[0, 0]], np.uint8))
+    assert confusion.iou().tolist() == [50.0, 0.0]
+
+
+def test_ignored_prediction_counts_as_background() -> None:
+    confusion = Confusion.empty(1)
+    confusion.add(np.array([[0, 1]], np.uint8), np.array([[IGNORE_INDEX, 1]], np.uint8))
+    assert confusion.iou().tolist() == [100.0, 100.0]
+
+
+def test_mean_average_precision_leaves_out_classes_without_photos() -> None:
+    image_labels = np.array([[1, 0], [0, 0], [1, 0]])
+    scores = np.array([[0.9, 0.5], [0.8, 0.1], [0.7, 0.9]])
+    assert mean_average_precision(image_labels, scores) == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+def test_best_f1_threshold_separates() -> None:
+    assert best_f1_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.9])) == pytest.approx(0.6)
+    assert best_f1_threshold(np.zeros(3), np.array([0.1, 0.2, 0.3])) == 0.5

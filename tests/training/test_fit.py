@@ -1,0 +1,150 @@
+"""The loop: resuming equals an uninterrupted run, two processes equal one, bad numbers stop it with a remedy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from app.errors import ConfigError
+from training.config import FitConfig
+from training.data.sampling import EpochSampler, repeat_factors
+from training.fit import fit, learning_rate_factor, make_fabric
+
+
+class Line(nn.Module):
+    """A network with dropout, so that the state of torch's generator matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 1))
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"loss": (self.net(batch["x"]) - batch["y"]).square().mean()}
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        return [{"params": list(self.parameters()), "lr_scale": 1.0}]
+
+
+class Points(Dataset):
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        x = torch.randn(4, generator=torch.Generator().manual_seed(1000 * epoch + index))
+        return {"x": x, "y": x.sum().view(1)}
+
+
+def train(out: Path, **changes: object) -> dict[str, Tensor]:
+    config = FitConfig(**({"epochs": 3, "batch_size": 8, "lr": 0.05, "accelerator": "cpu", "devices": 1} | changes))
+    torch.manual_seed(0)
+    model = Line()
+    fit(make_fabric(config), model, Points(), config, out)
+    return model.state_dict()
+
+
+def test_resuming_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole")
+    steps = 0
+    original = Line.losses
+
+    def stopped(self: Line, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == 9:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(Line, "losses", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", checkpoint_seconds=0.0)
+    monkeypatch.setattr(Line, "losses", original)
+    resumed = train(tmp_path / "parts", checkpoint_seconds=0.0)
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+    log = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert log[0] == "step,epoch,name,value"
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = train(tmp_path)
+    again = train(tmp_path)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_an_infinite_loss_stops_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lower fit\.lr"):
+        train(tmp_path, lr=1e20)
+
+
+PROGRAM = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, ".")
+from tests.training.test_fit import Line, Points
+from training.config import FitConfig
+from training.fit import fit, make_fabric
+config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu", devices=int(sys.argv[2]))
+fabric = make_fabric(config)
+torch.manual_seed(0)
+model = Line()
+model.net[2] = torch.nn.Identity()
+fit(fabric, model, Points(), config, Path(sys.argv[1]))
+if fabric.is_global_zero:
+    torch.save(model.state_dict(), sys.argv[1] + "/weights.pt")
+"""
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    for name, command in (("one", [sys.executable]), ("two", launch)):
+        (tmp_path / name).mkdir()
+        arguments = [*command, str(program), str(tmp_path / name), "1" if name == "one" else "2"]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "two"))
+    for key in one:
+        assert torch.allclose(one[key], two[key], atol=1e-6), key
+
+
+def test_learning_rate_schedules() -> None:
+    poly = FitConfig(schedule="poly", warmup_steps=10)
+    assert learning_rate_factor(0, 110, poly) == pytest.approx(1 / 11)
+    assert learning_rate_factor(10, 110, poly) == 1
+    assert learning_rate_factor(60, 110, poly) == pytest.approx(0.5**0.9)
+    cosine = FitConfig(schedule="cosine")
+    assert learning_rate_factor(50, 100, cosine) == pytest.approx(0.5)
+    step = FitConfig(schedule="step", milestones=(0.5, 0.75))
+    assert [learning_rate_factor(s, 100, step) for s in (49, 50, 75)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_sampler_visits_every_photo_once_and_shares_batches() -> None:
+    whole = EpochSampler(40, 8, seed=1)
+    whole.seek(3)
+    keys = list(whole)
+    assert sorted(index for _, index in keys) == list(range(40))
+    shares = []
+    for rank in (0, 1):
+        part = EpochSampler(40, 8, seed=1, rank=rank, world=2)
+        part.seek(3)
+        shares.append(list(part))
+    for batch in range(5):
+        together = {k for share in shares for k in share[4 * batch : 4 * batch + 4]}
+        assert together == set(keys[8 * batch : 8 * batch + 8])
+
+
+def test_repeat_factors_by_hand() -> None:
+    image_labels = torch.zeros(100, 2)
+    image_labels[:, 0] = 1
+    image_labels[0, 1] = 1
+    factors = repeat_factors(image_labels.numpy(), 0.04)
+    assert factors[0] == pytest.approx(2)  # sqrt(.04 / .01)
+    assert (factors[1:] == 1).all()

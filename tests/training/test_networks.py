@@ -1,0 +1,137 @@
+"""The battery every method, backbone and segmenter passes: forward, backward, shapes, ranges, gradients, export parity."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from app.engine import Engine
+from app.errors import ConfigError
+from app.labels import label_count
+from app.model_card import ModelCard
+from training.backbones import BACKBONES, build_backbone
+from training.classifier import build_classifier
+from training.config import ClassifierConfig, SegmenterConfig
+from training.export import check_export, export_model, halve_weights
+from training.methods import METHODS
+from training.segmenter import build_segmenter
+from training.segmenters import SEGMENTERS
+from training.served import ServedClassifier, ServedSegmenter
+
+CLASSES = ("cat", "dog", "person")
+SIZES = ((64, 96), (80, 56))
+METHOD_OPTIONS = {
+    "cam": ("cam", {}),
+    "drs-fixed": ("drs", {"stages": [3, 4], "extra": 1}),
+    "drs-learnable": ("drs", {"learnable": True, "extra": 1}),
+}
+METHOD_OPTIONS |= {name: (name, {}) for name in METHODS if name not in ("cam", "drs")}
+
+
+def classifier(key: str, backbone: str = "small") -> nn.Module:
+    torch.manual_seed(0)
+    method, options = METHOD_OPTIONS[key]
+    return build_classifier(ClassifierConfig(method=method, backbone=backbone, options=options), len(CLASSES))
+
+
+def card(task: str, method: str) -> ModelCard:
+    presence = (0.5,) * len(CLASSES) if task == "cam" else ()
+    return ModelCard(
+        name="tried", version=1, task=task, method=method, paper="none", backbone="small", classes=CLASSES,
+        output_stride=16, preferred_size=64, presence_thresholds=presence, data="none", data_licence="none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", METHOD_OPTIONS)
+@pytest.mark.parametrize("size", SIZES)
+def test_method_gives_scores_and_maps(key: str, size: tuple[int, int]) -> None:
+    images = torch.randn(2, 3, *size)
+    logits, cams = classifier(key).eval()(images)
+    assert logits.shape == (2, len(CLASSES))
+    assert cams.shape[:2] == (2, len(CLASSES))
+    assert cams.shape[2] == -(-size[0] // 16)
+    assert cams.min() >= 0
+    assert torch.isfinite(cams).all()
+
+
+@pytest.mark.parametrize("key", METHOD_OPTIONS)
+def test_method_learns_and_its_gradient_reaches_the_backbone(key: str) -> None:
+    model = classifier(key).train()
+    batch = {"images": torch.randn(4, 3, 64, 64), "image_labels": torch.eye(4)[:, :3]}
+    losses = model.losses(batch)
+    losses["loss"].backward()
+    reached = [name for name, p in model.backbone.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert any(name.startswith("stages.3") for name in reached)
+    grouped = [p for group in model.parameter_groups() for p in group["params"]]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    assert {id(p) for p in trained} <= {id(p) for p in grouped}
+
+
+@pytest.mark.parametrize("key", METHOD_OPTIONS)
+def test_exported_method_equals_torch(key: str, tmp_path: Path) -> None:
+    model = classifier(key)
+    path = export_model(ServedClassifier(model), card("cam", METHOD_OPTIONS[key][0]), tmp_path)
+    assert path == tmp_path / "tried" / "1" / "model.onnx"
+    engine = Engine(path)
+    assert max(engine.card.export_check.values()) < 1e-4
+    assert export_model(ServedClassifier(model), card("cam", "cam"), tmp_path).parent.name == "2"
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize("size", SIZES)
+def test_segmenter_labels_pixels_and_learns(name: str, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = build_segmenter(SegmenterConfig(architecture=name, options={"channels": 16}), len(CLASSES)).train()
+    label_maps = torch.randint(0, label_count(len(CLASSES)), (2, *size))
+    label_maps[:, 0] = 255
+    losses = model.losses({"images": torch.randn(2, 3, *size), "label_maps": label_maps})
+    losses["loss"].backward()
+    assert model.backbone.stem[0].weight.grad.abs().sum() > 0
+    assert model.eval()(torch.randn(1, 3, *size)).shape[1] == label_count(len(CLASSES))
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_exported_segmenter_equals_torch_and_survives_half_precision(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_segmenter(SegmenterConfig(architecture=name, options={"channels": 32}), len(CLASSES))
+    served = ServedSegmenter(model)
+    path = export_model(served, card("segmentation", name), tmp_path)
+    check_export(served, Engine(path))
+    halved = halve_weights(path)
+    assert halved.stat().st_size < 0.6 * path.stat().st_size
+    image = np.random.default_rng(0).integers(0, 256, (1, 70, 90, 3), dtype=np.uint8)
+    full, half = Engine(path).run(image)["logits"], Engine(halved).run(image)["logits"]
+    assert np.abs(full - half).max() < 0.01 * np.abs(full).max()
+    assert Engine(halved).card.precision == "float16"
+
+
+@pytest.mark.parametrize("name", ["small", "resnet50", "vgg16"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_backbone_strides(name: str, output_stride: int) -> None:
+    backbone = build_backbone(name, output_stride).eval()
+    with torch.no_grad():
+        features = backbone(torch.randn(1, 3, 96, 64))
+    assert tuple(feature.shape[1] for feature in features) == backbone.channels
+    assert features[-1].shape[2:] == (96 // output_stride, 64 // output_stride)
+    assert features[backbone.stride4_stage].shape[2:] == (24, 16)
+
+
+def test_backbone_takes_torchvision_files_and_refuses_others(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    reference = resnet50().eval()
+    torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
+    ours = build_backbone("resnet50", 32, str(tmp_path / "resnet50.pth")).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        logits = reference.fc(ours(images)[-1].mean(dim=(2, 3)))
+        assert torch.allclose(logits, reference(images), atol=1e-4)
+    with pytest.raises(ConfigError, match="does not hold weights of this backbone"):
+        build_backbone("small", 16, str(tmp_path / "resnet50.pth"))
+    with pytest.raises(ConfigError, match="do not exist"):
+        build_backbone("small", 16, str(tmp_path / "nothing.pth"))
+    assert set(BACKBONES) >= {"small", "resnet50", "vgg16"}

@@ -1,0 +1,73 @@
+"""Backbones: photo -> feature maps of four stages. One file each, one entry here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from app.errors import ConfigError
+from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
+from training.backbones.resnet38 import resnet38
+from training.backbones.resnet50 import resnet50, resnet50_irn
+from training.backbones.small import small
+from training.backbones.vgg16 import vgg16
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "small": small,
+    "resnet38": resnet38,
+    "resnet50": resnet50,
+    "resnet50-irn": resnet50_irn,
+    "vgg16": vgg16,
+}
+MODULATED = ("small", "resnet50", "resnet50-irn")  # those with residual branches that can be modulated
+
+__all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "build_backbone", "relu"]
+
+
+def build_backbone(
+    name: str,
+    output_stride: int,
+    weights: str | None = None,
+    activation: Activation = relu,
+    modulation: Modulation = unmodulated,
+) -> Backbone:
+    """Build the backbone `name`.
+
+    Args:
+        output_stride: of the last stage (8, 16 or 32; VGG16 knows 8 and 16).
+        weights: "imagenet" for torchvision's own (they are downloaded), a file written by `python -m training
+            pretrain` or holding a torchvision state dict, or None for a random start.
+        activation: called with (stage 0..4, channels) for every activation of the network.
+        modulation: called with (stage 1..4, channels) for every residual block; the module is applied to the branch
+            after its last normalisation, before the sum.
+    """
+    if name not in BACKBONES:
+        raise ConfigError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
+    if modulation is not unmodulated and name not in MODULATED:
+        raise ConfigError(f"backbone {name!r} has no residual branches to modulate; use one of {', '.join(MODULATED)}")
+    options = {} if modulation is unmodulated else {"modulation": modulation}
+    backbone = BACKBONES[name](output_stride, activation, **options)
+    if weights:
+        expected = BACKBONES[name](output_stride, relu).state_dict()
+        state = backbone.imagenet_state() if weights == "imagenet" else read_weights(Path(weights))
+        check_weights(state, expected, weights)
+        backbone.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+    return backbone
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from a file. Raises ConfigError where there is none; unsafe pickles are refused."""
+    if not path.is_file():
+        raise ConfigError(f"backbone weights {path} do not exist; name a file, 'imagenet', or leave the key out")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_weights(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
+    """Raise ConfigError unless `state` holds every tensor of `expected` in its shape (counters may lack)."""
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in expected if key in state and expected[key].shape != state[key].shape]
+    if missing or wrong:
+        raise ConfigError(
+            f"{source} does not hold weights of this backbone: {len(missing)} of {len(expected)} tensors are missing "
+            f"(first: {missing[:1]}), {len(wrong)} have another shape (first: {wrong[:1]})"
+        )

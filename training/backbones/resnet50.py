@@ -1,0 +1,92 @@
+"""ResNet-50 of torchvision, cut before its pooling, with a module of its own for every activation."""
+
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from app.errors import ConfigError
+from training.backbones.backbone import Activation, Backbone, Modulation, unmodulated
+
+STAGE_CHANNELS = (256, 512, 1024, 2048)
+
+
+class ResNet50(Backbone):
+    """Strides 4, 8, 16, 32 at output stride 32; dilation instead of stride in the last stages below that.
+
+    The modules keep torchvision's names, so torchvision's weight files fit. With `dilate_last=False`, at output stride
+    16, the last stage has stride 1 and no dilation: what IRN, AdvCAM and AMR use.
+    """
+
+    channels = STAGE_CHANNELS
+    stride4_stage = 0
+
+    def __init__(
+        self,
+        output_stride: int,
+        activation: Activation,
+        modulation: Modulation = unmodulated,
+        dilate_last: bool = True,
+    ) -> None:
+        super().__init__()
+        dilate = {32: [False, False, False], 16: [False, False, True], 8: [False, True, True]}
+        if output_stride not in dilate:
+            raise ConfigError(f"ResNet-50 has output stride 8, 16 or 32, not {output_stride}")
+        if not dilate_last and output_stride != 16:
+            raise ConfigError(f"ResNet-50 without dilation in its last stage has output stride 16, not {output_stride}")
+        self.output_stride = output_stride
+        net = ResNet(Bottleneck, [3, 4, 6, 3], replace_stride_with_dilation=dilate[output_stride])
+        self.conv1, self.bn1, self.maxpool = net.conv1, net.bn1, net.maxpool
+        self.act1 = activation(0, 64)
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
+            for block in layer:
+                _separate_activations(block, stage, activation)
+                block.modulation = modulation(stage, block.conv3.out_channels)
+                if not dilate_last:
+                    block.conv2.dilation = block.conv2.padding = (1, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See `Backbone.forward`."""
+        return self.after_stem(self.stem(images))
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What precedes the four stages: (N, 64, H / 4, W / 4)."""
+        return self.maxpool(self.act1(self.bn1(self.conv1(images))))
+
+    def after_stem(self, x: Tensor) -> list[Tensor]:
+        """What `forward` gives, from `stem(images)`."""
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                x = _bottleneck(block, x)
+            features.append(x)
+        return features
+
+    def imagenet_state(self) -> dict[str, Tensor]:
+        """torchvision's IMAGENET1K_V2 weights, downloaded to torch's cache."""
+        return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
+
+
+def _separate_activations(block: Bottleneck, stage: int, activation: Activation) -> None:
+    """Give each of a bottleneck's three activations a module: torchvision shares one ReLU among them."""
+    width, out = block.conv1.out_channels, block.conv3.out_channels
+    del block.relu
+    block.act1, block.act2, block.act3 = activation(stage, width), activation(stage, width), activation(stage, out)
+
+
+def _bottleneck(block: nn.Module, x: Tensor) -> Tensor:
+    y = block.act1(block.bn1(block.conv1(x)))
+    y = block.act2(block.bn2(block.conv2(y)))
+    y = block.modulation(block.bn3(block.conv3(y)))
+    shortcut = x if block.downsample is None else block.downsample(x)
+    return block.act3(y + shortcut)
+
+
+def resnet50(output_stride: int, activation: Activation, modulation: Modulation = unmodulated) -> Backbone:
+    """Build `ResNet50`."""
+    return ResNet50(output_stride, activation, modulation)
+
+
+def resnet50_irn(output_stride: int, activation: Activation, modulation: Modulation = unmodulated) -> Backbone:
+    """Build `ResNet50` with strides (2, 2, 2, 1) and no dilation."""
+    return ResNet50(output_stride, activation, modulation, dilate_last=False)

@@ -1,0 +1,46 @@
+"""Checkpoints: written whole or not at all, read without running code from them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from app.errors import DataError
+
+
+def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (modules and optimisers are replaced by their state dicts) to `path` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    fabric.save(partial, state)
+    if fabric.is_global_zero:
+        os.replace(partial, path)
+    fabric.barrier()
+
+
+def load_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
+    """Restore `state` in place from `path`: modules and optimisers are filled, other entries replaced."""
+    fabric.load(path, state, weights_only=True)
+
+
+def save_weights(path: Path, module: torch.nn.Module, half: bool = False) -> None:
+    """Write a module's state dict alone, floating-point tensors in half precision where asked to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = module.state_dict()
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_weights(path: Path, module: torch.nn.Module) -> None:
+    """Fill a module from `save_weights`. Raises DataError where the file is missing or is another module's."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; run the verb that writes it first (python -m training run does all)")
+    try:
+        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        raise DataError(f"{path} was written by another configuration: {error}") from None

@@ -1,0 +1,140 @@
+"""The verb `fit`: a classifier from tags, with the threshold per class above which it holds a class to be present."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import nn
+
+from app.errors import ConfigError
+from app.model_card import ModelCard
+from app.predict import scale_cams
+from training.checkpoint import load_weights, save_weights
+from training.config import ClassifierConfig, RunConfig, validate_config
+from training.data import TaggedPhotos, open_source
+from training.data.augment import normalize
+from training.data.pairing import GroupSampler
+from training.data.sampling import EpochSampler, repeat_factors
+from training.data.views import TaggedViews
+from training.fit import Metrics, fit, make_fabric
+from training.methods import METHODS, Classifier
+from training.ranking import best_f1_threshold, mean_average_precision
+from training.served import ServedClassifier, TorchModel
+
+MIN_POSITIVES = 5  # a class with fewer validation photos gets the threshold found over all classes
+
+
+def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
+    """A classifier by its configuration. `weights` (see `build_backbone`) start its backbone."""
+    if config.method not in METHODS:
+        raise ConfigError(f"unknown method {config.method!r}; there are {', '.join(METHODS)}")
+    method = METHODS[config.method]
+    options = validate_config(method.Options, config.options, "[classifier.options]")
+    return method(class_count, config.backbone, config.output_stride, weights, options)
+
+
+def fit_classifier(config: RunConfig) -> Path:
+    """Train on the tags of `train`, choose nothing by masks; write `classifier/weights.pt` and `presence.json`.
+
+    The last weights are kept. Validation photos serve to report the mean average precision and to set the presence
+    thresholds, both from tags.
+    """
+    out = config.out / "classifier"
+    photos = open_source(config.data)
+    settings = config.classifier
+    fabric = make_fabric(settings.fit)
+    torch.manual_seed(settings.fit.seed)
+    classifier = build_classifier(settings, len(photos.classes), settings.weights)
+    views = TaggedViews(photos, "train", settings.views, settings.fit.seed)
+
+    def validate(module: nn.Module) -> Metrics:
+        value = validation_map(module, photos, settings.views.crop, settings.fit.batch_size)
+        return {"map": value, "best": value}
+
+    sampler = make_sampler(fabric, views.image_labels, settings, classifier.group_size)
+    fit(fabric, classifier, views, settings.fit, out, validate=validate, sampler=sampler)
+    if fabric.is_global_zero:
+        save_weights(out / "weights.pt", classifier)
+        model = torch_classifier(config, photos, classifier, fabric.device)
+        thresholds = presence_thresholds(model, photos, "val")
+        (out / "presence.json").write_text(json.dumps(dict(zip(photos.classes, thresholds, strict=True)), indent=1))
+    return out / "weights.pt"
+
+
+def make_sampler(fabric: Fabric, image_labels: np.ndarray, config: ClassifierConfig, group_size: int) -> EpochSampler:
+    """The order of the photos: rare classes repeated as configured, in groups where the method wants groups."""
+    repeats = repeat_factors(image_labels, config.repeat_threshold)
+    place = (config.fit.seed, fabric.global_rank, fabric.world_size, repeats)
+    if group_size > 1:
+        return GroupSampler(image_labels, config.fit.batch_size, group_size, *place)
+    return EpochSampler(len(image_labels), config.fit.batch_size, *place)
+
+
+def load_classifier(config: RunConfig, class_count: int) -> Classifier:
+    """The classifier `fit_classifier` trained."""
+    classifier = build_classifier(config.classifier, class_count)
+    load_weights(config.out / "classifier" / "weights.pt", classifier)
+    return classifier.eval()
+
+
+def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> ModelCard:
+    """The card of the run's classifier, figures left out."""
+    settings = config.classifier
+    return ModelCard(
+        name=config.export.classifier or f"{config.name}-{settings.method}",
+        version=config.export.version or 1,
+        task="cam",
+        method=settings.method,
+        paper=METHODS[settings.method].paper,
+        backbone=settings.backbone,
+        classes=classes,
+        output_stride=settings.output_stride,
+        preferred_size=config.localize.preferred_size,
+        scales=config.localize.scales,
+        flip=config.localize.flip,
+        background_threshold=config.pseudo_label.background_threshold,
+        presence_thresholds=thresholds,
+        data=config.export.data,
+        data_licence=config.export.data_licence,
+        seed=settings.fit.seed,
+    )
+
+
+def torch_classifier(
+    config: RunConfig, photos: TaggedPhotos, classifier: Classifier, device: torch.device
+) -> TorchModel:
+    """The classifier behind the interface of `app.predict`, with the presence thresholds found so far (else 0.5)."""
+    path = config.out / "classifier" / "presence.json"
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    thresholds = tuple(stored.get(name, 0.5) for name in photos.classes)
+    return TorchModel(ServedClassifier(classifier), classifier_card(config, photos.classes, thresholds), device)
+
+
+def validation_map(module: nn.Module, photos: TaggedPhotos, size: int, batch_size: int) -> float:
+    """Mean average precision in percent on `val`, photos squeezed to `size` x `size`."""
+    device = next(module.parameters()).device
+    names, scores = photos.names("val"), []
+    for start in range(0, len(names), batch_size):
+        views = [Image.fromarray(photos.image(name)).resize((size, size)) for name in names[start : start + batch_size]]
+        logits, _ = module(torch.stack([normalize(np.asarray(view)) for view in views]).to(device))
+        scores.append(logits.float().cpu().numpy())
+    image_labels = np.stack([photos.image_labels(name) for name in names])
+    return mean_average_precision(image_labels, np.concatenate(scores))
+
+
+def presence_thresholds(model: TorchModel, photos: TaggedPhotos, split: str) -> tuple[float, ...]:
+    """Per class the score that maximises F1 on the tags of `split`; reads no mask.
+
+    Classes with fewer than five photos there share the threshold that maximises F1 over all classes together.
+    """
+    names = photos.names(split)
+    scores = np.stack([scale_cams(model, photos.image(name)).scores for name in names])
+    image_labels = np.stack([photos.image_labels(name) for name in names])
+    shared = best_f1_threshold(image_labels.ravel(), scores.ravel())
+    return tuple(
+        best_f1_threshold(image_labels[:, c], scores[:, c]) if image_labels[:, c].sum() >= MIN_POSITIVES else shared
+        for c in range(len(photos.classes))
+    )

@@ -1,0 +1,50 @@
+"""Photos of single objects for pre-training: `train.zip` and `val.zip` holding CLASS/NAME.webp (or .jpg, .png)."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from app.errors import DataError
+from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
+
+
+class ClassZip(Dataset):
+    """All photos of one zip, decoded once and kept in memory as uint8 (N, size, size, 3).
+
+    An item for the key (epoch, index) is {"images": float32 (3, size, size), "class_indices": int64 ()}; with
+    `augment` off the photo comes as it is.
+    """
+
+    def __init__(self, path: Path, size: int, seed: int, area: tuple[float, float], jitter: float, augment: bool):
+        if not path.is_file():
+            raise DataError(f"{path} does not exist; pre-training reads train.zip and val.zip holding CLASS/NAME.webp")
+        self.size, self.seed, self.area, self.jitter, self.augment = size, seed, area, jitter, augment
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name for name in archive.namelist() if "/" in name and not name.endswith("/"))
+            self.classes = tuple(sorted({name.split("/")[0] for name in names}))
+            numbers = {name: number for number, name in enumerate(self.classes)}
+            self.class_indices = np.array([numbers[name.split("/")[0]] for name in names])
+            self.images = np.empty((len(names), size, size, 3), np.uint8)
+            for row, name in enumerate(names):
+                photo = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+                self.images[row] = photo if photo.size == (size, size) else photo.resize((size, size))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        image = self.images[index]
+        if self.augment:
+            rng = generator(self.seed, epoch, index)
+            photo = random_resized_crop(Image.fromarray(image), self.size, self.area, rng)
+            if rng.random() < 0.5:
+                photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = np.asarray(jitter_colours(photo, self.jitter, rng))
+        return {"images": normalize(image), "class_indices": torch.tensor(self.class_indices[index])}

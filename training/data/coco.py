@@ -1,0 +1,122 @@
+"""COCO instances JSON: the tags of a photo are the categories of its annotations.
+
+Crowd regions (`iscrowd`) count as tags, since the photo does show the class. A photo in which no annotation has one of
+the classes is normal in COCO: it is left out of train, and counted; in other splits it stays, with no tag.
+With `classes` set to some of the categories, the others are neither tags nor labels.
+A photo's name is its file name without directory and suffix.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from app.errors import DataError
+from training.data.config import DataConfig
+from training.data.folder import name_of, require_directory
+from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos, split_by_hash
+
+
+@dataclass(frozen=True)
+class Instances:
+    """One instances file: `images` and `annotations` as COCO has them, `categories` id -> name in order of id."""
+
+    path: Path
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    categories: dict[int, str]
+
+    def category(self, annotation: dict[str, Any]) -> str:
+        """Category name of an annotation. Raises DataError for an id that the file does not define."""
+        try:
+            return self.categories[annotation["category_id"]]
+        except KeyError:
+            raise DataError(
+                f"{self.path.name} annotation {annotation.get('id')}: no category {annotation.get('category_id')!r}; "
+                f"known ids are {', '.join(map(str, self.categories))}. Correct `category_id` or add the category."
+            ) from None
+
+
+def open_coco(config: DataConfig) -> TaggedPhotos:
+    """Read the tags out of the instances files and look at every photo. Raises DataError."""
+    root = require_directory(config.root)
+    intake = Intake(config)
+    paths: dict[str, Path] = {}
+    tag_table: dict[str, tuple[str, ...]] = {}
+    classes = config.classes
+    splits = {}
+    for split, instances, directory in read_splits(root, config):
+        classes = choose_categories(instances, classes)
+        tags_of = tags_by_image(instances, classes)
+        kept = []
+        for number, image in enumerate(instances.images):
+            where = f"{instances.path.name} images[{number}] ({image['file_name']!r})"
+            name = photo_name(image)
+            tags = tags_of.get(image["id"], ())
+            path = directory / image["file_name"]
+            if split == "train" and not tags:
+                intake.skipped.append(f"{where}: no object of the classes")
+            elif name in paths:
+                problem = f"{paths[name]} has the same name"
+                intake.refuse(where, problem, "Rename one of the files; names are unique over all splits")
+            elif intake.accepts_photo(where, path):
+                paths[name], tag_table[name] = path, tags
+                kept.append(name)
+        splits[split] = tuple(kept)
+    if "val" not in splits:
+        splits = split_by_hash(splits["train"], config.val_fraction)
+    photos = TaggedPhotos(classes or (), splits, tag_table, PhotoFiles(paths), tuple(intake.skipped))
+    return require_photos(photos, str(root))
+
+
+def read_splits(root: Path, config: DataConfig) -> Iterator[tuple[str, Instances, Path]]:
+    """Split, instances and photo directory of train, and of val where its instances file exists."""
+    coco = config.coco
+    yield "train", read_instances(root / coco.train_instances), require_directory(root / coco.train_images)
+    if (root / coco.val_instances).is_file():
+        yield "val", read_instances(root / coco.val_instances), require_directory(root / coco.val_images)
+
+
+def read_instances(path: Path) -> Instances:
+    """Load an instances file. Raises DataError where it is missing or not one."""
+    try:
+        data = json.loads(path.read_bytes())
+        categories = {category["id"]: category["name"] for category in data["categories"]}
+        images = [image for image in data["images"] if image["file_name"] and "id" in image]
+        annotations = [annotation for annotation in data["annotations"] if "image_id" in annotation]
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist. Set `coco.train_instances` to the instances file.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not JSON ({error}). Replace it by an instances file of COCO's format.") from None
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not an instances file: {error} is missing. It needs `images`, `annotations` and `categories`."
+        ) from None
+    return Instances(path, images, annotations, dict(sorted(categories.items())))
+
+
+def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The classes asked for, all of them categories of the file; else all categories by id."""
+    known = tuple(instances.categories.values())
+    for name in classes or ():
+        if name not in known:
+            raise DataError(
+                f"{instances.path}: no category {name!r}{nearest(name, known)}; known are: {', '.join(known)}. "
+                f"Correct `classes`."
+            )
+    return classes or known
+
+
+def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
+    """Image id -> tags, in the order of `classes`; images without any are left out."""
+    found: dict[int, set[str]] = {}
+    for annotation in instances.annotations:
+        found.setdefault(annotation["image_id"], set()).add(instances.category(annotation))
+    tags = {image: tuple(name for name in classes if name in names) for image, names in found.items()}
+    return {image: names for image, names in tags.items() if names}
+
+
+def photo_name(image: dict[str, Any]) -> str:
+    """Name of an entry of `images`."""
+    return name_of(PurePosixPath(image["file_name"]).name)

@@ -1,0 +1,207 @@
+"""A folder of photos with a `labels.csv`.
+
+    ROOT/labels.csv                   name,classes: one row per photo, the name with or without its suffix
+    ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
+    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
+    ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
+
+Classes are separated by spaces. Where a `classes` field anywhere in the file holds a semicolon (or, quoted, a comma),
+that character separates the classes of the whole file, so that names may hold spaces: `photo1,traffic light;bus`.
+Several rows of one photo add up. Rows are counted as lines of the file, the header being row 1.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import DataError
+from training.data.config import DataConfig
+from training.data.source import (
+    PHOTO_SUFFIXES,
+    Intake,
+    PhotoFiles,
+    TaggedPhotos,
+    choose_classes,
+    require_photos,
+    split_by_hash,
+)
+
+PHOTO_DIRECTORIES = ("JPEGImages", "images")
+EXAMPLE = "name,classes\nphoto1,dog person"
+Splits = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo of labels.csv: `number` is its (first) line, `written` its name as typed."""
+
+    number: int
+    written: str
+    tags: tuple[str, ...]
+
+
+def open_folder(config: DataConfig) -> TaggedPhotos:
+    """Read labels.csv and the lists, and look at every photo they name. Raises DataError."""
+    root = require_directory(config.root)
+    intake = Intake(config)
+    rows = read_labels(root / "labels.csv", intake)
+    classes = choose_classes(config, (tag for row in rows.values() for tag in row.tags))
+    lists = read_lists(root / "ImageSets", rows, intake)
+    wanted = {name for names in lists.values() for name in names} if lists else set(rows)
+    index = PhotoIndex(photo_directory(root))
+    paths: dict[str, Path] = {}
+    for name, row in rows.items():
+        where = f"labels.csv row {row.number} ({row.written!r})"
+        if name in wanted and intake.accepts_tags(where, row.tags, classes):
+            path = index.find(row.written, where, intake)
+            if path is not None and intake.accepts_photo(where, path):
+                paths[name] = path
+    splits = {split: tuple(name for name in names if name in paths) for split, names in lists.items()}
+    splits = splits or split_by_hash(paths, config.val_fraction)
+    tag_table = {name: rows[name].tags for name in paths}
+    return require_photos(TaggedPhotos(classes, splits, tag_table, PhotoFiles(paths), tuple(intake.skipped)), str(root))
+
+
+def require_directory(root: Path | None) -> Path:
+    """The directory, which must exist."""
+    if root is None or not root.is_dir():
+        raise DataError(f"data directory {root} does not exist. Set `root` to the folder that holds the photos.")
+    return root
+
+
+def photo_directory(root: Path) -> Path:
+    """Where a folder keeps its photos: JPEGImages/, else images/, else the folder itself."""
+    return next((root / name for name in PHOTO_DIRECTORIES if (root / name).is_dir()), root)
+
+
+def name_of(written: str) -> str:
+    """A photo's name: as written, without a photo's suffix."""
+    stem, dot, suffix = written.rpartition(".")
+    return stem if dot + suffix.lower() in PHOTO_SUFFIXES else written
+
+
+def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
+    """labels.csv -> name -> row, in the file's order. Raises DataError where it is not such a file."""
+    lines = list(_csv_rows(path))
+    if not lines or [cell.strip().lower() for cell in lines[0][1]][:2] != ["name", "classes"]:
+        found = ",".join(lines[0][1]) if lines else "nothing"
+        raise DataError(
+            f"{path}: the first row must be 'name,classes', found {found!r}. Write it like this:\n{EXAMPLE}"
+        )
+    columns = len(lines[0][1])
+    separator = _separator(cells[1] for _, cells in lines[1:] if len(cells) > 1)
+    rows: dict[str, Row] = {}
+    for number, cells in lines[1:]:
+        written = cells[0].strip()
+        where = f"{path.name} row {number} ({written!r})"
+        if len(cells) > columns:
+            remedy = "Separate classes by spaces, or quote the field"
+            intake.refuse(where, f"{len(cells)} fields where the header has {columns}", remedy)
+            continue
+        if not written or "/" in written or "\\" in written:
+            intake.refuse(
+                where, "not a photo's file name", f"Write the name of a file of {photo_directory(path.parent)}"
+            )
+            continue
+        fields = cells[1].split(separator) if len(cells) > 1 else []
+        tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in fields if tag.strip()))
+        _add(rows, Row(number, written, tags), where, intake)
+    return rows
+
+
+def _add(rows: dict[str, Row], row: Row, where: str, intake: Intake) -> None:
+    name = name_of(row.written)
+    first = rows.setdefault(name, row)
+    if first is row:
+        return
+    if first.written != row.written and name not in (first.written, row.written):
+        problem = f"{row.written!r} and {first.written!r} of row {first.number} share the name {name!r}"
+        intake.refuse(where, problem, "Rename one of the files")
+        return
+    written = max(first.written, row.written, key=len)
+    rows[name] = Row(first.number, written, tuple(dict.fromkeys(first.tags + row.tags)))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every row that is not blank."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    yield reader.line_num, cells
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist: it gives the tags of every photo. Write it like this:\n{EXAMPLE}"
+        ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not CSV text in UTF-8 ({error}). Save it as 'CSV UTF-8', comma separated."
+        ) from None
+
+
+def _separator(fields: Iterator[str]) -> str | None:
+    """What separates the classes of a file: ';' or ',' where a field holds one, else any white space."""
+    text = "\n".join(fields)
+    return next((separator for separator in ";," if separator in text), None)
+
+
+def read_list(path: Path) -> list[tuple[int, str]]:
+    """Line number and first word of every line of a list that is not blank. Raises DataError."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"list {path} cannot be read ({error}). Write one photo name per line, in UTF-8.") from None
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_lists(directory: Path, rows: Mapping[str, Row], intake: Intake) -> Splits:
+    """Every ImageSets/*.txt as a split; where only one of train and val is there, the other is the remaining rows."""
+    splits: Splits = {}
+    for path in sorted(directory.glob("*.txt")):
+        names: dict[str, None] = {}
+        for number, written in read_list(path):
+            name = name_of(written)
+            if name in rows:
+                names[name] = None
+            else:
+                problem = f"{written!r} has no row in labels.csv{intake.nearest(name, rows)}"
+                intake.refuse(f"{path.name} row {number}", problem, "Add the row or remove the line")
+        splits[path.stem] = tuple(names)
+    listed = {name for names in splits.values() for name in names}
+    for split in ("train", "val") if splits else ():
+        splits.setdefault(split, tuple(name for name in rows if name not in listed))
+    return {split: names for split, names in splits.items() if names}
+
+
+class PhotoIndex:
+    """The photo files of one directory by name; listed once, so that thousands of look-ups touch the disk once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files: dict[str, list[str]] = {}
+        try:
+            listing = sorted(entry.name for entry in directory.iterdir())
+        except OSError as error:
+            raise DataError(f"photo directory {directory} cannot be listed ({error}).") from None
+        for file in listing:
+            if name_of(file) != file:
+                self._files.setdefault(name_of(file), []).append(file)
+
+    def find(self, written: str, where: str, intake: Intake) -> Path | None:
+        """The file of a photo written with or without its suffix; None where it is missing or not the only one."""
+        files = self._files.get(name_of(written), [])
+        if name_of(written) != written:
+            files = [file for file in files if file.casefold() == written.casefold()]
+        if len(files) == 1 or written in files:
+            return self.directory / (written if written in files else files[0])
+        if files:
+            problem = f"{' and '.join(files)} are both there"
+            intake.refuse(where, problem, "Write the name with its suffix")
+        else:
+            hint = intake.nearest(name_of(written), self._files)
+            kinds = "" if name_of(written) != written else f" ({' '.join(PHOTO_SUFFIXES)})"
+            problem = f"no photo {written!r}{kinds} in {self.directory}{hint}"
+            intake.refuse(where, problem, "Add the photo or correct the name")
+        return None

@@ -1,0 +1,62 @@
+"""Which photos an epoch visits, in which order: a function of (seed, epoch) alone, so that a run can resume anywhere."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) keys of this process's share of an epoch, in batches' order.
+
+    Process r of R takes every R-th photo of each global batch, so that R processes see what one would. The last,
+    incomplete batch is dropped. `repeats` are repeat factors per photo (`repeat_factors`).
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, repeats: np.ndarray | None = None
+    ) -> None:
+        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
+        self.repeats = np.ones(count) if repeats is None else repeats
+        self.epoch = 0
+        self.first_batch = 0
+
+    @property
+    def batches(self) -> int:
+        """Global batches of an epoch; at least one."""
+        return max(1, math.floor(self.repeats.sum()) // self.batch_size)
+
+    def seek(self, epoch: int, first_batch: int = 0) -> None:
+        """Go to a place: the next iteration starts there."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def order(self) -> np.ndarray:
+        """Photo indices of the whole epoch (batches * batch_size,)."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        whole = np.floor(self.repeats)
+        counts = (whole + (rng.random(self.count) < self.repeats - whole)).astype(int)
+        indices = rng.permutation(np.repeat(np.arange(self.count), counts))
+        return np.resize(indices, self.batches * self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = self.order()[self.first_batch * self.batch_size :]
+        return iter([(self.epoch, int(index)) for index in order[self.rank :: self.world]])
+
+    def __len__(self) -> int:
+        return (self.batches - self.first_batch) * self.batch_size // self.world
+
+
+def repeat_factors(image_labels: np.ndarray, threshold: float) -> np.ndarray:
+    """How often each photo appears in an epoch, so that rare classes are seen more often (N,).
+
+    Gupta et al., "LVIS", CVPR 2019, section 3.2: r_c = max(1, sqrt(threshold / f_c)) with f_c the share of photos that
+    have class c, and a photo takes the largest r_c of its classes.
+
+    Args:
+        image_labels: multi-hot (N, C).
+        threshold: classes rarer than this share are repeated; 0 repeats none.
+    """
+    share = np.maximum(image_labels.mean(axis=0), 1e-9)
+    factors = np.maximum(1.0, np.sqrt(threshold / share))
+    return np.where(image_labels > 0, factors, 1.0).max(axis=1)

@@ -1,0 +1,208 @@
+"""The one interface to tagged photos, and what its sources share.
+
+`TaggedPhotos` knows names, tags and how to read a photo; it holds no path of a mask and no way to one. Masks are read
+by `training.data.ground_truth`, which measuring imports and weakly supervised training does not.
+"""
+
+import difflib
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from app.decode import ALLOWED_FORMATS, DECODER_ERRORS, EXIF_ORIENTATION, decode
+from app.errors import DataError, UploadError, nearest_name
+from app.labels import VOC_CLASSES
+from training.data.config import DataConfig
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+FREQUENT, SLIP_SIMILARITY = 5, 0.65  # photos; difflib ratio: 'dgo' is 0.67 like 'dog'
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+class PhotoReader(Protocol):
+    """Reads photos by name; picklable."""
+
+    def image(self, name: str) -> np.ndarray: ...
+
+    def size(self, name: str) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class PhotoFiles:
+    """Photos kept as files: name -> path."""
+
+    paths: Mapping[str, Path]
+
+    def image(self, name: str) -> np.ndarray:
+        return read_photo(self.paths[name])
+
+    def size(self, name: str) -> tuple[int, int]:
+        return read_size(self.paths[name])
+
+
+@dataclass(frozen=True)
+class TaggedPhotos:
+    """Photos with image-level tags, in named splits.
+
+    classes: the C class names in channel order. splits: split -> names. tag_table: name -> tags. reader: how a photo
+    is read. skipped: one line per photo or row left out.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[str, ...]]
+    tag_table: Mapping[str, tuple[str, ...]]
+    reader: PhotoReader
+    skipped: tuple[str, ...] = ()
+
+    def names(self, split: str) -> tuple[str, ...]:
+        """Names of the photos of a split. Raises DataError for an unknown split."""
+        if split not in self.splits:
+            known = ", ".join(sorted(self.splits))
+            raise DataError(f"unknown split {split!r}{nearest(split, self.splits)}; this data has: {known}")
+        return self.splits[split]
+
+    def image(self, name: str) -> np.ndarray:
+        """The photo as uint8 RGB (H, W, 3), EXIF orientation applied. Raises DataError where it cannot be decoded."""
+        self._require(name)
+        return self.reader.image(name)
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(height, width) in pixels of `image(name)`, without decoding it."""
+        self._require(name)
+        return self.reader.size(name)
+
+    def tags(self, name: str) -> tuple[str, ...]:
+        """Class names of the photo's tags, each once."""
+        self._require(name)
+        return self.tag_table[name]
+
+    def image_labels(self, name: str) -> np.ndarray:
+        """The tags as float32 (C,): 1 where the class is tagged, else 0."""
+        tags = self.tags(name)
+        return np.array([class_name in tags for class_name in self.classes], np.float32)
+
+    def _require(self, name: str) -> None:
+        if name not in self.tag_table:
+            raise DataError(f"unknown photo {name!r}{nearest(name, self.tag_table)}: it is in no split of this data")
+
+
+@dataclass
+class Intake:
+    """What becomes of a row that cannot be used: a DataError, or a line in `skipped`."""
+
+    config: DataConfig
+    skipped: list[str] = field(default_factory=list)
+
+    def refuse(self, where: str, problem: str, remedy: str) -> None:
+        """Report a row. Raises DataError unless the configuration says `on_error = "skip"`."""
+        if self.config.on_error == "fail":
+            raise DataError(f'{where}: {problem}. {remedy}, or set on_error = "skip" to leave such photos out.')
+        self.skipped.append(f"{where}: {problem}")
+
+    def nearest(self, value: str, known: Iterable[str]) -> str:
+        """The nearest spelling for an error message; not searched for where the row is only counted."""
+        return nearest(value, known) if self.config.on_error == "fail" else ""
+
+    def accepts_tags(self, where: str, tags: tuple[str, ...], classes: tuple[str, ...]) -> bool:
+        """Whether a photo has tags and all are known; reports it otherwise."""
+        unknown = [tag for tag in tags if tag not in classes]
+        if not tags:
+            self.refuse(where, "the photo has no tag", f"Give it at least one of: {', '.join(classes)}")
+        elif unknown:
+            hint = self.nearest(unknown[0], classes)
+            problem = f"unknown class {unknown[0]!r}{hint}; known are: {', '.join(classes)}"
+            self.refuse(where, problem, "Correct the tag, or add the class to `classes`")
+        return bool(tags) and not unknown
+
+    def accepts_photo(self, where: str, path: Path) -> bool:
+        """Whether the photo at `path` can be read, as far as the configuration asks to look; reports it otherwise."""
+        try:
+            if self.config.checks_pixels:
+                read_photo(path)
+            else:
+                read_size(path)
+        except DataError as error:
+            self.refuse(where, str(error), "Replace the file or remove the row")
+            return False
+        return True
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """The closest of `known` as a hint for an error message, or nothing."""
+    name = nearest_name(value, known)
+    return f" (nearest: {name!r})" if name else ""
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.decode`). Raises DataError."""
+    try:
+        return np.array(decode(path.read_bytes()).image)
+    except OSError as error:
+        raise DataError(f"photo {path} cannot be read ({error.strerror or error})") from None
+    except UploadError as error:
+        raise DataError(f"photo {path} cannot be read: {str(error).rstrip('.')}") from None
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of `read_photo(path)`, from the file's header. Raises DataError."""
+    try:
+        with Image.open(path, formats=ALLOWED_FORMATS) as image:
+            width, height = image.size
+            turned = _orientation(image) in TURNED
+    except UnidentifiedImageError:
+        raise DataError(f"photo {path} cannot be read: it is empty, damaged or no JPEG, PNG or WebP file") from None
+    except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"photo {path} cannot be read ({reason})") from None
+    return (width, height) if turned else (height, width)
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except DECODER_ERRORS:  # as in app.decode: such EXIF data counts as absent
+        return None
+
+
+def choose_classes(config: DataConfig, tags: Iterable[str]) -> tuple[str, ...]:
+    """The configured classes; else VOC's where every tag is one of them; else the sorted set of tags.
+
+    A tag of one photo alone that is spelled much like a frequent one is held to be a slip of the pen, no class.
+    """
+    if config.classes is not None:
+        return config.classes
+    counts = Counter(tags)
+    frequent = [tag for tag, count in counts.items() if count >= FREQUENT]
+    rare = {tag for tag, count in counts.items() if count == 1 and tag not in VOC_CLASSES}
+    slips = {tag for tag in rare if difflib.get_close_matches(tag, frequent, n=1, cutoff=SLIP_SIMILARITY)}
+    found = set(counts) - slips
+    return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+
+
+def split_by_hash(names: Iterable[str], val_fraction: float) -> dict[str, tuple[str, ...]]:
+    """Split names into train and val by a hash of each name: adding photos moves none of the others.
+
+    With two names or more, neither split is empty.
+    """
+    names = tuple(names)
+    ranks = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
+    val = {name for name in names if ranks[name] < val_fraction}
+    if len(names) > 1 and not val:
+        val = {min(names, key=ranks.__getitem__)}
+    elif len(names) > 1 and len(val) == len(names):
+        val.remove(max(names, key=ranks.__getitem__))
+    return {"train": tuple(n for n in names if n not in val), "val": tuple(n for n in names if n in val)}
+
+
+def require_photos(photos: TaggedPhotos, where: str) -> TaggedPhotos:
+    """The same photos; raises DataError where nothing is left to train on."""
+    if not any(photos.splits.values()):
+        first = f" ({len(photos.skipped)} left out; the first: {photos.skipped[0]})" if photos.skipped else ""
+        raise DataError(f"{where}: no photo can be used{first}. Check the names and tags of the list.")
+    return photos

@@ -1,0 +1,206 @@
+"""The verb `evaluate`: figures of an exported model through ONNX Runtime, on photos with masks.
+
+All figures are percentages. IoU of a label is intersection over union of its pixels over the whole split (VOC); mIoU is
+its mean over the background and all classes; pixels of 255 do not count. The figures of a cam model:
+
+    map                   mean average precision of `scores` against the tags
+    cam_miou              arg-max of the tagged classes' maps against the card's background threshold (the papers' figure)
+    cam_miou_best         the same at the best threshold of 0.05, 0.10 ... 0.95, which is `cam_threshold_best` (in percent)
+    cam_miou_untagged     classes by the card's presence thresholds instead of the tags
+    pseudo_label_miou     the card's rule with the tags, refined by PAMR
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from app.engine import Engine
+from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
+from app.model_card import ModelCard
+from app.postprocess import pseudo_label, resize_bilinear
+from app.predict import Model, label_from_maps, present_classes, scale_cams, segment
+from training.data import DataConfig, TaggedPhotos, open_source
+from training.data.ground_truth import GroundTruth, read_mask
+from training.ranking import mean_average_precision
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+
+
+@dataclass
+class Confusion:
+    """Pixel counts (labels, labels): rows are the truth, columns the prediction."""
+
+    counts: np.ndarray
+
+    @classmethod
+    def empty(cls, class_count: int) -> "Confusion":
+        """Nothing counted yet."""
+        labels = label_count(class_count)
+        return cls(np.zeros((labels, labels), np.int64))
+
+    def add(self, truth: np.ndarray, predicted: np.ndarray) -> None:
+        """Count one photo: labels uint8 (H, W). Ignored truth is left out; an ignored prediction is background."""
+        labels = len(self.counts)
+        known = truth != IGNORE_INDEX
+        predicted = np.where(predicted == IGNORE_INDEX, BACKGROUND, predicted)
+        pairs = truth[known].astype(int) * labels + predicted[known]
+        self.counts += np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)
+
+    def iou(self) -> np.ndarray:
+        """Intersection over union per label, percent; NaN for a label that is neither there nor predicted."""
+        hit = np.diag(self.counts).astype(float)
+        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - hit
+        with np.errstate(invalid="ignore"):
+            return 100 * hit / union
+
+    def miou(self, labels: Iterable[int] | None = None) -> float:
+        """Mean IoU over `labels` (all that occur where None)."""
+        iou = self.iou()
+        return float(np.nanmean(iou if labels is None else iou[list(labels)]))
+
+    def summary(self) -> dict[str, float]:
+        """mIoU with the mean precision and recall over the labels that occur."""
+        hit = np.diag(self.counts).astype(float)
+        with np.errstate(invalid="ignore"):
+            precision, recall = hit / self.counts.sum(axis=0), hit / self.counts.sum(axis=1)
+        return {
+            "miou": self.miou(),
+            "precision": float(100 * np.nanmean(precision)),
+            "recall": float(100 * np.nanmean(recall)),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one split. iou: label name -> percent of the model's main answer."""
+
+    model: str
+    version: int
+    task: str
+    method: str
+    sha256: str
+    split: str
+    photos: int
+    photos_with_mask: int
+    figures: dict[str, float]
+    iou: dict[str, float]
+
+
+def evaluate_file(path: Path, data: DataConfig, split: str, common: tuple[str, ...] = ()) -> Evaluation:
+    """Measure an ONNX file on a split; without masks only what tags can tell ("map") is measured.
+
+    `common` are classes for a second mean, over them and the background ("..._common").
+    """
+    engine = Engine(path, device="auto", intra_op_threads=0)
+    data = data.model_copy(update={"classes": engine.card.classes})
+    photos = open_source(data)
+    truth = GroundTruth(data, photos)
+    measure = measure_classifier if engine.card.task == "cam" else measure_segmenter
+    names = photos.names(split)
+    figures, confusion = measure(engine, photos, names, truth, common)
+    card = engine.card
+    labels = ("background", *card.classes)
+    iou = {name: round(float(value), 2) for name, value in zip(labels, confusion.iou(), strict=True) if value == value}
+    with_mask = sum(truth.has(name) for name in names)
+    return Evaluation(
+        card.name, card.version, card.task, card.method, engine.sha256, split, len(names), with_mask, figures, iou
+    )
+
+
+Measured = tuple[dict[str, float], Confusion]
+
+
+def measure_segmenter(
+    model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...]
+) -> Measured:
+    """mIoU of the served mask at the photos' own size, no tags given."""
+    confusion = Confusion.empty(len(model.card.classes))
+    for name in tqdm(names, desc=f"evaluate {model.card.name}", unit="photo", mininterval=5):
+        if truth.has(name):
+            confusion.add(truth.mask(name), segment(model, photos.image(name)).mask)
+    if not confusion.counts.any():
+        return {}, confusion
+    figures = confusion.summary() | common_figures("", confusion, model.card, common)
+    return rounded(figures), confusion
+
+
+def measure_classifier(
+    model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...]
+) -> Measured:
+    """The figures of a cam model; the confusion is that of tag-gated maps at the card's threshold."""
+    card = model.card
+    at_card, untagged, labels = (Confusion.empty(len(card.classes)) for _ in range(3))
+    sweep = [Confusion.empty(len(card.classes)) for _ in THRESHOLDS]
+    scores = []
+    for name in tqdm(names, desc=f"evaluate {card.name}", unit="photo", mininterval=5):
+        image = photos.image(name)
+        views = scale_cams(model, image)
+        scores.append(views.scores)
+        if not truth.has(name):
+            continue
+        mask = truth.mask(name)
+        tagged = present_classes(card, views.scores, photos.tags(name))
+        maps = views.select(tagged).maps()
+        add_thresholds(sweep, mask, maps, tagged)
+        thresholds = (card.background_threshold,) * 2
+        at_card.add(mask, label_from_maps(image, maps, tagged, thresholds))
+        labels.add(mask, label_from_maps(image, maps, tagged, thresholds, refine="pamr"))
+        present = present_classes(card, views.scores)
+        untagged.add(mask, label_from_maps(image, views.select(present).maps(), present, thresholds))
+    image_labels = np.stack([photos.image_labels(name) for name in names])
+    figures = {"map": mean_average_precision(image_labels, np.stack(scores))}
+    if not at_card.counts.any():
+        return rounded(figures), at_card
+    best = max(range(len(THRESHOLDS)), key=lambda i: sweep[i].miou())
+    figures |= {
+        **{f"cam_{name}": value for name, value in at_card.summary().items()},
+        "cam_miou_best": sweep[best].miou(),
+        "cam_threshold_best": 100 * THRESHOLDS[best],
+        "cam_miou_untagged": untagged.miou(),
+        "pseudo_label_miou": labels.miou(),
+        **common_figures("cam_", at_card, card, common),
+        **common_figures("pseudo_label_", labels, card, common),
+    }
+    return rounded(figures), at_card
+
+
+def add_thresholds(sweep: list[Confusion], mask: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...]) -> None:
+    """Count one photo at every threshold of `THRESHOLDS`; maps (K, h, w) of its tagged classes."""
+    enlarged = resize_bilinear(maps, *mask.shape)
+    for confusion, threshold in zip(sweep, THRESHOLDS, strict=True):
+        confusion.add(mask, pseudo_label(enlarged, class_indices, threshold, threshold))
+
+
+def label_figures(data: DataConfig, directory: Path) -> dict[str, dict[str, float]]:
+    """Figures of the label maps `directory`/NAME.png, beside those of an answer that is background everywhere.
+
+    Over the photos of `train` and of `val` that have a mask; a split without one is left out.
+    """
+    photos = open_source(data)
+    truth = GroundTruth(data, photos)
+    figures = {}
+    for split in ("train", "val"):
+        labels, constant = Confusion.empty(len(photos.classes)), Confusion.empty(len(photos.classes))
+        for name in photos.names(split):
+            if truth.has(name):
+                mask = truth.mask(name)
+                labels.add(mask, read_mask(directory / f"{name}.png"))
+                constant.add(mask, np.full_like(mask, BACKGROUND))
+        if labels.counts.any():
+            figures[f"pseudo_label_{split}"] = rounded(labels.summary())
+            figures[f"constant_background_{split}"] = rounded(constant.summary())
+    return figures
+
+
+def common_figures(prefix: str, confusion: Confusion, card: ModelCard, common: tuple[str, ...]) -> dict[str, float]:
+    """`{prefix}miou_common` over the background and the classes of `common` that the model knows."""
+    known = [label_of(card.classes.index(name)) for name in common if name in card.classes]
+    return {f"{prefix}miou_common": confusion.miou([BACKGROUND, *known])} if known else {}
+
+
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """Two decimals, as they go into the card."""
+    return {name: round(float(value), 2) for name, value in figures.items()}

@@ -1,0 +1,251 @@
+"""The one training loop: any module with losses, on a CPU, a GPU or several, resumable to the bit.
+
+A batch, and so a step, is a function of (seed, epoch, batch number); the checkpoint holds the rest: weights, optimiser,
+progress and the state of torch's generator.
+"""
+
+import csv
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from app.errors import ConfigError
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import FitConfig
+from training.data.sampling import EpochSampler
+
+Metrics = dict[str, float]
+
+
+class Learner(Protocol):
+    """What `fit` needs of a module: losses of a batch (the entry "loss" is minimised) and groups of parameters.
+
+    A group is {"params", "lr_scale" (times the base rate), and optionally "weight_decay"}.
+    """
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def parameter_groups(self) -> list[dict[str, Any]]: ...
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0
+    batch: int = 0  # within the epoch
+    step: int = 0
+    best: float = float("-inf")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def make_fabric(config: FitConfig) -> Fabric:
+    """The devices to run on, by the config; torchrun's environment is honoured."""
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision)
+    fabric.launch()
+    return fabric
+
+
+def learning_rate_factor(step: int, total: int, config: FitConfig) -> float:
+    """Factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay."""
+    if step < config.warmup_steps:
+        return config.warmup_start + (1 - config.warmup_start) * (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    if config.schedule == "poly":
+        return (1 - done) ** config.poly_power
+    if config.schedule == "cosine":
+        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * done))))
+    return 0.1 ** sum(step >= milestone * total for milestone in config.milestones)
+
+
+def make_optimizer(module: Learner, config: FitConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the module's groups, each with its own share of the base rate."""
+    groups = [
+        {"weight_decay": config.weight_decay} | group | {"lr": config.lr * group["lr_scale"]}
+        for group in module.parameter_groups()
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def fit(
+    fabric: Fabric,
+    module: nn.Module,
+    dataset: Dataset,
+    config: FitConfig,
+    out: Path,
+    *,
+    validate: Callable[[nn.Module], Metrics] | None = None,
+    sampler: EpochSampler | None = None,
+) -> Progress:
+    """Train `module` (a `Learner`) and leave `last.ckpt`, `best.ckpt`, `log.csv` and TensorBoard events in `out`.
+
+    Args:
+        dataset: gives a dict of tensors for a key (epoch, index).
+        validate: measures after every epoch; its entry "best" (larger is better) chooses `best.ckpt`.
+        sampler: the order of the photos, made for this process; every photo once an epoch where None.
+
+    Where `out` holds a `last.ckpt`, training goes on from there. Returns the progress with the figures per epoch.
+    """
+    if config.batch_size % fabric.world_size:
+        raise ConfigError(f"batch_size {config.batch_size} must be a multiple of the {fabric.world_size} processes")
+    torch.manual_seed(config.seed)
+    module = module.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(module, config)
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    wrapped.mark_forward_method("losses")
+    sampler = sampler or EpochSampler(
+        len(dataset), config.batch_size, config.seed, fabric.global_rank, fabric.world_size
+    )
+    loader = DataLoader(
+        dataset,
+        config.batch_size // fabric.world_size,
+        sampler=sampler,
+        num_workers=config.workers,
+        drop_last=True,
+        generator=torch.Generator(),  # of its own: starting an epoch must not move torch's
+    )
+    loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    loop = _Loop(fabric, wrapped, optimizer, sampler, loader, config, out, validate)
+    loop.resume()
+    loop.run()
+    return loop.progress
+
+
+@dataclass
+class _Loop:
+    fabric: Fabric
+    module: Any
+    optimizer: Any
+    sampler: EpochSampler
+    loader: Any
+    config: FitConfig
+    out: Path
+    validate: Callable[[nn.Module], Metrics] | None
+    progress: Progress = field(default_factory=Progress)
+
+    def resume(self) -> None:
+        path = self.out / "last.ckpt"
+        if path.is_file():
+            state = self._state()
+            load_checkpoint(self.fabric, path, state)
+            self.progress = Progress(**state["progress"])
+            torch.set_rng_state(state["rng"])
+
+    def run(self) -> None:
+        total = self.config.epochs * self.sampler.batches
+        if self.config.max_steps:
+            total = min(total, self.config.max_steps)
+        bar = tqdm(
+            total=total, initial=self.progress.step, desc=self.out.name, unit="step", dynamic_ncols=True,
+            disable=not self.fabric.is_global_zero, mininterval=5,
+        )  # fmt: skip
+        with closing(_Log(self.out, self.progress.step, self.fabric.is_global_zero)) as log, closing(bar):
+            while self.progress.step < total:
+                self._epoch(total, log, bar)
+
+    def _epoch(self, total: int, log: "_Log", bar: tqdm) -> None:
+        progress = self.progress
+        self.sampler.seek(progress.epoch, progress.batch)
+        self.module.train()
+        saved = time.monotonic()
+        for batch in self.loader:
+            factor = learning_rate_factor(progress.step, total, self.config)
+            losses = self._step(batch, factor)
+            progress.step, progress.batch = progress.step + 1, progress.batch + 1
+            bar.set_postfix(loss=f"{losses['loss']:.3f}", epoch=progress.epoch, refresh=False)
+            bar.update()
+            if progress.step % self.config.log_every == 0:
+                log.write(progress.step, progress.epoch, {"lr": self.config.lr * factor} | losses)
+            if progress.step >= total:
+                break
+            if time.monotonic() - saved > self.config.checkpoint_seconds:
+                self._save("last.ckpt")
+                saved = time.monotonic()
+        self._end_epoch(log)
+
+    def _step(self, batch: dict[str, Tensor], factor: float) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * group["lr_scale"] * factor
+        losses = self.module.losses(batch)
+        if not torch.isfinite(losses["loss"]):
+            raise ConfigError(
+                f"the loss became {float(losses['loss'].detach())} at step {self.progress.step} with lr "
+                f"{self.config.lr * factor:.2g}; lower fit.lr or raise fit.warmup_steps"
+            )
+        self.optimizer.zero_grad()
+        self.fabric.backward(losses["loss"])
+        if self.config.clip_norm:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip_norm)
+        self.optimizer.step()
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _end_epoch(self, log: "_Log") -> None:
+        progress = self.progress
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        metrics: Metrics = {}
+        if self.validate is not None:
+            self.module.eval()
+            with torch.no_grad():
+                metrics = self.validate(self.module)
+            log.write(progress.step, progress.epoch, metrics)
+            progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
+            if self.fabric.is_global_zero:
+                shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+                tqdm.write(f"{self.out.name}: epoch {progress.epoch}: {shown}")
+        if metrics.get("best", float("-inf")) > progress.best:
+            progress.best = metrics["best"]
+            self._save("best.ckpt")
+        self._save("last.ckpt")
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "module": self.module,
+            "optimizer": self.optimizer,
+            "progress": vars(self.progress),
+            "rng": torch.get_rng_state(),
+        }
+
+    def _save(self, name: str) -> None:
+        save_checkpoint(self.fabric, self.out / name, self._state())
+
+
+class _Log:
+    """Losses and figures: `log.csv` (step, epoch, name, value) and TensorBoard. Lines after `step` are dropped."""
+
+    def __init__(self, out: Path, step: int, active: bool) -> None:
+        self._active = active
+        if not active:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "log.csv"
+        kept = []
+        if path.is_file():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if row[0] != "step" and int(row[0]) <= step]
+        self._file = path.open("w", newline="")
+        self._csv = csv.writer(self._file)
+        self._csv.writerows([("step", "epoch", "name", "value"), *kept])
+        self._tensorboard = TensorBoardLogger(out, name="tensorboard", version="")
+
+    def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        if self._active:
+            self._csv.writerows((step, epoch, name, f"{value:.6g}") for name, value in values.items())
+            self._file.flush()
+            self._tensorboard.log_metrics(values, step)
+
+    def close(self) -> None:
+        if self._active:
+            self._file.close()
+            self._tensorboard.finalize("success")

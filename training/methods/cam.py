@@ -1,0 +1,37 @@
+"""Plain class activation maps.
+
+Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, https://arxiv.org/abs/1512.04150,
+in the fully convolutional form every paper here builds on (PSA, IRN):
+
+    F_c(x, y) = sum_k w_ck f_k(x, y)        `maps`    a 1x1 convolution without bias on the backbone's features f
+    logit_c   = mean over (x, y) of F_c      `logits`  (equation 2: averaging and weighting commute)
+    CAM_c     = relu(F_c)                    `cams`
+"""
+
+from torch import Tensor, nn
+
+from training.backbones import build_backbone
+from training.methods.method import Classifier, Options, initialize_convolutions
+
+
+class CamClassifier(Classifier):
+    """Backbone, dropout, 1x1 convolution."""
+
+    paper = "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv:1512.04150"
+
+    class Options(Options):
+        dropout: float = 0.0  # of whole feature channels, before the classifier; PSA uses 0.5
+
+    def __init__(
+        self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
+    ) -> None:
+        super().__init__()
+        self.backbone = build_backbone(backbone, output_stride, weights)
+        self.dropout = nn.Dropout2d(options.dropout)
+        self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=False)
+        initialize_convolutions(self.classifier)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Classifier.forward`."""
+        maps = self.classifier(self.dropout(self.backbone(images)[-1]))
+        return maps.mean(dim=(2, 3)), maps.relu()

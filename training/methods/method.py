@@ -1,0 +1,58 @@
+"""What every classifier method has in common."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.backbones import Backbone
+
+
+class Options(BaseModel):
+    """A method's own hyperparameters: the table [classifier.options]. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Classifier(nn.Module):
+    """A network trained on tags that also says where it looks.
+
+    Attributes:
+        paper: citation for the model card.
+        Options: its hyperparameters.
+        group_size: photos of a batch that belong together and share a class; 1 for methods that see single photos.
+    """
+
+    paper: str
+    Options: type[Options] = Options
+    backbone: Backbone
+    head_lr_scale: float = 10.0
+    group_size: int = 1
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, 3, H, W) -> logits (N, C) and cams (N, C, h, w), after the method's activation."""
+        raise NotImplementedError
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of {"images" (N, 3, H, W), "image_labels" (N, C)}; "loss" is the one to minimise."""
+        logits, _ = self(batch["images"])
+        return {"loss": F.multilabel_soft_margin_loss(logits.float(), batch["image_labels"])}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The backbone at the base rate, everything else at `head_lr_scale` times it."""
+        backbone = {id(p) for p in self.backbone.parameters()}
+        head = [p for p in self.parameters() if id(p) not in backbone]
+        return [
+            {"params": list(self.backbone.parameters()), "lr_scale": 1.0},
+            {"params": head, "lr_scale": self.head_lr_scale},
+        ]
+
+
+def initialize_convolutions(module: nn.Module) -> None:
+    """Kaiming-normal weights (fan out), zero biases: the start of layers that no pre-trained file holds."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

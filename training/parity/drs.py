@@ -1,0 +1,100 @@
+"""DRS (qjadud1994/DRS, 9afa7f1): the module, the classifier, the refinement network and the rules."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.postprocess import drs_pseudo_label
+from training.checkpoints import drs
+from training.methods.drs import DrsClassifier, Suppression
+from training.methods.drs_refinement import DrsRefinement, enlarge_maps, normalize_drs_cams, refinement_target
+from training.parity.reference import Claim, Claims, Reference, fill, images, normal
+
+MODULE, NETWORK = 1e-5, 1e-4
+DELTA = 0.55
+PRESENT = (0, 6, 14)
+IMAGE = (1, 3, 97, 129), 1
+SMALL = (60, 80)
+
+
+@torch.no_grad()
+def drs_module(reference: Reference) -> Claims:
+    """Suppression alone; its controller is filled under its own short key."""
+    x = normal((2, 16, 7, 9), 2)
+    learnable = Suppression(16, None)
+    learnable.load_state_dict({"fc.0.weight": fill("fc.0.weight", (16, 16))})
+    yield Claim("x", x.numpy(), 0)
+    yield Claim("learnable", learnable(x).numpy(), MODULE)
+    yield Claim("fixed055", Suppression(16, DELTA)(x).numpy(), MODULE)
+
+
+def drs_learnable(reference: Reference) -> Claims:
+    """The classifier with learnable suppression."""
+    return classifier_claims(reference, DrsClassifier.Options(learnable=True))
+
+
+def drs_fixed055(reference: Reference) -> Claims:
+    """The classifier with delta = 0.55."""
+    return classifier_claims(reference, DrsClassifier.Options(delta=DELTA))
+
+
+@torch.no_grad()
+def classifier_claims(reference: Reference, options: Any) -> Claims:
+    """Logits, raw maps and normalised maps of the classifier."""
+    state = drs.convert(reference.state(reference.file))
+    network = DrsClassifier(len(state["classifier.bias"]), "vgg16", 8, None, options).eval()
+    network.load_state_dict(state)
+    image, label = images(*IMAGE), one_hot(len(state["classifier.bias"]))
+    raw = network.classifier(network.extra(network.backbone(image)[-1]))
+    logits, cams = network(image)
+    maps = normalize_drs_cams(cams, image.shape[2:])
+    gated = maps * label[:, :, None, None]
+    small = normalize_drs_cams(cams, SMALL) * label[:, :, None, None]
+    yield Claim("label", label.numpy(), 0)
+    yield Claim("logit", logits.numpy(), NETWORK)
+    yield Claim("conv_out", raw.numpy(), NETWORK)
+    yield Claim("cam", gated[:, PRESENT].numpy(), NETWORK)
+    yield Claim("cam_absent_max", absent_maximum(gated), 0)
+    yield Claim("cam_all_s3", maps[:, :, ::3, ::3].numpy(), NETWORK)
+    yield Claim("cam_size_60x80", small[:, PRESENT].numpy(), NETWORK)
+
+
+@torch.no_grad()
+def drs_refine(reference: Reference) -> Claims:
+    """The refinement network, with and without gating by the tags."""
+    state = drs.convert(reference.state("drs_refine"))
+    network = DrsRefinement(len(state["classifier.bias"]), "vgg16", 8, None, DrsRefinement.Options()).eval()
+    network.load_state_dict(state)
+    image, label = images(*IMAGE), one_hot(len(state["classifier.bias"]))
+    maps = network.maps(image)
+    refined = enlarge_maps(maps, image.shape[2:])
+    gated = refined * label[:, :, None, None]
+    yield Claim("label", label.numpy(), 0)
+    yield Claim("out_s2", refined[:, :, ::2, ::2].numpy(), NETWORK)
+    yield Claim("out_label_classes", gated[:, PRESENT, ::2, ::2].numpy(), NETWORK)
+    yield Claim("absent_max", absent_maximum(gated), 0)
+    yield Claim("out_size_60x80", enlarge_maps(maps, SMALL)[:, PRESENT].numpy(), NETWORK)
+
+
+def drs_rules(reference: Reference) -> Claims:
+    """Pseudo-labels from refined maps and saliency, and the target of the refinement."""
+    maps = reference.input("loc")
+    label_map = drs_pseudo_label(maps, tuple(range(len(maps))), reference.input("saliency_uint8"))
+    yield Claim("pseudo", label_map, 0)
+    stored = torch.from_numpy(reference.input("refine_input_uint8").astype(np.float32) / np.iinfo(np.uint8).max)
+    yield Claim("refine_target", refinement_target(stored[None])[0].numpy(), 0)
+
+
+def one_hot(class_count: int) -> Tensor:
+    """The tags of all DRS fixtures, (1, C)."""
+    label = torch.zeros(1, class_count)
+    label[:, PRESENT] = 1
+    return label
+
+
+def absent_maximum(gated: Tensor) -> np.ndarray:
+    """Largest magnitude among the maps (1, C, H, W) of the classes that are not tagged."""
+    absent = [index for index in range(gated.shape[1]) if index not in PRESENT]
+    return gated[:, absent].abs().max().numpy()

@@ -1,0 +1,96 @@
+"""EDAM (allenwu97/EDAM, de0af41) and PSA's ResNet-38 classifier, which InferCam (96ba7d8) uses."""
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from app.edam_rule import edam_pseudo_label, normalize_edam
+from app.postprocess import pseudo_label, resize_bilinear
+from training.checkpoints import edam, psa
+from training.methods.cam import CamClassifier
+from training.methods.edam import EdamClassifier, sine_table
+from training.parity.reference import Claim, Claims, Reference, images
+
+MODULE, NETWORK = 1e-5, 1e-4
+PAIR = 2  # images of a group in the released code
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def edam_network(reference: Reference) -> EdamClassifier:
+    """EDAM on ResNet-38 with the fill rule's weights, imported from the authors' keys; in evaluation mode."""
+    state = edam.convert(reference.state("edam_net"))
+    network = EdamClassifier(len(state["class_weight"]), "resnet38", 8, None, EdamClassifier.Options())
+    return filled(network, state)
+
+
+def filled(network: M, state: dict[str, torch.Tensor]) -> M:
+    """The network with `state` loaded, every key used; evaluation mode."""
+    network.load_state_dict(state)
+    return network.eval()
+
+
+@torch.no_grad()
+def edam_cam(reference: Reference) -> Claims:
+    """Masks of one image."""
+    network = edam_network(reference)
+    features = network.backbone(images((1, 3, 97, 129), 5))[-1]
+    raw = network.mask_layer(features)
+    yield Claim("mask_conv_over_rms", (raw / raw.square().mean().sqrt()).numpy(), NETWORK)
+    yield Claim("mask", network.masks(features).numpy(), NETWORK)
+
+
+@torch.no_grad()
+def edam_train(reference: Reference) -> Claims:
+    """The forward pass of training on one pair at 368 x 368, dropout off."""
+    network = edam_network(reference)
+    classes = torch.from_numpy(reference.input("label_idx"))
+    features = network.backbone(images((1, 2, 3, 368, 368), 6)[0])[-1]
+    masks = network.masks(features)
+    tokens = network.tokens(features, masks, PAIR)
+    logits = network.classify(tokens, PAIR)
+    target = torch.zeros_like(logits)
+    target[:, classes] = torch.from_numpy(reference.input("label")).view(PAIR, -1)
+    yield Claim("logits", logits[:, classes].flatten().numpy(), NETWORK)
+    yield Claim("bce", F.binary_cross_entropy_with_logits(logits, target).numpy(), NETWORK)
+    yield Claim("mask_s4", masks[:, :, ::4, ::4].numpy(), NETWORK)
+    yield Claim("tin14_s61", tokens[14, :, ::61].numpy(), NETWORK)
+    for index in (14, 8):
+        one = torch.tensor([index])
+        output = network.transformers[0](tokens[one], one)[0]
+        yield Claim(f"tout{index}_s61", output[:, ::61].numpy(), NETWORK)
+    positions = tokens.shape[2] // PAIR
+    yield Claim("pe_s97", sine_table(positions, network.options.width, tokens.device)[None, ::97].numpy(), MODULE)
+
+
+def edam_rules(reference: Reference) -> Claims:
+    """Masks of four scales, each plain and mirrored -> normalised maps -> labels with and without saliency."""
+    total = np.zeros_like(reference.array("norm_cam"))
+    for index, masks in enumerate(reference.input("masks")):
+        enlarged = resize_bilinear(masks, *total.shape[1:])
+        total += enlarged[:, :, ::-1] if index % 2 else enlarged
+    maps = normalize_edam(total)
+    yield Claim("norm_cam", maps, MODULE)
+    present = tuple(map(int, np.flatnonzero(reference.input("label"))))
+    saliency = reference.input("saliency_uint8")
+    yield Claim("pred_sal", edam_pseudo_label(maps[list(present)], present, saliency), 0)
+    yield Claim("pred_nosal", pseudo_label(maps[list(present)], present, 0.5, 0.5), 0)
+
+
+@torch.no_grad()
+def resnet38_cls(reference: Reference) -> Claims:
+    """PSA's classifier, and the stages of its backbone."""
+    state = psa.convert(reference.state("resnet38_cls"))
+    class_count = len(state["classifier.weight"])
+    network = filled(CamClassifier(class_count, "resnet38", 8, None, CamClassifier.Options(dropout=0.5)), state)
+    image = images((1, 3, 97, 129), 7)
+    logits, cams = network(image)
+    yield Claim("logits", logits.numpy(), NETWORK)
+    yield Claim("cam", cams.numpy(), NETWORK)
+    _, conv4, conv5, conv6 = network.backbone(image)
+    yield Claim("conv4_c_s16", conv4[:, ::16, ::2, ::2].numpy(), NETWORK)
+    yield Claim("conv5_c_s32", conv5[:, ::32, ::2, ::2].numpy(), NETWORK)
+    yield Claim("conv6_c_s64", conv6[:, ::64].numpy(), NETWORK)

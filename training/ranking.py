@@ -1,0 +1,32 @@
+"""Figures of a classifier from scores and tags."""
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+
+def mean_average_precision(image_labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over classes of the average precision, in percent; classes without a tagged photo are left out.
+
+    Args:
+        image_labels: multi-hot (N, C).
+        scores: (N, C), any monotone score.
+    """
+    present = image_labels.any(axis=0)
+    if not present.any():
+        return float("nan")
+    values = [average_precision_score(image_labels[:, c], scores[:, c]) for c in np.flatnonzero(present)]
+    return 100 * float(np.mean(values))
+
+
+def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The score threshold with the largest F1 (`score >= threshold` means present); 0.5 where there is no positive.
+
+    Args:
+        labels: 0 or 1, (N,).
+        scores: (N,) in [0, 1].
+    """
+    if not labels.any():
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return float(np.clip(thresholds[f1[:-1].argmax()], 0.0, 1.0))

@@ -1,0 +1,29 @@
+"""DeepLabV3: ASPP on the last stage, one classifier at its stride.
+
+Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017, https://arxiv.org/abs/1706.05587.
+"""
+
+from torch import Tensor, nn
+
+from training.backbones import Backbone
+from training.segmenters.aspp import ASPP, conv_bn_relu
+from training.segmenters.segmenter import Segmenter, SegmenterOptions
+
+
+class DeepLabV3(Segmenter):
+    """Backbone, ASPP, 3x3 convolution, 1x1 classifier."""
+
+    paper = "Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017, arXiv:1706.05587"
+
+    def __init__(self, backbone: Backbone, label_count: int, options: SegmenterOptions) -> None:
+        super().__init__()
+        self.backbone = backbone
+        factor = max(1, 16 // backbone.output_stride)
+        rates = tuple(rate * factor for rate in options.rates)
+        self.aspp = ASPP(backbone.channels[-1], options.channels, rates, options.dropout)
+        self.head = conv_bn_relu(options.channels, options.channels, 3)
+        self.classifier = nn.Conv2d(options.channels, label_count, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `Segmenter.forward`; (h, w) is that of the last stage."""
+        return self.classifier(self.head(self.aspp(self.backbone(images)[-1])))

@@ -1,0 +1,50 @@
+"""What every segmenter has in common."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from app.labels import IGNORE_INDEX
+from training.backbones import Backbone
+from training.segmenters.aspp import enlarge
+
+
+class SegmenterOptions(BaseModel):
+    """A segmenter's own hyperparameters: the table [segmenter.options]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int = 256  # of ASPP and decoder
+    rates: tuple[int, ...] = (6, 12, 18)  # of ASPP at output stride 16; twice that at 8
+    dropout: float = 0.1
+
+
+class Segmenter(nn.Module):
+    """A network that labels every pixel."""
+
+    paper: str
+    backbone: Backbone
+    head_lr_scale: float = 10.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first."""
+        raise NotImplementedError
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy at the size of "label_maps" (N, H, W), pixels of 255 left out."""
+        logits = self(batch["images"]).float()
+        targets = batch["label_maps"]
+        enlarged = enlarge(logits, targets.shape[1:])
+        total = F.cross_entropy(enlarged, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+        return {"loss": total / (targets != IGNORE_INDEX).sum().clamp(min=1)}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The backbone at the base rate, the head at `head_lr_scale` times it."""
+        backbone = {id(p) for p in self.backbone.parameters()}
+        head = [p for p in self.parameters() if id(p) not in backbone]
+        return [
+            {"params": list(self.backbone.parameters()), "lr_scale": 1.0},
+            {"params": head, "lr_scale": self.head_lr_scale},
+        ]
