@@ -47,9 +47,9 @@ MAY_READ_MASKS = {"training.evaluate", "training.report", "training.supervised"}
 LAYERS = {
     "config": {"config", "data"},
     "data": {"data", "config"},
-    "backbones": {"backbones", "config"},
-    "methods": {"methods", "backbones", "data", "config"},
-    "segmenters": {"segmenters", "methods", "backbones", "data", "config"},
+    "backbones": {"backbones", "checkpoint", "config"},
+    "methods": {"methods", "backbones", "checkpoint", "data", "config"},
+    "segmenters": {"segmenters", "backbones"},
     "fit": {"config", "checkpoint", "data"},  # fit knows no method by name
 }
 

@@ -26,9 +26,11 @@ from training.data import DataConfig, open_source
 from training.data.config import ScenesConfig
 from training.data.scenes import write_folder
 from training.evaluate import evaluate_file
+from training.import_released import import_released
 from training.parity import format_table, run_parity
 from training.pretrain import pretrain
 from training.pseudo_label import pseudo_label_folder
+from training.released import CONVERTERS
 from training.run import VERBS, do, run
 
 
@@ -73,6 +75,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for key, default in (("count", 400), ("val-count", 100), ("size", 96), ("class-count", 5), ("random-seed", 0)):
         scenes.add_argument(f"--{key}", type=int, default=default)
     scenes.set_defaults(act=act_scenes)
+    released = verbs.add_parser("import")
+    released.add_argument("--method", required=True, metavar="NAME", help=", ".join(CONVERTERS))
+    released.add_argument("--checkpoint", required=True, type=Path, metavar="FILE")
+    released.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
+    released.add_argument("--name", help="to serve it under; NAME-released where left out")
+    released.set_defaults(act=act_import)
     parity = verbs.add_parser("parity")
     parity.add_argument("directory", type=Path, metavar="DIR")
     parity.set_defaults(act=act_parity)
@@ -130,6 +138,11 @@ def act_scenes(options: argparse.Namespace) -> Path:
         class_count=options.class_count,
     )  # fmt: skip
     return write_folder(DataConfig(source="scenes", scenes=scenes), options.root)
+
+
+def act_import(options: argparse.Namespace) -> Path:
+    """An authors' file as a served model."""
+    return import_released(options.method, options.checkpoint, options.models, options.name)
 
 
 def act_parity(options: argparse.Namespace) -> str:

@@ -1,13 +1,18 @@
 """Checkpoints: written whole or not at all, read without running code from them."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from app.errors import DataError
+
+CONTAINERS = ("model", "state_dict")  # where a file keeps its weights beside other things
+PARALLEL = "module."  # what torch's DataParallel puts before every key
 
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
@@ -44,3 +49,28 @@ def load_weights(path: Path, module: torch.nn.Module) -> None:
         module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except RuntimeError as error:
         raise DataError(f"{path} was written by another configuration: {error}") from None
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of torch weights, its container and prefix taken off.
+
+    Raises DataError where the file is missing, holds anything but tensors and plain containers (loading it would run
+    code from it), or has no state dict.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; name a file of torch weights")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is refused: more than tensors would be loaded from it ({reason})") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not a file of torch weights: {error}") from None
+    for container in CONTAINERS:
+        if isinstance(stored, dict) and isinstance(stored.get(container), dict):
+            stored = stored[container]
+    if not isinstance(stored, dict) or not stored or not all(isinstance(value, Tensor) for value in stored.values()):
+        raise DataError(f"{path} holds no state dict (names of parameters and their tensors)")
+    if all(key.startswith(PARALLEL) for key in stored):
+        stored = {key.removeprefix(PARALLEL): value for key, value in stored.items()}
+    return dict(stored)

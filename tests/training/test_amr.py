@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from app.errors import ConfigError, DataError
 from training.backbones import build_backbone
 from training.checkpoint import save_weights
-from training.checkpoints import amr
 from training.export import write_onnx
 from training.methods import METHODS
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair, normalize
 from training.methods.cam import CamClassifier
 from training.methods.drs import DrsClassifier
+from training.released import amr
 from training.served import ServedClassifier
 
 CLASSES = 3

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from app.errors import DataError
 from training.backbones.vgg16 import BLOCKS
-from training.checkpoints import convert_released, read_released
-from training.checkpoints import drs as drs_checkpoint
+from training.checkpoint import read_state
 from training.config import FitConfig
 from training.data import TaggedPhotos
 from training.fit import fit, make_fabric
@@ -25,6 +24,8 @@ from training.refine_drs import (
     localize_for_refinement,
     refined_maps,
 )
+from training.released import convert_released
+from training.released import drs as drs_checkpoint
 
 CLASSES = ("cat", "dog", "person")
 SMALL = RefinementConfig(size=64, scales=(32, 64, 96), colour_jitter=0.0)
@@ -286,7 +287,7 @@ def test_containers_and_prefixes_of_released_files_are_taken_off(
     stored = {prefix + key: tensor for key, tensor in state.items()}
     path = tmp_path / "best.pth"
     torch.save({container: stored, "epoch": 3} if container else stored, path)
-    assert read_released(path) == state
+    assert read_state(path) == state
     assert set(convert_released("drs-refine", path)) == set(drs_checkpoint.convert(state))
 
 
@@ -302,20 +303,20 @@ def test_a_file_that_would_run_code_is_refused(
     path = tmp_path / "best.pth"
     torch.save({"model": {"a": torch.zeros(1)}, "extra": RunsCode()}, path, _use_new_zipfile_serialization=protocol)
     with pytest.raises(DataError, match="refused"):
-        read_released(path)
+        read_state(path)
     assert capsys.readouterr().out == ""
 
 
 def test_what_is_not_a_weight_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.pth"
     with pytest.raises(DataError, match="does not exist"):
-        read_released(path)
+        read_state(path)
     for content in (b"", b"<html>Not found</html>", b"PK\x03\x04 and no more"):
         path.write_bytes(content)
         with pytest.raises(DataError, match="best.pth"):
-            read_released(path)
+            read_state(path)
     torch.save([torch.zeros(1)], path)
     with pytest.raises(DataError, match="no state dict"):
-        read_released(path)
+        read_state(path)
     with pytest.raises(DataError, match="no weight files are known of 'seam'"):
         convert_released("seam", path)

@@ -17,9 +17,9 @@ from app.labels import label_of
 from app.postprocess import pseudo_label
 from training.backbones import relu
 from training.backbones.resnet38 import ResNet38
-from training.checkpoints import edam
 from training.data.pairing import GroupSampler
 from training.methods.edam import ClassTransformer, EdamClassifier, choose_classes, sine_table
+from training.released import edam
 
 CLASSES = 3
 

@@ -12,7 +12,6 @@ from app.errors import ConfigError, DataError
 from app.labels import IGNORE_INDEX
 from training.backbones import build_backbone
 from training.checkpoint import save_weights
-from training.checkpoints import irn
 from training.config import FitConfig, ViewConfig
 from training.data import TaggedPhotos
 from training.fit import make_fabric
@@ -33,6 +32,7 @@ from training.irn import (
     sources,
 )
 from training.random_walk import affinities, neighbours, paths, random_walk, refine_walk
+from training.released import irn
 
 
 def network(radius: int = 3) -> IrnNetwork:

@@ -9,7 +9,7 @@ from torch import nn
 from app.errors import ConfigError, DataError
 from training.backbones import build_backbone, relu
 from training.backbones.resnet38 import WEIGHTS_FILE, BasicBlock, ResNet38
-from training.checkpoints import psa
+from training.released import psa
 
 
 def meta() -> ResNet38:
@@ -84,11 +84,11 @@ def test_without_imagenet_weights_it_says_where_to_put_which_file(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match=WEIGHTS_FILE):
-        meta().imagenet_state()
+        meta().pretrained_state()
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)
     torch.save({"conv1a.weight": torch.ones(64, 3, 3, 3)}, path)
-    assert meta().imagenet_state()["conv1a.weight"].sum() == 64 * 27
+    assert meta().pretrained_state()["conv1a.weight"].sum() == 64 * 27
 
 
 def psa_state() -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from app.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
@@ -11,6 +11,7 @@ from training.backbones.resnet38 import resnet38
 from training.backbones.resnet50 import resnet50, resnet50_irn
 from training.backbones.small import small
 from training.backbones.vgg16 import vgg16
+from training.checkpoint import read_state
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "small": small,
@@ -19,6 +20,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet50-irn": resnet50_irn,
     "vgg16": vgg16,
 }
+PRETRAINED = "pretrained"
 MODULATED = ("small", "resnet50", "resnet50-irn")  # those with residual branches that can be modulated
 
 __all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "build_backbone", "relu"]
@@ -35,8 +37,8 @@ def build_backbone(
 
     Args:
         output_stride: of the last stage (8, 16 or 32; VGG16 knows 8 and 16).
-        weights: "imagenet" for torchvision's own (they are downloaded), a file written by `python -m training
-            pretrain` or holding a torchvision state dict, or None for a random start.
+        weights: "pretrained" for the network's own (torchvision's and PSA's ImageNet weights; those beside `small.py`),
+            a file written by `python -m training pretrain` or holding such a state dict, or None for a random start.
         activation: called with (stage 0..4, channels) for every activation of the network.
         modulation: called with (stage 1..4, channels) for every residual block; the module is applied to the branch
             after its last normalisation, before the sum.
@@ -49,20 +51,13 @@ def build_backbone(
     backbone = BACKBONES[name](output_stride, activation, **options)
     if weights:
         expected = BACKBONES[name](output_stride, relu).state_dict()
-        state = backbone.imagenet_state() if weights == "imagenet" else read_weights(Path(weights))
+        state = backbone.pretrained_state() if weights == PRETRAINED else read_state(Path(weights))
         check_weights(state, expected, weights)
         backbone.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
     return backbone
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from a file. Raises ConfigError where there is none; unsafe pickles are refused."""
-    if not path.is_file():
-        raise ConfigError(f"backbone weights {path} do not exist; name a file, 'imagenet', or leave the key out")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def check_weights(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
+def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], source: str) -> None:
     """Raise ConfigError unless `state` holds every tensor of `expected` in its shape (counters may lack)."""
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in expected if key in state and expected[key].shape != state[key].shape]

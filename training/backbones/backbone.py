@@ -1,8 +1,13 @@
 """What every backbone has in common."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from app.errors import ConfigError
 
 Activation = Callable[[int, int], nn.Module]  # (stage 0..4, channels) -> module
 Modulation = Callable[[int, int], nn.Module]  # (stage 1..4, channels) -> module
@@ -35,6 +40,17 @@ class Backbone(nn.Module):
         """Normalised images (N, 3, H, W) -> features [(N, channels[i], H / stride_i, W / stride_i)], finest first."""
         raise NotImplementedError
 
-    def imagenet_state(self) -> dict[str, Tensor]:
-        """ImageNet weights under this module's keys. Raises ConfigError where there are none or they can't be had."""
+    def pretrained_state(self) -> dict[str, Tensor]:
+        """Weights of a long pre-training under this module's keys. Raises ConfigError where they cannot be had."""
         raise NotImplementedError
+
+
+def download(weights: WeightsEnum) -> dict[str, Tensor]:
+    """torchvision's weights, from torch's cache or the network. Raises ConfigError where neither has them."""
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise ConfigError(
+            f"{weights.url} could not be downloaded ({error}); put the file into {cache}, or name another one in `weights`"
+        ) from None

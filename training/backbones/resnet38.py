@@ -131,7 +131,7 @@ class ResNet38(Backbone):
                 features.append(activated)
         return [*features, self.act7(self.bn7(x))]
 
-    def imagenet_state(self) -> dict[str, Tensor]:
+    def pretrained_state(self) -> dict[str, Tensor]:
         """PSA's ImageNet weights, converted from MXNet, from torch's cache. Raises ConfigError where they are not."""
         path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
         if not path.is_file():

@@ -5,7 +5,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from app.errors import ConfigError
-from training.backbones.backbone import Activation, Backbone, Modulation, unmodulated
+from training.backbones.backbone import Activation, Backbone, Modulation, download, unmodulated
 
 STAGE_CHANNELS = (256, 512, 1024, 2048)
 
@@ -62,9 +62,9 @@ class ResNet50(Backbone):
             features.append(x)
         return features
 
-    def imagenet_state(self) -> dict[str, Tensor]:
+    def pretrained_state(self) -> dict[str, Tensor]:
         """torchvision's IMAGENET1K_V2 weights, downloaded to torch's cache."""
-        return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
+        return download(ResNet50_Weights.IMAGENET1K_V2)
 
 
 def _separate_activations(block: Bottleneck, stage: int, activation: Activation) -> None:

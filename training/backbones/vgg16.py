@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from app.errors import ConfigError
-from training.backbones.backbone import Activation, Backbone
+from training.backbones.backbone import Activation, Backbone, download
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -49,9 +49,9 @@ class VGG16(Backbone):
                 features.append(x)
         return features
 
-    def imagenet_state(self) -> dict[str, Tensor]:
+    def pretrained_state(self) -> dict[str, Tensor]:
         """torchvision's IMAGENET1K_V1 weights, downloaded to torch's cache."""
-        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        return download(VGG16_Weights.IMAGENET1K_V1)
 
 
 def vgg16(output_stride: int, activation: Activation) -> Backbone:

@@ -40,7 +40,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from app.errors import ConfigError
-from training.backbones import Backbone, build_backbone, read_weights, relu
+from training.backbones import Backbone, build_backbone, relu
+from training.checkpoint import read_state
 from training.config import validate_config
 from training.methods.cam import CamClassifier
 from training.methods.drs import DrsClassifier
@@ -283,7 +284,7 @@ def merge_pair(cams: Tensor) -> Tensor:
 def load_spotlight(classifier: Classifier, path: str) -> None:
     """Fill the spotlight branch from the weights of a classifier trained alone. Raises ConfigError where they differ."""
     try:
-        classifier.load_state_dict(read_weights(Path(path)))
+        classifier.load_state_dict(read_state(Path(path)))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ConfigError(

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from app.labels import VOC_CLASSES
 from training.advcam import Climbing, Step, climb
-from training.checkpoints import amr
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair
 from training.parity.reference import Claim, Claims, Reference, images, normal
+from training.released import amr
 
 MODULE, NETWORK, CLIMB, CHAOTIC_CLIMB = 1e-5, 1e-4, 1e-3, 5e-3
 

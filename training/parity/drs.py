@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from app.postprocess import drs_pseudo_label
-from training.checkpoints import drs
 from training.methods.drs import DrsClassifier, Suppression
 from training.methods.drs_refinement import DrsRefinement, enlarge_maps, normalize_drs_cams, refinement_target
 from training.parity.reference import Claim, Claims, Reference, fill, images, normal
+from training.released import drs
 
 MODULE, NETWORK = 1e-5, 1e-4
 DELTA = 0.55

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from app.edam_rule import edam_pseudo_label, normalize_edam
 from app.postprocess import pseudo_label, resize_bilinear
-from training.checkpoints import edam, psa
 from training.methods.cam import CamClassifier
 from training.methods.edam import EdamClassifier, sine_table
 from training.parity.reference import Claim, Claims, Reference, images
+from training.released import edam, psa
 
 MODULE, NETWORK = 1e-5, 1e-4
 PAIR = 2  # images of a group in the released code

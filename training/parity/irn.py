@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from training.backbones import build_backbone
-from training.checkpoints import irn
 from training.irn import IrnNetwork
 from training.parity.reference import Claim, Claims, Reference, images
 from training.random_walk import paths, random_walk
+from training.released import irn
 
 MODULE, NETWORK = 1e-5, 1e-4
 RADIUS = 5

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.errors import DataError
-from training.checkpoints.psa import refuse_rest, take
+from training.released.psa import refuse_rest, take
 
 STEM = {"0": "conv1", "1": "bn1"}
 

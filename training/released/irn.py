@@ -1,12 +1,12 @@
 """IRN's edge and displacement network (a bare state dict) -> `IrnNetwork` on `resnet50-irn`.
 
-IRN's classifier is read by `training.checkpoints.amr.convert_cam`: the two projects share it.
+IRN's classifier is read by `training.released.amr.convert_cam`: the two projects share it.
 """
 
 from torch import Tensor
 
-from training.checkpoints.amr import STEM, drop_aliases, take_resnet
-from training.checkpoints.psa import refuse_rest, take
+from training.released.amr import STEM, drop_aliases, take_resnet
+from training.released.psa import refuse_rest, take
 
 # what the training script keeps beside the weights: indices of pixels on lines, and the lines' ends
 INDICES = ("path_indices", "ind_from", "ind_to", "disp_target")

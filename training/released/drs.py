@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.errors import DataError
 from training.backbones.vgg16 import BLOCKS
-from training.checkpoints.psa import refuse_rest, take
+from training.released.psa import refuse_rest, take
 
 EXTRA = 3  # 3x3 convolutions after the backbone
 CONTROLLER = "fc.0.weight"  # of learnable suppression; plain ReLUs and fixed suppression have none

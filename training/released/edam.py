@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from app.errors import DataError
-from training.checkpoints.psa import refuse_rest, take, take_backbone
 from training.methods.edam import sine_table
+from training.released.psa import refuse_rest, take, take_backbone
 
 SINE = "embedding.position.pe"
 SINE_TOLERANCE = 1e-3  # a table of 2,116 positions in float32, made by whatever libm the authors had
