@@ -6,7 +6,7 @@ https://arxiv.org/abs/2005.08104. A mask is averaged again and again over neighb
     m_i <- sum_j alpha_ij m_j,   alpha_ij = softmax over j of k_ij,   k_ij = -|I_i - I_j| / (w * sigma_i)
 
 with j the eight neighbours at every dilation (`DILATIONS`), I the RGB photo, sigma_i the standard deviation of I over
-the neighbourhood and w = 0.1 (`WEIGHT`); k is averaged over the colour channels. Ten iterations.
+these and the pixel itself, and w = 0.1 (`WEIGHT`); k is averaged over the colour channels. Ten iterations.
 Departure from the authors' code: dilations that do not fit into a small photo are left out.
 """
 
@@ -27,9 +27,11 @@ def _affinity(image: np.ndarray, offsets: list[tuple[int, int]], pad: int) -> np
     height, width = image.shape[1:]
     padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
     neighbours = [_shifted(padded, dy, dx, pad, height, width) for dy, dx in offsets]
-    count = len(offsets)
-    mean = sum(neighbours) / count
-    variance = sum((n - mean) ** 2 for n in neighbours) / (count - 1)  # unbiased, as torch.std
+    centres = len(offsets) // len(NEIGHBOURS)  # the pixel itself counts once per dilation
+    count = len(offsets) + centres
+    mean = (sum(neighbours) + centres * image) / count
+    squares = sum((n - mean) ** 2 for n in neighbours) + centres * (image - mean) ** 2
+    variance = squares / (count - 1)  # unbiased, as torch.std
     scale = WEIGHT * np.sqrt(variance) + 1e-8
     affinity = np.stack([(-np.abs(n - image) / scale).mean(axis=0) for n in neighbours])
     np.exp(affinity - affinity.max(axis=0), out=affinity)

@@ -17,11 +17,12 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from app.engine import Engine
 from app.errors import ConfigError, Tag2MaskError
 from app.predict import LabelRule
-from training.config import PretrainConfig, RunConfig, read_config
+from training.config import PretrainConfig, RunConfig, read_config, validate_config
 from training.data import DataConfig, open_source
 from training.data.config import ScenesConfig
 from training.data.scenes import write_folder
@@ -32,6 +33,20 @@ from training.pretrain import pretrain
 from training.pseudo_label import pseudo_label_folder
 from training.released import CONVERTERS
 from training.run import VERBS, do, run
+
+# Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
+STANDALONE: dict[str, dict[str, dict[str, Any]]] = {
+    "evaluate": {
+        "--json": {"action": "store_const", "const": True, "help": "print the figures as JSON"},
+        "--common": {"metavar": "CLASS,CLASS", "help": "a second mean IoU over these and the background"},
+    },
+    "pseudo-label": {
+        "--out": {"type": Path, "metavar": "DIR"},
+        "--background-threshold": {"type": float},
+        "--foreground-threshold": {"type": float},
+        "--refine": {"choices": ("none", "pamr")},
+    },
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,15 +76,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override the file")
         if standalone:
             command.add_argument("--model", type=Path, metavar="FILE.onnx")
-            command.add_argument("--data", type=Path, metavar="DIR", help="a folder with labels.csv")
-            command.add_argument("--split", default="val" if verb == "evaluate" else None)
+            for flag, settings in {
+                "--data": {"type": Path, "metavar": "DIR"},
+                "--split": {},
+                **STANDALONE[verb],
+            }.items():
+                command.add_argument(flag, default=None, **settings)
+            command.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
         command.set_defaults(act=act_on_config)
-    verbs.choices["pseudo-label"].add_argument("--out", type=Path, metavar="DIR")
-    verbs.choices["pseudo-label"].add_argument("--background-threshold", type=float)
-    verbs.choices["pseudo-label"].add_argument("--foreground-threshold", type=float)
-    verbs.choices["pseudo-label"].add_argument("--refine", choices=("none", "pamr"), default="none")
-    verbs.choices["evaluate"].add_argument("--json", action="store_true", help="print the figures as JSON")
-    verbs.choices["evaluate"].add_argument("--common", default="", metavar="CLASS,CLASS", help="a second mean IoU")
     scenes = verbs.add_parser("scenes")
     scenes.add_argument("root", type=Path, metavar="DIR")
     for key, default in (("count", 400), ("val-count", 100), ("size", 96), ("class-count", 5), ("random-seed", 0)):
@@ -89,10 +103,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def act_on_config(options: argparse.Namespace) -> object:
     """Do the verb named on the command line."""
-    if getattr(options, "model", None) is not None:
+    flags = [
+        flag for flag in ("--data", "--split", "--on-error", *STANDALONE.get(options.verb, {})) if given(options, flag)
+    ]
+    if given(options, "--model"):
+        if options.config is not None or options.set:
+            raise ConfigError(f"{options.verb} takes a CONFIG, or --model FILE.onnx --data DIR, not both")
         return act_evaluate(options) if options.verb == "evaluate" else act_pseudo_label(options)
-    if options.config is None:
-        raise ConfigError(f"{options.verb} needs a CONFIG, or --model FILE.onnx --data DIR")
+    if options.config is None or flags:
+        raise ConfigError(
+            f"{options.verb} takes a CONFIG alone, or --model FILE.onnx --data DIR with {', '.join(flags)}"
+        )
     if options.verb == "pretrain":
         return pretrain(read_config(PretrainConfig, options.config, options.set))
     config = read_config(RunConfig, options.config, options.set)
@@ -102,10 +123,15 @@ def act_on_config(options: argparse.Namespace) -> object:
     return config.out
 
 
+def given(options: argparse.Namespace, flag: str) -> bool:
+    """Whether a flag was used."""
+    return getattr(options, flag.removeprefix("--").replace("-", "_"), None) is not None
+
+
 def act_evaluate(options: argparse.Namespace) -> str:
     """Figures of one ONNX file."""
-    common = tuple(name for name in options.common.split(",") if name)
-    measured = evaluate_file(options.model, folder_of(options), options.split, common)
+    common = tuple(name for name in (options.common or "").split(",") if name)
+    measured = evaluate_file(options.model, folder_of(options), options.split or "val", common)
     if options.json:
         return json.dumps(asdict(measured), indent=1)
     lines = [f"{measured.model} version {measured.version} on {measured.photos} photos of {measured.split}"]
@@ -117,10 +143,14 @@ def act_pseudo_label(options: argparse.Namespace) -> Path:
     if options.out is None:
         raise ConfigError("pseudo-label --model needs --out DIR, where the label maps go")
     model = Engine(options.model, intra_op_threads=0)
-    data = folder_of(options).model_copy(update={"classes": model.card.classes})
-    photos = open_source(data)
-    names = photos.names(options.split) if options.split else tuple(n for s in photos.splits.values() for n in s)
-    rule = LabelRule(options.background_threshold, options.foreground_threshold, options.refine)
+    if model.card.task != "cam":
+        raise ConfigError(f"{options.model} is a {model.card.task} model; pseudo-labels are made from a cam model")
+    rule = LabelRule(options.background_threshold, options.foreground_threshold, options.refine or "none")
+    background, foreground = rule.thresholds(model.card)
+    if not 0 <= background <= foreground <= 1:
+        raise ConfigError(f"thresholds {background} and {foreground}: 0 <= background <= foreground <= 1 must hold")
+    photos = open_source(folder_of(options).model_copy(update={"classes": model.card.classes}))
+    names = photos.names(options.split) if options.split else tuple(photos.tag_table)
     return pseudo_label_folder(model, photos, names, options.out, rule)
 
 
@@ -128,15 +158,13 @@ def folder_of(options: argparse.Namespace) -> DataConfig:
     """The folder named by --data."""
     if options.data is None:
         raise ConfigError(f"{options.verb} --model needs --data DIR, a folder with labels.csv")
-    return DataConfig(source="folder", root=options.data)
+    return DataConfig(source="folder", root=options.data, on_error=options.on_error or "fail")
 
 
 def act_scenes(options: argparse.Namespace) -> Path:
     """Write generated photos as a folder source."""
-    scenes = ScenesConfig(
-        random_seed=options.random_seed, count=options.count, val_count=options.val_count, size=options.size,
-        class_count=options.class_count,
-    )  # fmt: skip
+    keys = ("count", "val_count", "size", "class_count", "random_seed")
+    scenes = validate_config(ScenesConfig, {key: getattr(options, key) for key in keys}, "scenes")
     return write_folder(DataConfig(source="scenes", scenes=scenes), options.root)
 
 

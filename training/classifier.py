@@ -1,6 +1,5 @@
-"""The verb `fit`: a classifier from tags, with the threshold per class above which it holds a class to be present."""
+"""The verb `fit`: a classifier from tags; and the thresholds above which it holds a class to be present."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import nn
 
-from app.errors import ConfigError
+from app.errors import ConfigError, DataError
 from app.model_card import ModelCard
 from app.predict import scale_cams
 from training.checkpoint import load_weights, save_weights
@@ -37,14 +36,15 @@ def build_classifier(config: ClassifierConfig, class_count: int, weights: str | 
 
 
 def fit_classifier(config: RunConfig) -> Path:
-    """Train on the tags of `train`, choose nothing by masks; write `classifier/weights.pt` and `presence.json`.
+    """Train on the tags of `train`, choose nothing by masks; write `classifier/weights.pt`, the last weights.
 
-    The last weights are kept. Validation photos serve to report the mean average precision and to set the presence
-    thresholds, both from tags.
+    Validation photos serve to report the mean average precision.
     """
     out = config.out / "classifier"
     photos = open_source(config.data)
+    require_photos(photos, ("train", "val"))
     settings = config.classifier
+    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     classifier = build_classifier(settings, len(photos.classes), settings.weights)
@@ -58,10 +58,14 @@ def fit_classifier(config: RunConfig) -> Path:
     fit(fabric, classifier, views, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", classifier)
-        model = torch_classifier(config, photos, classifier, fabric.device)
-        thresholds = presence_thresholds(model, photos, "val")
-        (out / "presence.json").write_text(json.dumps(dict(zip(photos.classes, thresholds, strict=True)), indent=1))
     return out / "weights.pt"
+
+
+def require_photos(photos: TaggedPhotos, splits: tuple[str, ...]) -> None:
+    """Raise DataError unless every one of `splits` holds a photo."""
+    for split in splits:
+        if not photos.splits.get(split):
+            raise DataError(f"the data has no photo in {split!r}; training needs {' and '.join(splits)}")
 
 
 def make_sampler(fabric: Fabric, image_labels: np.ndarray, config: ClassifierConfig, group_size: int) -> EpochSampler:
@@ -104,13 +108,11 @@ def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tup
 
 
 def torch_classifier(
-    config: RunConfig, photos: TaggedPhotos, classifier: Classifier, device: torch.device
+    config: RunConfig, classes: tuple[str, ...], classifier: Classifier, device: torch.device | None = None
 ) -> TorchModel:
-    """The classifier behind the interface of `app.predict`, with the presence thresholds found so far (else 0.5)."""
-    path = config.out / "classifier" / "presence.json"
-    stored = json.loads(path.read_text()) if path.is_file() else {}
-    thresholds = tuple(stored.get(name, 0.5) for name in photos.classes)
-    return TorchModel(ServedClassifier(classifier), classifier_card(config, photos.classes, thresholds), device)
+    """The classifier behind the interface of `app.predict`; its card has no presence thresholds of its own yet."""
+    card = classifier_card(config, classes, (0.5,) * len(classes))
+    return TorchModel(ServedClassifier(classifier), card, device or torch.device("cpu"))
 
 
 def validation_map(module: nn.Module, photos: TaggedPhotos, size: int, batch_size: int) -> float:

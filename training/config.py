@@ -2,12 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.errors import ConfigError
 from training.data.config import DataConfig
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # of a served model
 
 
 class Section(BaseModel):
@@ -17,7 +19,7 @@ class Section(BaseModel):
 
 
 class FitConfig(Section):
-    """How a module is trained (`training.fit`). Times are in seconds, sizes in pixels."""
+    """How a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
 
     epochs: int = Field(default=10, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
@@ -33,9 +35,8 @@ class FitConfig(Section):
     warmup_steps: int = Field(default=0, ge=0)
     warmup_start: float = Field(default=0.0, ge=0, le=1)  # share of the rate that the warm-up begins with
     clip_norm: float | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int | Literal["auto"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     workers: int = Field(default=0, ge=0)
     log_every: int = Field(default=20, ge=1)
@@ -49,10 +50,10 @@ class PretrainConfig(Section):
     out: Path
     backbone: str = "small"
     output_stride: int = 16
-    size: int = 64
-    area: tuple[float, float] = (0.35, 1.0)
-    colour_jitter: float = 0.3
-    label_smoothing: float = 0.1
+    size: int = Field(default=64, ge=16)
+    min_area: float = Field(default=0.35, gt=0, le=1)  # of a crop, as a share of the photo
+    colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     fit: FitConfig = FitConfig()
 
 
@@ -62,6 +63,13 @@ class ViewConfig(Section):
     long_side: tuple[int, int] = (224, 384)
     crop: int = Field(default=256, ge=32)
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
+
+    @field_validator("long_side")
+    @classmethod
+    def _ordered(cls, long_side: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= long_side[0] <= long_side[1]:
+            raise ValueError("must be two sizes in px, the smaller one first")
+        return long_side
 
 
 class ClassifierConfig(Section):
@@ -80,8 +88,8 @@ class ClassifierConfig(Section):
 class LocalizeConfig(Section):
     """How maps are made: the long side the network sees, and the scales of it that are summed."""
 
-    preferred_size: int = Field(default=320, ge=32)
-    scales: tuple[float, ...] = (1.0,)
+    preferred_size: int = Field(default=320, ge=32, le=4096)
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
     flip: bool = True
 
 
@@ -92,6 +100,14 @@ class PseudoLabelConfig(Section):
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
     refine: Literal["none", "pamr", "crf"] = "none"
     saliency: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PseudoLabelConfig":
+        if self.saliency is not None and (self.refine != "none" or self.foreground_threshold is not None):
+            raise ValueError("the saliency rule knows neither `refine` nor `foreground_threshold`; leave them out")
+        if self.foreground_threshold is not None and self.foreground_threshold < self.background_threshold:
+            raise ValueError("foreground_threshold must not lie below background_threshold")
+        return self
 
 
 class SegmenterConfig(Section):
@@ -111,8 +127,8 @@ class ExportConfig(Section):
     """Where models go: `models`/NAME/VERSION/model.onnx. Without a version the next free one is taken."""
 
     models: Path = Path("models")
-    classifier: str | None = None  # the name to serve the classifier under; None: the run's name + "-" + method
-    segmenter: str | None = None
+    classifier: Name | None = None  # the name to serve the classifier under; None: the run's name + "-" + method
+    segmenter: Name | None = None
     version: int | None = Field(default=None, ge=1)
     precision: Literal["float32", "float16"] = "float32"  # of the stored weights
     common: tuple[str, ...] = ()  # classes for a second mean IoU
@@ -143,8 +159,8 @@ def read_config(kind: type[S], path: Path, overrides: list[str] | None = None) -
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"configuration {path} does not exist; see experiments/ for ready ones") from None
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read ({error}); see experiments/ for ready ones") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides or []:

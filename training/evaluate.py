@@ -1,7 +1,7 @@
 """The verb `evaluate`: figures of an exported model through ONNX Runtime, on photos with masks.
 
 All figures are percentages. IoU of a label is intersection over union of its pixels over the whole split (VOC); mIoU is
-its mean over the background and all classes; pixels of 255 do not count. The figures of a cam model:
+its mean over the background and all classes that occur in the masks or the answers; pixels of 255 do not count. The figures of a cam model:
 
     map                   mean average precision of `scores` against the tags
     cam_miou              arg-max of the tagged classes' maps against the card's background threshold (the papers' figure)
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from app.engine import Engine
 from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
 from app.model_card import ModelCard
-from app.postprocess import pseudo_label, resize_bilinear
+from app.postprocess import resize_bilinear
 from app.predict import Model, label_from_maps, present_classes, scale_cams, segment
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
@@ -71,6 +71,37 @@ class Confusion:
             "precision": float(100 * np.nanmean(precision)),
             "recall": float(100 * np.nanmean(recall)),
         }
+
+
+class Sweep:
+    """Pixel counts at every threshold of `THRESHOLDS` at once: (T + 1, labels, labels), by how many a pixel exceeds."""
+
+    def __init__(self, class_count: int) -> None:
+        labels = label_count(class_count)
+        self.counts = np.zeros((len(THRESHOLDS) + 1, labels, labels), np.int64)
+
+    def add(self, truth: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...]) -> None:
+        """Count one photo: labels uint8 (H, W), maps (K, h, w) of its tagged classes."""
+        labels = exceeded = np.zeros(truth.shape, int)
+        if class_indices:
+            enlarged = resize_bilinear(maps, *truth.shape)
+            labels = label_of(np.asarray(class_indices))[enlarged.argmax(axis=0)]
+            exceeded = np.digitize(enlarged.max(axis=0), THRESHOLDS, right=True)
+        known = truth != IGNORE_INDEX
+        cells = np.ravel_multi_index((exceeded[known], truth[known], labels[known]), self.counts.shape)
+        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+
+    def best(self) -> tuple[float, float]:
+        """The threshold with the largest mIoU, and that mIoU."""
+        mious = [self.at(index).miou() for index in range(len(THRESHOLDS))]
+        index = int(np.argmax(mious))
+        return THRESHOLDS[index], mious[index]
+
+    def at(self, index: int) -> Confusion:
+        """The confusion at `THRESHOLDS[index]`: pixels that do not exceed it are background."""
+        counts = self.counts[index + 1 :].sum(axis=0)
+        counts[:, BACKGROUND] += self.counts[: index + 1].sum(axis=(0, 2))
+        return Confusion(counts)
 
 
 @dataclass(frozen=True)
@@ -133,7 +164,7 @@ def measure_classifier(
     """The figures of a cam model; the confusion is that of tag-gated maps at the card's threshold."""
     card = model.card
     at_card, untagged, labels = (Confusion.empty(len(card.classes)) for _ in range(3))
-    sweep = [Confusion.empty(len(card.classes)) for _ in THRESHOLDS]
+    sweep = Sweep(len(card.classes))
     scores = []
     for name in tqdm(names, desc=f"evaluate {card.name}", unit="photo", mininterval=5):
         image = photos.image(name)
@@ -144,7 +175,7 @@ def measure_classifier(
         mask = truth.mask(name)
         tagged = present_classes(card, views.scores, photos.tags(name))
         maps = views.select(tagged).maps()
-        add_thresholds(sweep, mask, maps, tagged)
+        sweep.add(mask, maps, tagged)
         thresholds = (card.background_threshold,) * 2
         at_card.add(mask, label_from_maps(image, maps, tagged, thresholds))
         labels.add(mask, label_from_maps(image, maps, tagged, thresholds, refine="pamr"))
@@ -154,24 +185,17 @@ def measure_classifier(
     figures = {"map": mean_average_precision(image_labels, np.stack(scores))}
     if not at_card.counts.any():
         return rounded(figures), at_card
-    best = max(range(len(THRESHOLDS)), key=lambda i: sweep[i].miou())
+    threshold, best = sweep.best()
     figures |= {
         **{f"cam_{name}": value for name, value in at_card.summary().items()},
-        "cam_miou_best": sweep[best].miou(),
-        "cam_threshold_best": 100 * THRESHOLDS[best],
+        "cam_miou_best": best,
+        "cam_threshold_best": 100 * threshold,
         "cam_miou_untagged": untagged.miou(),
         "pseudo_label_miou": labels.miou(),
         **common_figures("cam_", at_card, card, common),
         **common_figures("pseudo_label_", labels, card, common),
     }
     return rounded(figures), at_card
-
-
-def add_thresholds(sweep: list[Confusion], mask: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...]) -> None:
-    """Count one photo at every threshold of `THRESHOLDS`; maps (K, h, w) of its tagged classes."""
-    enlarged = resize_bilinear(maps, *mask.shape)
-    for confusion, threshold in zip(sweep, THRESHOLDS, strict=True):
-        confusion.add(mask, pseudo_label(enlarged, class_indices, threshold, threshold))
 
 
 def label_figures(data: DataConfig, directory: Path) -> dict[str, dict[str, float]]:
@@ -202,5 +226,5 @@ def common_figures(prefix: str, confusion: Confusion, card: ModelCard, common: t
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:
-    """Two decimals, as they go into the card."""
-    return {name: round(float(value), 2) for name, value in figures.items()}
+    """Two decimals, as they go into the card; what could not be measured is left out."""
+    return {name: round(float(value), 2) for name, value in figures.items() if np.isfinite(value)}

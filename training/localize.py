@@ -36,7 +36,7 @@ def localize_split(config: RunConfig) -> Path:
     out = config.out / "cams"
     photos = open_source(config.data)
     device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
-    model = torch_classifier(config, photos, load_classifier(config, len(photos.classes)), device)
+    model = torch_classifier(config, photos.classes, load_classifier(config, len(photos.classes)), device)
     count = 0
     for split in ("train", "val"):
         for name in tqdm(photos.names(split), desc=f"localize {split}", unit="photo", mininterval=5):

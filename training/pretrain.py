@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.errors import DataError
 from training.backbones import build_backbone
 from training.checkpoint import save_weights
 from training.config import PretrainConfig
@@ -45,16 +46,24 @@ def pretrain(config: PretrainConfig) -> Path:
     They are stored in half precision: a start for training needs no more.
     """
     fabric = make_fabric(config.fit)
-    kept = {"size": config.size, "seed": config.fit.seed, "area": config.area, "jitter": config.colour_jitter}
+    kept = {
+        "size": config.size,
+        "seed": config.fit.seed,
+        "area": (config.min_area, 1.0),
+        "jitter": config.colour_jitter,
+    }
     train = ClassZip(config.root / "train.zip", augment=True, **kept)
     val = ClassZip(config.root / "val.zip", augment=False, **kept)
+    if val.classes != train.classes:
+        raise DataError(f"train.zip and val.zip of {config.root} do not hold the same classes")
     torch.manual_seed(config.fit.seed)
     backbone = build_backbone(config.backbone, config.output_stride)
     model = ImageClassifier(backbone, len(train.classes), config.label_smoothing)
 
     def validate(module: nn.Module) -> Metrics:
         accuracy = top1(module, val, config.fit.batch_size)
-        save_weights(config.out / "backbone.pt", backbone, half=True)
+        if fabric.is_global_zero:
+            save_weights(config.out / "backbone.pt", backbone, half=True)
         return {"top1": accuracy, "best": accuracy}
 
     fit(fabric, model, train, config.fit, config.out, validate=validate)

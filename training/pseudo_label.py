@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from app.decode import DECODER_ERRORS
 from app.errors import ConfigError, DataError
 from app.labels import voc_palette
 from app.postprocess import drs_pseudo_label, resize_bilinear
@@ -66,8 +67,11 @@ def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Saliency uint8 (H, W) of a photo. Raises DataError where it is missing or of another size."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; [pseudo_label] saliency names a folder with one grey PNG per photo")
-    with Image.open(path) as stored:
-        saliency = np.asarray(stored.convert("L"))
+    try:
+        with Image.open(path) as stored:
+            saliency = np.asarray(stored.convert("L"))
+    except DECODER_ERRORS as error:
+        raise DataError(f"saliency {path} cannot be read ({error}); write it again") from None
     if saliency.shape != size:
         raise DataError(f"{path} is {saliency.shape[::-1]} px (width, height), its photo {size[::-1]}: write it again")
     return saliency

@@ -29,7 +29,7 @@ def refine_crf(
         import pydensecrf.densecrf as dcrf
         from pydensecrf.utils import unary_from_softmax
     except ImportError:
-        raise ConfigError('refine = "crf" needs the extra `crf`: pip install "tag2mask[crf]"') from None
+        raise ConfigError('refine = "crf" needs the extra `crf`: pip install ".[crf]" in the checkout') from None
     height, width = image.shape[:2]
     scores = np.concatenate([np.full((1, height, width), background_threshold, np.float32), maps])
     probabilities = np.clip(scores / scores.sum(axis=0, keepdims=True), 1e-5, 1)

@@ -11,6 +11,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from app.encode import map_to_overlay, mask_to_overlay
 from app.engine import Engine
@@ -22,6 +23,7 @@ from training.data.ground_truth import GroundTruth, read_mask
 from training.localize import load_cams
 
 PHOTOS = 24
+SHOWN_SIDE = 400  # px
 TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{{ name }}: report</title>
@@ -111,9 +113,9 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
     segmenters = [engine for engine in engines if engine.card.task == "segmentation"]
     rows = []
     for name in chosen:
-        image = photos.image(name)
+        image = shown_size(photos.image(name))
         stored = load_cams(config.out / "cams" / f"{name}.npz")
-        label_map = read_mask(config.out / "pseudo_labels" / f"{name}.png")
+        label_map = shown_size(read_mask(config.out / "pseudo_labels" / f"{name}.png"))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
         if stored.class_indices:
             largest = resize_bilinear(stored.views.maps()[:1], *image.shape[:2])[0]
@@ -124,9 +126,18 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
             row.append(("no tag", ""))
         row.append(("", overlay(label_map, image)))
         row.append(("", overlay(segment(segmenters[0], image).mask, image)) if segmenters else ("none", ""))
-        row.append(("", overlay(truth.mask(name), image)) if truth.has(name) else ("no mask", ""))
+        row.append(("", overlay(shown_size(truth.mask(name)), image)) if truth.has(name) else ("no mask", ""))
         rows.append(row)
     return rows
+
+
+def shown_size(pixels: np.ndarray) -> np.ndarray:
+    """A photo (H, W, 3) or label map (H, W) as the report shows it: at most `SHOWN_SIDE` px."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, SHOWN_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    resampling = Image.Resampling.NEAREST if pixels.ndim == 2 else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
 def overlay(label_map: np.ndarray, image: np.ndarray) -> str:

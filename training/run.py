@@ -1,17 +1,27 @@
 """The verb `run`: all verbs in order from one configuration, each done once."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.errors import ConfigError
-from training.classifier import fit_classifier, load_classifier, torch_classifier
+from pydantic import ValidationError
+
+from app.errors import ConfigError, Tag2MaskError
+from app.model_card import ModelCard
+from training.classifier import (
+    classifier_card,
+    fit_classifier,
+    load_classifier,
+    presence_thresholds,
+    torch_classifier,
+)
 from training.config import RunConfig
 from training.data import open_source
 from training.evaluate import Evaluation, evaluate_file, label_figures
-from training.export import ExportError, export_model, halve_weights, update_figures
+from training.export import ExportError, card_of, export_model, halve_weights, update_figures
 from training.localize import localize_split
 from training.pseudo_label import SUMMARY as LABELLED
 from training.pseudo_label import pseudo_label_run
@@ -21,15 +31,20 @@ from training.served import ServedClassifier, ServedSegmenter
 from training.supervised import write_ground_truth
 
 STATE = "state.json"
+EXPORTED = "exported.json"
 MAX_LOSS = 0.5  # points of mean IoU that half-precision weights may cost
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb of the pipeline: the tables of the configuration its result depends on, and what it does."""
+    """A verb of the pipeline.
+
+    tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
+    """
 
     name: str
     tables: tuple[str, ...]
+    needs: tuple[str, ...]
     work: Callable[[RunConfig], Any]
 
 
@@ -46,22 +61,56 @@ def run(config: RunConfig) -> Path:
 
 
 def do(stage: Stage, config: RunConfig) -> None:
-    """Do one stage unless it is done, and note that it is."""
-    settings = settings_of(stage, config)
+    """Do one stage unless it is done, and note that it is.
+
+    Raises ConfigError where a stage it needs is not done, or this or that one was done with other settings.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and stage.name not in TRAINED:
+        raise ConfigError(f"several processes only train: torchrun -m training {' | '.join(TRAINED)}; not {stage.name}")
+    for name in stage.needs:
+        if name != "segment" or config.segmenter is not None:
+            require_done(VERBS[name], config)
+    if is_done(stage, config):
+        return
+    first = os.environ.get("RANK", "0") == "0"
+    before = read_state(config.out)
+    if first:
+        write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": False}})
+    try:
+        stage.work(config)
+    except Tag2MaskError:
+        if first:  # refused, not stopped: another configuration may follow
+            write_state(config.out, before)
+        raise
+    if first:
+        write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": True}})
+
+
+def require_done(stage: Stage, config: RunConfig) -> None:
+    """Raise ConfigError unless `stage` is done with the present settings."""
+    if not is_done(stage, config):
+        raise ConfigError(
+            f"{config.out} has no finished '{stage.name}' yet; do it first: python -m training {stage.name}"
+        )
+
+
+def is_done(stage: Stage, config: RunConfig) -> bool:
+    """Whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
     noted = read_state(config.out).get(stage.name)
-    if noted:
+    if noted is None:
+        return False
+    settings = settings_of(stage, config)
+    try:  # defaults filled in, for a note that an older release left
         before = settings_of(stage, RunConfig(name=config.name, out=config.out, **noted["settings"]))
-        changed = [table for table in stage.tables if before[table] != settings[table]]
-        if changed:
-            raise ConfigError(
-                f"{config.out} holds a '{stage.name}' made with other settings ({', '.join(changed)}); "
-                f"give the run another `out`, or remove {config.out} to start afresh"
-            )
-        if noted["done"]:
-            return
-    note(config.out, stage.name, settings, done=False)
-    stage.work(config)
-    note(config.out, stage.name, settings, done=True)
+    except ValidationError:
+        before = {}
+    changed = [table for table in stage.tables if before.get(table) != settings[table]]
+    if changed:
+        raise ConfigError(
+            f"{config.out} holds a '{stage.name}' made with other settings ({', '.join(changed)}); "
+            f"give the run another `out`, or remove {config.out} to start afresh"
+        )
+    return bool(noted["done"])
 
 
 def settings_of(stage: Stage, config: RunConfig) -> dict[str, Any]:
@@ -76,11 +125,11 @@ def read_state(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def note(out: Path, stage: str, settings: dict[str, Any], *, done: bool) -> None:
-    """Note where a stage stands, whole or not at all."""
+def write_state(out: Path, state: dict[str, Any]) -> None:
+    """Note where the stages stand, whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f"{STATE}.partial"
-    partial.write_text(json.dumps(read_state(out) | {stage: {"settings": settings, "done": done}}, indent=1))
+    partial.write_text(json.dumps(state, indent=1))
     partial.replace(out / STATE)
 
 
@@ -93,20 +142,24 @@ def segment(config: RunConfig) -> Path:
 
 
 def export(config: RunConfig) -> list[Path]:
-    """Write the run's classifier and segmenter as ONNX files; note their paths in `exported.json`."""
+    """Write the run's classifier and segmenter as ONNX files; each path is noted in `exported.json` once written."""
     photos = open_source(config.data)
     noted = config.model_dump(mode="json")
+    tables = {key: noted[key] for key in ("data", "classifier", "localize", "pseudo_label")}
     classifier = load_classifier(config, len(photos.classes))
-    card = torch_classifier(config, photos, classifier, "cpu").card
-    tables = {key: noted[key] for key in ("data", "classifier", "localize")}
-    models = config.export.models
-    paths = [export_model(ServedClassifier(classifier), card.model_copy(update={"config": tables}), models,
-                          config.export.version)]  # fmt: skip
+    thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier), photos, "val")
+    classifier_description = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
+    todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard]] = [
+        (lambda: ServedClassifier(classifier), classifier_description)
+    ]
     if config.segmenter is not None:
-        segmenter = load_segmenter(config, len(photos.classes))
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
-        paths.append(export_model(ServedSegmenter(segmenter), card, models, config.export.version))
-    (config.out / "exported.json").write_text(json.dumps([str(path) for path in paths]))
+        todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card))
+    path = config.out / EXPORTED
+    paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
+    for build, card in todo[len(paths) :]:
+        paths.append(export_model(build(), card, config.export.models, config.export.version))
+        path.write_text(json.dumps([str(entry) for entry in paths]))
     return paths
 
 
@@ -115,10 +168,10 @@ def evaluate(config: RunConfig) -> Path:
     figures: dict[str, Any] = {"models": {}}
     for path in exported(config):
         measured = evaluate_file(path, config.data, "val", config.export.common)
-        update_figures(path, measured.figures)
-        if config.export.precision == "float16":
+        if config.export.precision == "float16" and card_of(path).precision == "float32":
             measured = replace_by_half(path, config, measured)
-        figures["models"][measured.model] = asdict(measured)
+        sha256 = update_figures(path, measured.figures)
+        figures["models"][measured.model] = asdict(measured) | {"sha256": sha256}
     if (config.out / "pseudo_labels" / LABELLED).is_file():
         figures |= label_figures(config.data, config.out / "pseudo_labels")
     path = config.out / "figures.json"
@@ -129,23 +182,28 @@ def evaluate(config: RunConfig) -> Path:
 def replace_by_half(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
     """Put a file of half-precision weights in the place of a measured float32 one; the card keeps both figures.
 
-    Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point.
+    Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point or cannot be
+    measured for want of masks.
     """
-    halved = halve_weights(path)
-    measured = evaluate_file(halved, config.data, "val", config.export.common)
     main = [name for name in full.figures if name.endswith("miou")]
-    lost = max((full.figures[name] - measured.figures[name] for name in main), default=0.0)
-    if lost > MAX_LOSS:
-        halved.unlink()
-        raise ExportError(f"{path}: half precision costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}")
-    update_figures(halved, measured.figures | {f"float32_{name}": full.figures[name] for name in main})
-    halved.replace(path)
+    if not main:
+        raise ExportError(f'{path}: without masks in `val` half precision cannot be judged; set precision = "float32"')
+    halved = halve_weights(path)
+    try:
+        measured = evaluate_file(halved, config.data, "val", config.export.common)
+        lost = max(full.figures[name] - measured.figures[name] for name in main)
+        if lost > MAX_LOSS:
+            raise ExportError(f"{path}: half precision costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}")
+        update_figures(halved, {f"float32_{name}": full.figures[name] for name in main})
+        halved.replace(path)
+    finally:
+        halved.unlink(missing_ok=True)
     return measured
 
 
 def exported(config: RunConfig) -> list[Path]:
     """The ONNX files of the run. Raises ConfigError where it has not been exported."""
-    path = config.out / "exported.json"
+    path = config.out / EXPORTED
     if not path.is_file():
         raise ConfigError(f"run {config.name} has not been exported; `python -m training export CONFIG` does it")
     return [Path(entry) for entry in json.loads(path.read_text())]
@@ -156,13 +214,19 @@ def report(config: RunConfig) -> Path:
     return write_report(config, exported(config))
 
 
+FIT = ("data", "classifier")
+LOCALIZE = (*FIT, "localize")
+LABEL = (*LOCALIZE, "pseudo_label")
+SEGMENT = (*LABEL, "segmenter")
+EXPORT = (*SEGMENT, "export")
 STAGES = (
-    Stage("fit", ("data", "classifier"), fit_classifier),
-    Stage("localize", ("data", "classifier", "localize"), localize_split),
-    Stage("pseudo-label", ("data", "classifier", "localize", "pseudo_label"), pseudo_label_run),
-    Stage("segment", ("data", "classifier", "localize", "pseudo_label", "segmenter"), segment),
-    Stage("export", ("data", "classifier", "localize", "pseudo_label", "segmenter", "export"), export),
-    Stage("evaluate", ("data", "classifier", "localize", "pseudo_label", "segmenter", "export"), evaluate),
-    Stage("report", ("data", "classifier", "localize", "pseudo_label", "segmenter", "export"), report),
+    Stage("fit", FIT, (), fit_classifier),
+    Stage("localize", LOCALIZE, ("fit",), localize_split),
+    Stage("pseudo-label", LABEL, ("localize",), pseudo_label_run),
+    Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment),
+    Stage("export", EXPORT, ("fit", "segment"), export),
+    Stage("evaluate", EXPORT, ("export",), evaluate),
+    Stage("report", EXPORT, ("pseudo-label", "evaluate"), report),
 )
 VERBS = {stage.name: stage for stage in STAGES}
+TRAINED = ("fit", "segment")  # stages that several processes share

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from app.labels import IGNORE_INDEX
-from training.evaluate import Confusion
+from app.postprocess import pseudo_label, resize_bilinear
+from training.evaluate import THRESHOLDS, Confusion, Sweep
 from training.ranking import best_f1_threshold, mean_average_precision
 
 
@@ -30,6 +31,25 @@ def test_ignored_prediction_counts_as_background() -> None:
     confusion = Confusion.empty(1)
     confusion.add(np.array([[0, 1]], np.uint8), np.array([[IGNORE_INDEX, 1]], np.uint8))
     assert confusion.iou().tolist() == [100.0, 100.0]
+
+
+def test_sweep_equals_labelling_at_every_threshold() -> None:
+    rng = np.random.default_rng(0)
+    sweep, single = Sweep(4), [Confusion.empty(4) for _ in THRESHOLDS]
+    for class_indices in ((1,), (0, 3), ()):
+        truth = rng.choice(np.array([0, 1, 2, 4, IGNORE_INDEX], np.uint8), (20, 30))
+        maps = rng.random((len(class_indices), 5, 7), dtype=np.float32)
+        sweep.add(truth, maps, class_indices)
+        for confusion, threshold in zip(single, THRESHOLDS, strict=True):
+            label_map = np.zeros_like(truth)
+            if class_indices:
+                label_map = pseudo_label(resize_bilinear(maps, 20, 30), class_indices, threshold, threshold)
+            confusion.add(truth, label_map)
+    for index, confusion in enumerate(single):
+        assert (sweep.at(index).counts == confusion.counts).all()
+    threshold, best = sweep.best()
+    assert best == max(confusion.miou() for confusion in single)
+    assert single[THRESHOLDS.index(threshold)].miou() == best
 
 
 def test_mean_average_precision_leaves_out_classes_without_photos() -> None:

@@ -41,7 +41,7 @@ class Points(Dataset):
 
 
 def train(out: Path, **changes: object) -> dict[str, Tensor]:
-    config = FitConfig(**({"epochs": 3, "batch_size": 8, "lr": 0.05, "accelerator": "cpu", "devices": 1} | changes))
+    config = FitConfig(**({"epochs": 3, "batch_size": 8, "lr": 0.05, "accelerator": "cpu"} | changes))
     torch.manual_seed(0)
     model = Line()
     fit(make_fabric(config), model, Points(), config, out)
@@ -82,6 +82,27 @@ def test_an_infinite_loss_stops_with_a_remedy(tmp_path: Path) -> None:
         train(tmp_path, lr=1e20)
 
 
+def test_mixed_precision_reaches_the_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = Line.losses
+
+    def noted(self: Line, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(self.net[0](batch["x"]).dtype)
+        return original(self, batch)
+
+    monkeypatch.setattr(Line, "losses", noted)
+    train(tmp_path / "full", max_steps=1)
+    train(tmp_path / "mixed", max_steps=1, precision="bf16-mixed")
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_a_device_that_is_not_there_is_an_error_of_the_configuration() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ConfigError, match=r"fit\.accelerator = 'cuda'"):
+        make_fabric(FitConfig(accelerator="cuda"))
+
+
 PROGRAM = """
 import sys, torch
 from pathlib import Path
@@ -89,7 +110,7 @@ sys.path.insert(0, ".")
 from tests.training.test_fit import Line, Points
 from training.config import FitConfig
 from training.fit import fit, make_fabric
-config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu", devices=int(sys.argv[2]))
+config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu")
 fabric = make_fabric(config)
 torch.manual_seed(0)
 model = Line()
@@ -107,7 +128,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
     for name, command in (("one", [sys.executable]), ("two", launch)):
         (tmp_path / name).mkdir()
-        arguments = [*command, str(program), str(tmp_path / name), "1" if name == "one" else "2"]
+        arguments = [*command, str(program), str(tmp_path / name)]
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, env=environment)
         assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "two"))

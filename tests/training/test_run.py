@@ -139,9 +139,50 @@ def test_own_photos_without_masks_are_enough(tmp_path: Path, capsys: pytest.Capt
     assert "miou" not in engines["own-deeplab"].card.figures
 
 
+def test_a_refused_first_try_does_not_lock_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", str(CONFIG), "--set", f"out={tmp_path / 'run'}"]
+    assert main([*arguments, "--set", "data.source=folder", "--set", f"data.root={tmp_path / 'none'}"]) == 2
+    small = ["--set", "data.scenes.count=16", "--set", "data.scenes.val_count=4", "--set", "classifier.fit.epochs=1"]
+    assert main([*arguments, *small]) == 0
+    capsys.readouterr()
+    assert main(["export", *arguments[1:], *small, "--set", "classifier.fit.lr=0.5"]) == 2
+    assert "made with other settings (classifier)" in capsys.readouterr().err
+    assert main(["pseudo-label", *arguments[1:], *small]) == 2
+    assert "no finished 'localize' yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scenes", "never", "--count", "0"], "count"),
+        (["evaluate"], "takes a CONFIG"),
+        (["evaluate", str(CONFIG), "--json"], "takes a CONFIG alone"),
+        (["run", str(CONFIG), "--set", "localize.scales=[]"], "localize.scales"),
+        (["run", str(CONFIG), "--set", "export.classifier=My Cam"], "export.classifier"),
+        (["run", str(CONFIG), "--set", "classifier.views.long_side=[384, 224]"], "long_side"),
+        (["run", str(CONFIG), "--set", "pseudo_label.foreground_threshold=0.1"], "must not lie below"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_done(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_pseudo_labels_need_a_cam_model(road: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segmenter = road.export.models / "scenes-deeplab" / "1" / "model.onnx"
+    folder = ["--data", str(tmp_path), "--out", str(tmp_path)]
+    assert main(["pseudo-label", "--model", str(segmenter), *folder]) == 2
+    assert "made from a cam model" in capsys.readouterr().err
+    cam = road.export.models / "scenes-cam" / "1" / "model.onnx"
+    assert main(["pseudo-label", "--model", str(cam), *folder, "--background-threshold", "7"]) == 2
+    assert "must hold" in capsys.readouterr().err
+
+
 def test_unknown_keys_and_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(tmp_path / "none.toml")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    assert "cannot be read" in capsys.readouterr().err
     assert main(["run", str(CONFIG), "--set", "classifier.methud=cam"]) == 2
     assert "classifier.methud" in capsys.readouterr().err
     assert main(["run", str(CONFIG), "--set", f"out={tmp_path}", "--set", "classifier.method=dsr"]) == 2

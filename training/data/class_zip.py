@@ -25,6 +25,8 @@ class ClassZip(Dataset):
         if not path.is_file():
             raise DataError(f"{path} does not exist; pre-training reads train.zip and val.zip holding CLASS/NAME.webp")
         self.size, self.seed, self.area, self.jitter, self.augment = size, seed, area, jitter, augment
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{path} is not a zip file; write train.zip and val.zip again")
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if "/" in name and not name.endswith("/"))
             self.classes = tuple(sorted({name.split("/")[0] for name in names}))

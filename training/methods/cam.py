@@ -8,6 +8,7 @@ in the fully convolutional form every paper here builds on (PSA, IRN):
     CAM_c     = relu(F_c)                    `cams`
 """
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from training.backbones import build_backbone
@@ -20,7 +21,9 @@ class CamClassifier(Classifier):
     paper = "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv:1512.04150"
 
     class Options(Options):
-        dropout: float = 0.0  # of whole feature channels, before the classifier; PSA uses 0.5
+        dropout: float = Field(
+            default=0.0, ge=0, lt=1
+        )  # of whole feature channels, before the classifier; PSA uses 0.5
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options

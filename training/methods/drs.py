@@ -14,7 +14,7 @@ Departures from the released code: `learnable` is said in words, there `delta ==
 be chosen, the paper's network is VGG16 with all of them and three extra convolutions.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -55,7 +55,13 @@ class DrsClassifier(Classifier):
     class Options(Options):
         learnable: bool = False
         delta: float = Field(default=0.55, gt=0, le=1)  # of the fixed setting
-        stages: tuple[int, ...] = (0, 1, 2, 3, 4)  # whose activations suppress; 0 is the stem
+        stages: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (
+            0,
+            1,
+            2,
+            3,
+            4,
+        )  # whose activations suppress; 0 is the stem
         extra: int = Field(default=3, ge=0)
 
     def __init__(

@@ -1,8 +1,8 @@
 """What every segmenter has in common."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,9 +16,9 @@ class SegmenterOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: int = 256  # of ASPP and decoder
-    rates: tuple[int, ...] = (6, 12, 18)  # of ASPP at output stride 16; twice that at 8
-    dropout: float = 0.1
+    channels: int = Field(default=256, ge=1)  # of ASPP and decoder
+    rates: tuple[Annotated[int, Field(ge=1)], ...] = (6, 12, 18)  # of ASPP at output stride 16; twice that at 8
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Segmenter(nn.Module):
