@@ -45,7 +45,8 @@ def test_curl_commands(command: str, server: int, tmp_path: Path) -> None:
     if out is None:
         assert '"classes"' in done.stdout
     else:
-        assert Image.open(out).size == (451, 300)
+        with Image.open(out) as picture:
+            assert picture.size == (451, 300)
 
 
 def test_there_are_curl_commands() -> None:

@@ -44,10 +44,10 @@ def fit_classifier(config: RunConfig) -> Path:
     photos = open_source(config.data)
     require_photos(photos, ("train", "val"))
     settings = config.classifier
-    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     classifier = build_classifier(settings, len(photos.classes), settings.weights)
+    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
     views = TaggedViews(photos, "train", settings.views, settings.fit.seed)
 
     def validate(module: nn.Module) -> Metrics:

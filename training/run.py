@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,8 @@ def export(config: RunConfig) -> list[Path]:
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
         todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card))
     path = config.out / EXPORTED
-    paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
+    noted_paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
+    paths = list(takewhile(Path.is_file, noted_paths))  # an export that was stopped goes on
     for build, card in todo[len(paths) :]:
         paths.append(export_model(build(), card, config.export.models, config.export.version))
         path.write_text(json.dumps([str(entry) for entry in paths]))

@@ -304,7 +304,7 @@ def test_training_from_written_labels(tmp_path: Path) -> None:
         label_map = affinity_label(photos.image(name), maps, (0,), IrnConfig(refine="none"))
         Image.fromarray(label_map).save(tmp_path / f"{name}.png")
     views = ViewConfig(long_side=(80, 100), crop=64)
-    settings = FitConfig(epochs=1, batch_size=2, lr=0.01, accelerator="cpu", devices=1)
+    settings = FitConfig(epochs=1, batch_size=2, lr=0.01, accelerator="cpu")
     config = IrnConfig(radius=3, refine="none", views=views, fit=settings)
     path = fit_irn(make_fabric(settings), config, photos, tmp_path, tmp_path / "irn")
     assert path == tmp_path / "irn" / "weights.pt"

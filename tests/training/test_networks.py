@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from app.engine import Engine
-from app.errors import ConfigError
+from app.errors import ConfigError, DataError
 from app.labels import label_count
 from app.model_card import ModelCard
 from training.backbones import BACKBONES, build_backbone
@@ -132,6 +132,6 @@ def test_backbone_takes_torchvision_files_and_refuses_others(tmp_path: Path) -> 
         assert torch.allclose(logits, reference(images), atol=1e-4)
     with pytest.raises(ConfigError, match="does not hold weights of this backbone"):
         build_backbone("small", 16, str(tmp_path / "resnet50.pth"))
-    with pytest.raises(ConfigError, match="do not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         build_backbone("small", 16, str(tmp_path / "nothing.pth"))
     assert set(BACKBONES) >= {"small", "resnet50", "vgg16"}
