@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,14 @@ class Backbone(nn.Module):
     def pretrained_state(self) -> dict[str, Tensor]:
         """Weights of a long pre-training under this module's keys. Raises ConfigError where they cannot be had."""
         raise NotImplementedError
+
+
+def backbone_and_head(module: nn.Module, head_lr_scale: float) -> list[dict[str, Any]]:
+    """Parameter groups of a network: `module.backbone` at the base rate, everything else at `head_lr_scale` times it."""
+    backbone = list(module.backbone.parameters())
+    known = {id(p) for p in backbone}
+    head = [p for p in module.parameters() if id(p) not in known]
+    return [{"params": backbone, "lr_scale": 1.0}, {"params": head, "lr_scale": head_lr_scale}]
 
 
 def download(weights: WeightsEnum) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.backbones import Backbone
+from training.backbones.backbone import Backbone, backbone_and_head
 
 
 class Options(BaseModel):
@@ -41,12 +41,7 @@ class Classifier(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The backbone at the base rate, everything else at `head_lr_scale` times it."""
-        backbone = {id(p) for p in self.backbone.parameters()}
-        head = [p for p in self.parameters() if id(p) not in backbone]
-        return [
-            {"params": list(self.backbone.parameters()), "lr_scale": 1.0},
-            {"params": head, "lr_scale": self.head_lr_scale},
-        ]
+        return backbone_and_head(self, self.head_lr_scale)
 
 
 def initialize_convolutions(module: nn.Module) -> None:

@@ -6,8 +6,8 @@ Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 20
 from torch import Tensor, nn
 
 from training.backbones import Backbone
-from training.segmenters.aspp import ASPP, conv_bn_relu
-from training.segmenters.segmenter import Segmenter, SegmenterOptions
+from training.segmenters.aspp import conv_bn_relu
+from training.segmenters.segmenter import Segmenter, SegmenterOptions, build_aspp
 
 
 class DeepLabV3(Segmenter):
@@ -18,9 +18,7 @@ class DeepLabV3(Segmenter):
     def __init__(self, backbone: Backbone, label_count: int, options: SegmenterOptions) -> None:
         super().__init__()
         self.backbone = backbone
-        factor = max(1, 16 // backbone.output_stride)
-        rates = tuple(rate * factor for rate in options.rates)
-        self.aspp = ASPP(backbone.channels[-1], options.channels, rates, options.dropout)
+        self.aspp = build_aspp(backbone, options)
         self.head = conv_bn_relu(options.channels, options.channels, 3)
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 

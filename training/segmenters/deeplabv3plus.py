@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from training.backbones import Backbone
-from training.segmenters.aspp import ASPP, conv_bn_relu, enlarge
-from training.segmenters.segmenter import Segmenter, SegmenterOptions
+from training.segmenters.aspp import conv_bn_relu, enlarge
+from training.segmenters.segmenter import Segmenter, SegmenterOptions, build_aspp
 
 LOW_LEVEL_CHANNELS = 48
 
@@ -23,9 +23,7 @@ class DeepLabV3Plus(Segmenter):
     def __init__(self, backbone: Backbone, label_count: int, options: SegmenterOptions) -> None:
         super().__init__()
         self.backbone = backbone
-        factor = max(1, 16 // backbone.output_stride)
-        rates = tuple(rate * factor for rate in options.rates)
-        self.aspp = ASPP(backbone.channels[-1], options.channels, rates, options.dropout)
+        self.aspp = build_aspp(backbone, options)
         self.reduce = conv_bn_relu(backbone.channels[backbone.stride4_stage], LOW_LEVEL_CHANNELS, 1)
         self.decoder = nn.Sequential(
             conv_bn_relu(options.channels + LOW_LEVEL_CHANNELS, options.channels, 3),

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from app.labels import IGNORE_INDEX
-from training.backbones import Backbone
-from training.segmenters.aspp import enlarge
+from training.backbones.backbone import Backbone, backbone_and_head
+from training.segmenters.aspp import ASPP, enlarge
 
 
 class SegmenterOptions(BaseModel):
@@ -42,9 +42,11 @@ class Segmenter(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The backbone at the base rate, the head at `head_lr_scale` times it."""
-        backbone = {id(p) for p in self.backbone.parameters()}
-        head = [p for p in self.parameters() if id(p) not in backbone]
-        return [
-            {"params": list(self.backbone.parameters()), "lr_scale": 1.0},
-            {"params": head, "lr_scale": self.head_lr_scale},
-        ]
+        return backbone_and_head(self, self.head_lr_scale)
+
+
+def build_aspp(backbone: Backbone, options: SegmenterOptions) -> ASPP:
+    """ASPP on a backbone's last stage; its rates are those at output stride 16, doubled at 8."""
+    factor = max(1, 16 // backbone.output_stride)
+    rates = tuple(rate * factor for rate in options.rates)
+    return ASPP(backbone.channels[-1], options.channels, rates, options.dropout)
