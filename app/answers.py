@@ -88,8 +88,7 @@ def answer_pseudo_label(work: Work, parameters: PseudoLabelParameters) -> Respon
             LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine),
             tags=parameters.tag_names,
             presence_threshold=parameters.presence_threshold,
-            scales=parameters.scale_factors,
-            flip=parameters.flip,
+            inference=parameters.settled_inference,
             size=(photo.height, photo.width),
         )
     if work.format != "json":
@@ -102,7 +101,7 @@ def answer_cam(work: Work, parameters: CamParameters) -> Response:
     class_index = work.engine.card.classes.index(parameters.class_name)
     photo = work.decode(input_scale=None if work.format == "overlay" else _largest_scale(work, parameters))
     with work.stage("predict"):
-        localization = _localize(work, photo, parameters)
+        localization = _localize(work, photo, parameters, (class_index,))
     score = {"X-Class-Score": f"{localization.scores[class_index]:.6f}"}
     if work.format != "json":
         return work.respond(_encode_map(work, photo, localization_map(localization, class_index)), score)
@@ -144,21 +143,28 @@ def answer_cams(work: Work, parameters: CamParameters) -> Response:
     return work.respond(reply, scores)
 
 
-def _localize(work: Work, photo: Photo, parameters: LocalizationParameters) -> Localization:
+def _localize(
+    work: Work, photo: Photo, parameters: LocalizationParameters, class_indices: tuple[int, ...] | None = None
+) -> Localization:
     """The maps of a photo; those of a photo decoded at reduced size still lead to the upload's own size."""
-    localization = localize(work.engine, photo.image, scales=parameters.scale_factors, flip=parameters.flip)
+    localization = localize(work.engine, photo.image, parameters.settled_inference, class_indices)
     geometry = replace(localization.geometry, height=photo.height, width=photo.width)
     return replace(localization, geometry=geometry)
 
 
 def _largest_scale(work: Work, parameters: LocalizationParameters) -> float:
-    return max(parameters.scale_factors or work.engine.card.scales)
+    return parameters.settled_inference.largest_scale(work.engine.card)
 
 
 def _inference(card: ModelCard, parameters: LocalizationParameters) -> dict[str, Any]:
-    """The scales and mirroring in use, for the reply."""
-    flip = card.flip if parameters.flip is None else parameters.flip
-    return {"scales": list(parameters.scale_factors or card.scales), "flip": flip}
+    """The way of making maps, its scales and mirroring, for the reply."""
+    asked = parameters.settled_inference
+    if asked.conditional:
+        options = asked.options()
+        scales, flip = options.scales, options.flip
+    else:
+        scales, flip = asked.scales or card.scales, card.flip if asked.flip is None else asked.flip
+    return {"inference": parameters.inference, "scales": list(scales), "flip": flip}
 
 
 def _encode_mask(work: Work, photo: Photo, mask: np.ndarray) -> bytes:

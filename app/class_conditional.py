@@ -25,6 +25,7 @@ with the view, and boxes are clamped. (The released code also keeps patches as J
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class ConditionalOptions:
     buffers: tuple[int, int] = (10, 20)
     released: bool = False
     batch_pixels: int = 4_000_000
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # for configurations that hold such options
 
 
 @dataclass(frozen=True)

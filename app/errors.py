@@ -15,6 +15,7 @@ Tag2MaskError
     │   └── UndecodableImageError     422  a photo that is damaged or truncated
     ├── ParameterError       422  a query parameter: unknown, malformed or out of range
     │   ├── UnknownClassError         422  a class name the model does not know
+    │   ├── TooManyClassesError       422  a label map of more classes than it has labels
     │   └── ReplyTooLargeError        422  a result larger than the service sends
     ├── NotAcceptableError   406  nothing the client accepts can be sent
     ├── MissingImageError    400  a GET that names no photo
@@ -126,18 +127,26 @@ class UnknownClassError(ParameterError):
     """A class name the model was not trained on; `known` lists those it was."""
 
     title = "Unknown class"
+    max_listed: ClassVar[int] = 100  # class names in the message
 
     def __init__(self, name: str, known: tuple[str, ...], parameter: str = "class") -> None:
         nearest = nearest_name(name, known)
         hint = f"Did you mean {nearest!r}? " if nearest else ""
+        listed = ", ".join(known) if len(known) <= self.max_listed else f"{len(known)} others; GET /classes lists them"
         super().__init__(
-            f"unknown class {name[:80]!r}. {hint}This model knows {', '.join(known)}.",
+            f"unknown class {name[:80]!r}. {hint}This model knows {listed}.",
             parameter=parameter,
             known=list(known),
             nearest=nearest,
         )
         self.name = name
         self.known = known
+
+
+class TooManyClassesError(ParameterError):
+    """A label map asked of a model that has more classes than uint8 has labels."""
+
+    title = "More classes than labels"
 
 
 class ReplyTooLargeError(ParameterError):

@@ -10,7 +10,8 @@ import numpy as np
 
 BACKGROUND = 0
 IGNORE_INDEX = 255
-MAX_CLASSES = IGNORE_INDEX - 1  # labels are stored as uint8 and 255 is taken
+MAX_CLASSES = IGNORE_INDEX - 1  # of a label map: labels are stored as uint8 and 255 is taken
+MAX_MAP_CLASSES = 10_000  # of a model that gives maps alone, which need no labels
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -36,14 +37,18 @@ def label_count(class_count: int) -> int:
 
 
 def voc_palette() -> np.ndarray:
-    """The 256 RGB colours of PASCAL VOC masks, uint8 (256, 3).
+    """The 256 RGB colours of PASCAL VOC masks, uint8 (256, 3)."""
+    return voc_colours(np.arange(256))
+
+
+def voc_colours(labels: np.ndarray) -> np.ndarray:
+    """RGB colours of integer labels (K,) in 0..2^24 - 1, uint8 (K, 3); no two labels share one.
 
     Bit i of a channel is taken from bit 3 * (7 - i) + channel of the label, most significant first
     (the `VOClabelcolormap` of the VOC development kit).
     """
-    labels = np.arange(256)
-    palette = np.zeros((256, 3), np.uint8)
+    colours = np.zeros((len(labels), 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
-            palette[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours

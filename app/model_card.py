@@ -9,11 +9,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.errors import ModelCardError
-from app.labels import MAX_CLASSES
+from app.labels import MAX_CLASSES, MAX_MAP_CLASSES
 
 SCHEMA_VERSION = 1
 IMAGE_INPUT = "image"
 OUTPUTS = {"cam": ("scores", "cam"), "segmentation": ("logits", "mask")}
+CLASS_LIMITS = {"cam": MAX_MAP_CLASSES, "segmentation": MAX_CLASSES}
 
 
 class ModelCard(BaseModel):
@@ -33,7 +34,7 @@ class ModelCard(BaseModel):
     method: str
     paper: str
     backbone: str
-    classes: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    classes: tuple[str, ...] = Field(min_length=1)
     output_stride: int = Field(ge=1)
     preferred_size: int = Field(ge=32, le=4096)
     scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
@@ -52,6 +53,8 @@ class ModelCard(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelCard":
+        if len(self.classes) > (limit := CLASS_LIMITS[self.task]):
+            raise ValueError(f"a {self.task} model has at most {limit} classes, this one has {len(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes hold a name twice: {self.classes}")
         expected = len(self.classes) if self.task == "cam" else 0

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.errors import ParameterError, nearest_name
+from app.predict import Inference
 
 ALL_CLASSES = "all"
 MAX_SCALES = 6
@@ -82,6 +83,11 @@ class LocalizationParameters(PhotoParameters):
         examples=["0.5,1,1.5"],
     )
     flip: bool | None = Field(default=None, description="Add the mirrored photo's maps; default: the model's.")
+    inference: Literal["plain", "class-conditional"] = Field(
+        default="plain",
+        description="class-conditional: CCRM splits the photo, erases what was found and looks again, which finds more of "
+        "each thing and takes some fifty times as long. Its scales and mirroring default to those of the paper.",
+    )
 
     @field_validator("scales")
     @classmethod
@@ -96,9 +102,10 @@ class LocalizationParameters(PhotoParameters):
         return scales
 
     @property
-    def scale_factors(self) -> tuple[float, ...] | None:
-        """The scales as numbers, None where not given."""
-        return None if self.scales is None else parse_scales(self.scales)
+    def settled_inference(self) -> Inference:
+        """What was asked for, as prediction takes it."""
+        scales = None if self.scales is None else parse_scales(self.scales)
+        return Inference(self.inference == "class-conditional", scales, self.flip)
 
 
 class CamParameters(LocalizationParameters):
@@ -112,6 +119,16 @@ class CamParameters(LocalizationParameters):
         description="png (colours), overlay, gray8, gray16, npy or json; for class=all json or npy. Goes before the "
         "Accept header.",
     )
+
+    @model_validator(mode="after")
+    def _check_inference(self) -> "CamParameters":
+        if self.class_name == ALL_CLASSES and self.inference != "plain":
+            raise ParameterError(
+                "inference=class-conditional erases what it found of the classes in the photo, and class=all names those "
+                "that are not in it too. Name one class, or ask for a pseudo-label.",
+                parameter="inference",
+            )
+        return self
 
     def class_names(self) -> list[tuple[str, str]]:
         return [] if self.class_name == ALL_CLASSES else [("class", self.class_name)]

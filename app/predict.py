@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from app.errors import UnknownClassError
-from app.labels import BACKGROUND
+from app.class_conditional import ConditionalOptions, class_conditional_maps, uint8_cams
+from app.errors import TooManyClassesError, UnknownClassError
+from app.labels import BACKGROUND, MAX_CLASSES, label_of
 from app.model_card import ModelCard
 from app.pamr import refine_pamr
 from app.postprocess import (
@@ -31,19 +32,6 @@ class Model(Protocol):
     def card(self) -> ModelCard: ...
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
-
-
-@dataclass(frozen=True)
-class Localization:
-    """Class scores and maps of one photo.
-
-    scores: (C,) probabilities. maps: (C, h, w) float32 in [0, 1), each divided by its own maximum, at the size of the
-    network input (`geometry.input_height`, `input_width`).
-    """
-
-    scores: np.ndarray
-    maps: np.ndarray
-    geometry: Geometry
 
 
 @dataclass(frozen=True)
@@ -70,16 +58,20 @@ class Segmentation:
 class ScaleCams:
     """What the network said of one photo at several scales, mirrored views already turned back and added.
 
-    scores: (C,) probabilities, the mean over all views. cams: one (C, h_s, w_s) float32 array per scale.
+    scores: (C,) probabilities, the mean over all views. cams: one float32 array per scale, (C, h_s, w_s), or
+    (K, h_s, w_s) of the classes `class_indices`.
     """
 
     scores: np.ndarray
     cams: tuple[np.ndarray, ...]
     geometry: Geometry
+    class_indices: tuple[int, ...] | None = None
 
     def select(self, class_indices: tuple[int, ...]) -> "ScaleCams":
         """The same with the cams of these classes only."""
-        return ScaleCams(self.scores, tuple(cam[list(class_indices)] for cam in self.cams), self.geometry)
+        known = self.class_indices
+        channels = list(class_indices if known is None else map(known.index, class_indices))
+        return ScaleCams(self.scores, tuple(cam[channels] for cam in self.cams), self.geometry, class_indices)
 
     def maps(self) -> np.ndarray:
         """(K, h, w) in [0, 1): the cams enlarged to the input size, summed, each divided by its own maximum.
@@ -88,6 +80,27 @@ class ScaleCams:
         """
         height, width = self.geometry.input_height, self.geometry.input_width
         return normalize_cam(np.sum([resize_bilinear(cam, height, width) for cam in self.cams], axis=0))
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
+
+    views: what the network said. geometry: the photo's size, which may be larger than that of the photo decoded.
+    """
+
+    views: ScaleCams
+    geometry: Geometry
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(C,) probabilities."""
+        return self.views.scores
+
+    @property
+    def maps(self) -> np.ndarray:
+        """(C, h, w) float32 in [0, 1), of all classes, at the size of the network input: see `ScaleCams.maps`."""
+        return self.views.maps()
 
 
 def scale_cams(
@@ -108,18 +121,63 @@ def scale_cams(
     return ScaleCams(np.stack(scores).mean(axis=0), tuple(cams), geometry)
 
 
+def conditional_cams(
+    model: Model, image: np.ndarray, class_indices: tuple[int, ...], options: ConditionalOptions | None = None
+) -> ScaleCams:
+    """Class-conditional maps (`app.class_conditional`) of these classes of one uint8 (H, W, 3) photo, as plain ones come.
+
+    One (K, h, w) array at the size of the network input, which is the photo that inference splits and erases; `options`
+    hold its scales. The scores are those of plain inference.
+    """
+    geometry = geometry_of(image.shape, model.card.preferred_size)
+    resized = resize_image(image, geometry.input_height, geometry.input_width)
+    scores = scale_cams(model, image).scores
+    maps = np.zeros((0, *resized.shape[:2]), np.float32)
+    if class_indices:
+        maps = class_conditional_maps(uint8_cams(model.run), resized, class_indices, options).maps
+    return ScaleCams(scores, (maps,), geometry, class_indices)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How maps are made of a photo: by `scale_cams`, or with `conditional` by CCRM.
+
+    `scales` and `flip` default to the card's, for CCRM to those of its paper.
+    """
+
+    conditional: bool = False
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+
+    def options(self) -> ConditionalOptions:
+        """Those of CCRM."""
+        chosen = {"scales": self.scales, "flip": self.flip}
+        return ConditionalOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+
+    def largest_scale(self, card: ModelCard) -> float:
+        """The largest factor of the preferred size that the photo is looked at."""
+        return max(self.options().scales if self.conditional else self.scales or card.scales)
+
+
+PLAIN = Inference()
+
+
 def localize(
-    model: Model, image: np.ndarray, *, scales: tuple[float, ...] | None = None, flip: bool | None = None
+    model: Model, image: np.ndarray, inference: Inference = PLAIN, class_indices: tuple[int, ...] | None = None
 ) -> Localization:
-    """Class scores and localization maps of one photo."""
-    views = scale_cams(model, image, scales, flip)
-    return Localization(views.scores, views.maps(), views.geometry)
+    """Class scores and localization maps of one photo, of all classes where CCRM does not ask for a choice of them."""
+    if inference.conditional:
+        views = conditional_cams(model, image, class_indices or (), inference.options())
+    else:
+        views = scale_cams(model, image, inference.scales, inference.flip)
+    return Localization(views, views.geometry)
 
 
 def localization_map(localization: Localization, class_index: int) -> np.ndarray:
     """The map of one class at the photo's own size: float32 (H, W) in [0, 1)."""
     geometry = localization.geometry
-    return resize_bilinear(localization.maps[class_index][None], geometry.height, geometry.width)[0]
+    maps = localization.views.select((class_index,)).maps()
+    return resize_bilinear(maps, geometry.height, geometry.width)[0]
 
 
 def present_classes(
@@ -172,8 +230,7 @@ def predict_pseudo_label(
     *,
     tags: tuple[str, ...] | None = None,
     presence_threshold: float | None = None,
-    scales: tuple[float, ...] | None = None,
-    flip: bool | None = None,
+    inference: Inference = PLAIN,
     size: tuple[int, int] | None = None,
 ) -> PseudoLabel:
     """The pseudo-label of one uint8 (H, W, 3) photo: maps of the classes present against a constant background.
@@ -181,14 +238,33 @@ def predict_pseudo_label(
     It has the photo's size, or `size` (height, width) for a photo decoded at reduced size.
 
     `tags` are the photo's image-level labels; without them the classes present are those whose score reaches
-    `presence_threshold`, or the card's threshold of the class.
+    `presence_threshold`, or the card's threshold of the class. Raises TooManyClassesError where the model has more
+    classes than a label map can name.
     """
-    localization = localize(model, image, scales=scales, flip=flip)
-    class_indices = present_classes(model.card, localization.scores, tags, presence_threshold)
+    check_labels(len(model.card.classes))
+    if inference.conditional:
+        scores = scale_cams(model, image).scores
+        class_indices = present_classes(model.card, scores, tags, presence_threshold)
+        views = conditional_cams(model, image, class_indices, inference.options())
+    else:
+        views = scale_cams(model, image, inference.scales, inference.flip)
+        scores = views.scores
+        class_indices = present_classes(model.card, scores, tags, presence_threshold)
     thresholds = rule.thresholds(model.card)
-    maps = localization.maps[list(class_indices)]
+    maps = views.select(class_indices).maps()
     label_map = label_from_maps(image, maps, class_indices, thresholds, rule.refine, size)
-    return PseudoLabel(label_map, localization.scores, class_indices, thresholds)
+    return PseudoLabel(label_map, scores, class_indices, thresholds)
+
+
+def check_labels(highest: int) -> None:
+    """Raise TooManyClassesError where a label map, uint8, cannot hold the label `highest`."""
+    if highest > MAX_CLASSES:
+        raise TooManyClassesError(
+            f"a label map holds the labels 1 to {MAX_CLASSES}, and this model's classes have labels up to {highest}. Ask "
+            f"GET /cam for the maps of single classes, or import the model with fewer: --classes NAME,NAME.",
+            parameter="model",
+            limit=MAX_CLASSES,
+        )
 
 
 def label_from_maps(
@@ -208,6 +284,7 @@ def label_from_maps(
     label_map = np.full((height, width), BACKGROUND, np.uint8)
     if not class_indices:
         return label_map
+    check_labels(label_of(max(class_indices)))
     if refine == "pamr":
         maps = refine_pamr(resize_image(image, *maps.shape[1:]), maps)
     for rows, enlarged in enlarged_strips(maps, height, width):

@@ -85,6 +85,7 @@ class MapInfo(Reply):
 class CamReply(Provenance, MapInfo):
     """One heatmap, described; the map itself comes under `links`."""
 
+    inference: Literal["plain", "class-conditional"]
     scales: list[float]
     flip: bool
     timings_ms: dict[str, float]
@@ -96,6 +97,7 @@ class CamsReply(Provenance):
     class_name: Literal["all"] = Field(default="all", alias="class")
     classes: list[MapInfo]
     links: dict[str, str]
+    inference: Literal["plain", "class-conditional"]
     scales: list[float]
     flip: bool
     timings_ms: dict[str, float]
@@ -114,6 +116,7 @@ class PseudoLabelReply(Provenance):
     tags: list[str] | None
     present: list[str]
     scores: dict[str, float]
+    inference: Literal["plain", "class-conditional"]
     scales: list[float]
     flip: bool
     classes: list[Region]

@@ -49,7 +49,7 @@ LAYERS = {
     "data": {"data", "config"},
     "backbones": {"backbones", "checkpoint", "config"},
     "methods": {"methods", "backbones", "checkpoint", "data", "config"},
-    "segmenters": {"segmenters", "backbones"},
+    "segmenters": {"segmenters", "backbones", "mask_refinement_loss"},
     "fit": {"config", "checkpoint", "data"},  # fit knows no method by name
 }
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.app.test_server import start
+from training.compare import CompareConfig
 from training.config import PretrainConfig, RunConfig, read_config
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -69,7 +70,8 @@ def test_training_commands_have_a_valid_configuration(command: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(Path("experiments").rglob("*.toml")), ids=str)
 def test_every_experiment_is_a_valid_configuration(path: Path) -> None:
-    kind = PretrainConfig if "data" not in tomllib.loads(path.read_text()) else RunConfig
+    tables = tomllib.loads(path.read_text())
+    kind = CompareConfig if "rows" in tables else RunConfig if "data" in tables else PretrainConfig
     read_config(kind, path)
 
 

@@ -1,20 +1,25 @@
 """tag2mask's offline package: `python -m training VERB`, where every verb does one step from a run's configuration.
 
-run CONFIG             all verbs in order, each once; stops and goes on where it stood
+run CONFIG             all verbs in order, each once; stops and goes on where it stood (--dry-run: two steps of each)
 fit CONFIG             a classifier from tags
 localize CONFIG        activation maps of every photo
+refine CONFIG          better maps: IRN's random walk, or DRS's refinement network
+saliency CONFIG        what stands out in every photo, estimated; or --data DIR --out DIR [--method NAME]
 pseudo-label CONFIG    label maps from the maps; or --model FILE.onnx --data DIR --out DIR
 segment CONFIG         a segmenter from the label maps
 export CONFIG          ONNX files into models/NAME/VERSION
 evaluate CONFIG        figures of the exported files; or --model FILE.onnx --data DIR --split NAME [--json]
 report CONFIG          report.html
+compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
+import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
 scenes DIR             generated photos with tags and exact masks, to try things on
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,22 +27,28 @@ from typing import Any
 from app.engine import Engine
 from app.errors import ConfigError, Tag2MaskError
 from app.predict import LabelRule
+from training.compare import CompareConfig, compare
 from training.config import PretrainConfig, RunConfig, read_config, validate_config
 from training.data import DataConfig, open_source
 from training.data.config import ScenesConfig
 from training.data.scenes import write_folder
+from training.dry_run import dry
 from training.evaluate import evaluate_file
 from training.import_released import import_released
+from training.import_torchvision import import_torchvision
+from training.needs import needs_of, require
 from training.parity import format_table, run_parity
 from training.pretrain import pretrain
 from training.pseudo_label import pseudo_label_folder
 from training.released import CONVERTERS
 from training.run import VERBS, do, run
+from training.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
 
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {
     "evaluate": {
         "--json": {"action": "store_const", "const": True, "help": "print the figures as JSON"},
+        "--crf": {"action": "store_const", "const": True, "help": "a segmenter's masks after a dense CRF as well"},
         "--common": {"metavar": "CLASS,CLASS", "help": "a second mean IoU over these and the background"},
     },
     "pseudo-label": {
@@ -69,11 +80,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in ("run", *VERBS, "pretrain"):
+    for verb in ("run", *VERBS, "compare", "pretrain"):
         command = verbs.add_parser(verb)
         standalone = verb in ("pseudo-label", "evaluate")
-        command.add_argument("config", type=Path, metavar="CONFIG", nargs="?" if standalone else None)
+        command.add_argument(
+            "config", type=Path, metavar="CONFIG", nargs="?" if standalone or verb == "saliency" else None
+        )
         command.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override the file")
+        if verb == "run":
+            command.add_argument("--dry-run", action="store_true", help="two steps of every stage on generated scenes")
         if standalone:
             command.add_argument("--model", type=Path, metavar="FILE.onnx")
             for flag, settings in {
@@ -84,16 +99,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                 command.add_argument(flag, default=None, **settings)
             command.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
         command.set_defaults(act=act_on_config)
+    saliency = verbs.choices["saliency"]
+    saliency.add_argument("--data", type=Path, metavar="DIR")
+    saliency.add_argument("--out", type=Path, metavar="DIR")
+    saliency.add_argument("--method", metavar="NAME", help=f"{', '.join(ESTIMATORS)}; default {DEFAULT_METHOD}")
+    saliency.set_defaults(act=act_saliency)
     scenes = verbs.add_parser("scenes")
     scenes.add_argument("root", type=Path, metavar="DIR")
     for key, default in (("count", 400), ("val-count", 100), ("size", 96), ("class-count", 5), ("random-seed", 0)):
         scenes.add_argument(f"--{key}", type=int, default=default)
     scenes.set_defaults(act=act_scenes)
     released = verbs.add_parser("import")
-    released.add_argument("--method", required=True, metavar="NAME", help=", ".join(CONVERTERS))
-    released.add_argument("--checkpoint", required=True, type=Path, metavar="FILE")
+    network = released.add_mutually_exclusive_group(required=True)
+    network.add_argument("--method", metavar="NAME", help=f"of the authors' file: {', '.join(CONVERTERS)}")
+    network.add_argument("--torchvision", metavar="NAME", help="its network, such as resnet50 or deeplabv3_resnet50")
+    released.add_argument("--checkpoint", type=Path, metavar="FILE", help="torchvision's are downloaded where left out")
+    released.add_argument("--classes", metavar="CLASS,CLASS", help="to keep of a classifier of torchvision")
     released.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
-    released.add_argument("--name", help="to serve it under; NAME-released where left out")
+    released.add_argument("--name", help="to serve it under; METHOD-released, or torchvision's name, where left out")
     released.set_defaults(act=act_import)
     parity = verbs.add_parser("parity")
     parity.add_argument("directory", type=Path, metavar="DIR")
@@ -114,13 +137,28 @@ def act_on_config(options: argparse.Namespace) -> object:
         raise ConfigError(
             f"{options.verb} takes a CONFIG alone, or --model FILE.onnx --data DIR with {', '.join(flags)}"
         )
+    if options.verb == "compare":
+        return compare(read_config(CompareConfig, options.config, options.set))
     if options.verb == "pretrain":
         return pretrain(read_config(PretrainConfig, options.config, options.set))
     config = read_config(RunConfig, options.config, options.set)
     if options.verb == "run":
-        return run(config)
+        return act_run(config, options.dry_run)
     do(VERBS[options.verb], config)
     return config.out
+
+
+def act_run(config: RunConfig, dry_run: bool) -> Path:
+    """Say what the run needs, then do it; or try it out in small, which needs nothing and leaves nothing."""
+    needs = needs_of(config)
+    for need in needs:
+        print(f"needs {need.what}" + (f"\n      MISSING: {need.missing}" if need.missing else ""), flush=True)
+    if not dry_run:
+        require(needs)
+        return run(config)
+    with tempfile.TemporaryDirectory() as directory:
+        run(dry(config, Path(directory)))
+    return Path(config.out)
 
 
 def given(options: argparse.Namespace, flag: str) -> bool:
@@ -131,7 +169,8 @@ def given(options: argparse.Namespace, flag: str) -> bool:
 def act_evaluate(options: argparse.Namespace) -> str:
     """Figures of one ONNX file."""
     common = tuple(name for name in (options.common or "").split(",") if name)
-    measured = evaluate_file(options.model, folder_of(options), options.split or "val", common)
+    crf = bool(options.crf)
+    measured = evaluate_file(options.model, folder_of(options), options.split or "val", common, crf)
     if options.json:
         return json.dumps(asdict(measured), indent=1)
     lines = [f"{measured.model} version {measured.version} on {measured.photos} photos of {measured.split}"]
@@ -161,6 +200,20 @@ def folder_of(options: argparse.Namespace) -> DataConfig:
     return DataConfig(source="folder", root=options.data, on_error=options.on_error or "fail")
 
 
+def act_saliency(options: argparse.Namespace) -> object:
+    """Saliency of a run's photos by its [saliency] table, or of a folder's."""
+    flags = [flag for flag in ("--data", "--out", "--method") if given(options, flag)]
+    if options.config is not None and not flags:
+        return act_on_config(options)
+    if options.config is not None or options.set or options.data is None or options.out is None:
+        raise ConfigError(
+            f"saliency takes a CONFIG, whose [saliency] table names the method, or --data DIR --out DIR [--method NAME]; "
+            f"got {', '.join(flags) or 'neither'}"
+        )
+    data = DataConfig(source="folder", root=options.data)
+    return write_saliency(data, options.out, options.method or DEFAULT_METHOD)
+
+
 def act_scenes(options: argparse.Namespace) -> Path:
     """Write generated photos as a folder source."""
     keys = ("count", "val_count", "size", "class_count", "random_seed")
@@ -169,7 +222,14 @@ def act_scenes(options: argparse.Namespace) -> Path:
 
 
 def act_import(options: argparse.Namespace) -> Path:
-    """An authors' file as a served model."""
+    """An authors' file, or a network of torchvision, as a served model."""
+    if options.torchvision is not None:
+        classes = None if options.classes is None else [name.strip() for name in options.classes.split(",")]
+        return import_torchvision(options.torchvision, options.models, options.checkpoint, classes, options.name)
+    if options.checkpoint is None:
+        raise ConfigError("import --method needs --checkpoint FILE, the authors' file of weights")
+    if options.classes is not None:
+        raise ConfigError(f"--classes goes with --torchvision; the classes of {options.method} are PASCAL VOC's twenty")
     return import_released(options.method, options.checkpoint, options.models, options.name)
 
 

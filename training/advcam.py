@@ -30,23 +30,12 @@ from torch import Tensor, nn
 from app.postprocess import resize_bilinear
 from app.predict import ScaleCams
 from app.preprocess import geometry_of, resize_image
+from training.config import Climbing
 from training.data.augment import normalize
 from training.methods import Classifier
 
 MAP_STRIDE = 4  # of the maps kept, in pixels of the network input
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Climbing:
-    """How to climb. `short` are scales that take half the steps, counted twice."""
-
-    steps: int = 27
-    step_size: float = 0.08  # xi, in units of the normalised image
-    restraint: float = 7.0  # lambda
-    discriminative_threshold: float = 0.5  # tau
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    short: tuple[float, ...] = (0.5,)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for container in CONTAINERS:
         if isinstance(stored, dict) and isinstance(stored.get(container), dict):
             stored = stored[container]
-    if not isinstance(stored, dict) or not stored or not all(isinstance(value, Tensor) for value in stored.values()):
+    if (
+        not isinstance(stored, dict)
+        or not stored
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in stored.items())
+    ):
         raise DataError(f"{path} holds no state dict (names of parameters and their tensors)")
     if all(key.startswith(PARALLEL) for key in stored):
         stored = {key.removeprefix(PARALLEL): value for key, value in stored.items()}

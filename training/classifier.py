@@ -11,6 +11,7 @@ from torch import nn
 from app.errors import ConfigError, DataError
 from app.model_card import ModelCard
 from app.predict import scale_cams
+from training.backbones import Backbone, check_weights
 from training.checkpoint import load_weights, save_weights
 from training.config import ClassifierConfig, RunConfig, validate_config
 from training.data import TaggedPhotos, open_source
@@ -28,27 +29,54 @@ MIN_POSITIVES = 5  # a class with fewer validation photos gets the threshold fou
 
 def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
     """A classifier by its configuration. `weights` (see `build_backbone`) start its backbone."""
-    if config.method not in METHODS:
-        raise ConfigError(f"unknown method {config.method!r}; there are {', '.join(METHODS)}")
-    method = METHODS[config.method]
+    method = find_method(config)
     options = validate_config(method.Options, config.options, "[classifier.options]")
     return method(class_count, config.backbone, config.output_stride, weights, options)
+
+
+def find_method(config: ClassifierConfig) -> type[Classifier]:
+    """The method by its name. Raises ConfigError."""
+    if config.method not in METHODS:
+        raise ConfigError(f"unknown method {config.method!r}; there are {', '.join(METHODS)}")
+    return METHODS[config.method]
 
 
 def fit_classifier(config: RunConfig) -> Path:
     """Train on the tags of `train`, choose nothing by masks; write `classifier/weights.pt`, the last weights.
 
-    Validation photos serve to report the mean average precision.
+    With `first_fit` the method's first network is trained alone before, into `classifier/first`. Validation photos serve
+    to report the mean average precision.
     """
     out = config.out / "classifier"
     photos = open_source(config.data)
     require_photos(photos, ("train", "val"))
+    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
     settings = config.classifier
+    if settings.first_fit is not None:
+        first = first_stage(settings)
+        weights = fit_stage(first, photos, out / "first")
+        settings = settings.model_copy(update={"options": settings.options | {"spotlight_weights": str(weights)}})
+    return fit_stage(settings, photos, out)
+
+
+def first_stage(settings: ClassifierConfig) -> ClassifierConfig:
+    """The first of a method's two stages. Raises ConfigError where it has one alone."""
+    method = find_method(settings)
+    options = validate_config(method.Options, settings.options, "[classifier.options]")
+    first = method.first_stage(options)
+    if first is None:
+        raise ConfigError(f"{settings.method} trains in one stage; leave out [classifier.first_fit], or use amr")
+    name, own = first
+    alone = {"method": name, "options": own, "fit": settings.first_fit, "views": settings.first_views or settings.views}
+    return settings.model_copy(update=alone)
+
+
+def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Path:
+    """Train one network on the tags; write `out`/weights.pt."""
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     classifier = build_classifier(settings, len(photos.classes), settings.weights)
-    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
-    views = TaggedViews(photos, "train", settings.views, settings.fit.seed)
+    views = TaggedViews(photos, photos.names("train"), settings.views, settings.fit.seed)
 
     def validate(module: nn.Module) -> Metrics:
         value = validation_map(module, photos, settings.views.crop, settings.fit.batch_size)
@@ -58,6 +86,7 @@ def fit_classifier(config: RunConfig) -> Path:
     fit(fabric, classifier, views, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", classifier)
+    fabric.barrier()
     return out / "weights.pt"
 
 
@@ -82,6 +111,16 @@ def load_classifier(config: RunConfig, class_count: int) -> Classifier:
     classifier = build_classifier(config.classifier, class_count)
     load_weights(config.out / "classifier" / "weights.pt", classifier)
     return classifier.eval()
+
+
+def fill_backbone(backbone: Backbone, config: RunConfig, class_count: int) -> None:
+    """Copy the run's classifier's backbone into a plain one (learnable suppression stays behind).
+
+    Raises ConfigError where the two differ.
+    """
+    trained, plain = load_classifier(config, class_count).backbone.state_dict(), backbone.state_dict()
+    check_weights(trained, plain, f'weights = "classifier": the {config.classifier.backbone} of [classifier]')
+    backbone.load_state_dict({key: trained[key] for key in plain})
 
 
 def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> ModelCard:
@@ -115,6 +154,7 @@ def torch_classifier(
     return TorchModel(ServedClassifier(classifier), card, device or torch.device("cpu"))
 
 
+@torch.no_grad()
 def validation_map(module: nn.Module, photos: TaggedPhotos, size: int, batch_size: int) -> float:
     """Mean average precision in percent on `val`, photos squeezed to `size` x `size`."""
     device = next(module.parameters()).device

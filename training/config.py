@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from app.class_conditional import ConditionalOptions
+from app.edam_rule import ALPHA, BETA
 from app.errors import ConfigError
 from training.data.config import DataConfig
 
@@ -62,7 +64,10 @@ class ViewConfig(Section):
 
     long_side: tuple[int, int] = (224, 384)
     crop: int = Field(default=256, ge=32)
+    keep_aspect: bool = True  # False: the photo becomes a square first, as DRS has it
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    cutout: int = Field(default=0, ge=0)  # so many squares of `cutout_size` px are painted over; AMR's first stage: 3
+    cutout_size: int = Field(default=128, ge=1)
 
     @field_validator("long_side")
     @classmethod
@@ -73,7 +78,11 @@ class ViewConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """The classifier: a method on a backbone, trained on tags. `options` are the method's own."""
+    """The classifier: a method on a backbone, trained on tags. `options` are the method's own.
+
+    `first_fit` is for methods of two stages (AMR): their first network is trained so alone, on `first_views` where they
+    differ, then `fit` trains the whole.
+    """
 
     method: str = "cam"
     backbone: str = "small"
@@ -82,29 +91,121 @@ class ClassifierConfig(Section):
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     views: ViewConfig = ViewConfig()
     options: dict[str, Any] = {}
+    first_fit: FitConfig | None = None
+    first_views: ViewConfig | None = None
     fit: FitConfig = FitConfig()
 
 
+class Climbing(Section):
+    """How AdvCAM climbs (`training.advcam`). `short` are scales that take half the steps, counted twice."""
+
+    steps: int = Field(default=27, ge=1)
+    step_size: float = Field(default=0.08, gt=0)  # xi, in units of the normalised image
+    restraint: float = Field(default=7.0, ge=0)  # lambda
+    discriminative_threshold: float = Field(default=0.5, ge=0, le=1)  # tau
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
+    short: tuple[float, ...] = (0.5,)
+
+
 class LocalizeConfig(Section):
-    """How maps are made: the long side the network sees, and the scales of it that are summed."""
+    """How maps are made: the long side the network sees, and the scales of it that are summed.
+
+    `inference` is "plain", "class-conditional" (CCRM, `app.class_conditional`, with its own scales in `conditional`) or
+    "advcam" (`climbing`). An exported classifier is described by the plain scales whatever it says.
+    """
 
     preferred_size: int = Field(default=320, ge=32, le=4096)
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
     flip: bool = True
+    inference: Literal["plain", "class-conditional", "advcam"] = "plain"
+    conditional: ConditionalOptions = ConditionalOptions()
+    climbing: Climbing = Climbing()
+
+
+class IrnConfig(Section):
+    """How the edge network of IRN is trained and used (`training.irn`). Thresholds are compared with maps in [0, 1].
+
+    The values are IRN's own; AMR takes 0.60 and 0.33 for the two thresholds and "crf" for `refine`.
+    """
+
+    backbone: str = "small"
+    output_stride: int = 16
+    weights: str | None = "classifier"  # "classifier" starts from the classifier's backbone
+    network: Path | None = None  # a trained edge network (`import --method irn`), used as it is
+    radius: int = Field(default=10, ge=2)  # px at stride 4, of the pairs trained on
+    foreground_threshold: float = Field(default=0.30, ge=0, le=1)
+    background_threshold: float = Field(default=0.05, ge=0, le=1)
+    refine: Literal["none", "pamr", "crf"] = "pamr"  # of the confident labels
+    photos: int | None = Field(default=None, ge=1)  # so many of `train`, evenly spaced; None: all
+    padded_size: int | None = None
+    walk_radius: int = Field(default=5, ge=2)
+    beta: float = Field(default=10.0, gt=0)
+    doublings: int = Field(default=8, ge=0)  # 2^doublings steps
+    exponent: float = Field(default=1.5, gt=0)
+    views: ViewConfig = ViewConfig()
+    fit: FitConfig = FitConfig(epochs=3, lr=0.1, momentum=1e-4, weight_decay=1e-4)
+
+
+class RefinementConfig(Section):
+    """DRS's refinement network (`training.refine_drs`): sizes in px of the square photos, `size` for training, `scales`
+    for making maps; colour_jitter in [0, 1].
+    """
+
+    backbone: str = "small"
+    output_stride: int = 16
+    weights: str | None = "classifier"  # "classifier" starts from the classifier's backbone
+    extra: int = Field(default=3, ge=0)  # convolutions between the backbone and the last one
+    size: int = Field(default=320, ge=32)
+    scales: tuple[Annotated[int, Field(ge=32)], ...] = Field(default=(256, 320, 384), min_length=1)
+    colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    fit: FitConfig = FitConfig(optimizer="adamw", lr=1e-4, epochs=30, batch_size=10, schedule="step")
+
+
+class RefineConfig(Section):
+    """Better maps before they become labels: a random walk along learned edges, or a network that learns the maps."""
+
+    method: Literal["irn", "drs"]
+    irn: IrnConfig = IrnConfig()
+    drs: RefinementConfig = RefinementConfig()
+
+
+class SaliencyConfig(Section):
+    """Where saliency comes from: `folder` of grey PNGs NAME.png, or an unsupervised `estimate` (`training.saliency`).
+
+    `limit`: a pixel is salient above it, of 255 (DRS: 50, EDAM: 20).
+    """
+
+    folder: Path | None = None
+    estimate: str | None = None
+    limit: int = Field(default=50, ge=0, lt=255)
+
+    @model_validator(mode="after")
+    def _one(self) -> "SaliencyConfig":
+        if (self.folder is None) == (self.estimate is None):
+            raise ValueError("give either `folder` or `estimate`")
+        return self
 
 
 class PseudoLabelConfig(Section):
-    """How maps become labels (`app.predict.LabelRule`); `saliency` is a folder of NAME.png for the rule of DRS."""
+    """How maps become labels.
 
+    rule: "threshold" (`app.predict.LabelRule`), or a rule of a paper that needs the run's [saliency]: "drs"
+    (`app.postprocess`), "edam", "edam-paper" (`app.edam_rule`). `alpha` and `beta` are EDAM's.
+    """
+
+    rule: Literal["threshold", "drs", "edam", "edam-paper"] = "threshold"
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
     refine: Literal["none", "pamr", "crf"] = "none"
-    saliency: Path | None = None
+    alpha: float = Field(default=ALPHA, ge=0, le=1)
+    beta: float = Field(default=BETA, ge=0, le=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> "PseudoLabelConfig":
-        if self.saliency is not None and (self.refine != "none" or self.foreground_threshold is not None):
-            raise ValueError("the saliency rule knows neither `refine` nor `foreground_threshold`; leave them out")
+        if self.rule != "threshold" and self.foreground_threshold is not None:
+            raise ValueError(f'rule = "{self.rule}" knows no `foreground_threshold`; leave it out')
+        if self.rule == "edam-paper" and self.refine != "none":
+            raise ValueError('rule = "edam-paper" reads the masks themselves; leave `refine` out')
         if self.foreground_threshold is not None and self.foreground_threshold < self.background_threshold:
             raise ValueError("foreground_threshold must not lie below background_threshold")
         return self
@@ -118,6 +219,8 @@ class SegmenterConfig(Section):
     output_stride: int = 16
     weights: str | None = "classifier"  # "classifier" starts from the classifier's backbone
     labels: Literal["pseudo", "ground-truth"] = "pseudo"
+    activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
+    crf: bool = False  # measure the masks after a dense CRF as well
     views: ViewConfig = ViewConfig()
     options: dict[str, Any] = {}
     fit: FitConfig = FitConfig()
@@ -136,17 +239,39 @@ class ExportConfig(Section):
     data_licence: str = "not stated"
 
 
+class NeedsConfig(Section):
+    """What a run needs besides what its tables name; printed before it starts, and checked."""
+
+    gpu_memory_gib: float | None = Field(default=None, gt=0)
+
+
 class RunConfig(Section):
-    """A whole run. `out` receives everything it makes; `segmenter` may be left out."""
+    """A whole run. `out` receives everything it makes; `saliency`, `refine` and `segmenter` may be left out."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")
     out: Path
     data: DataConfig
+    needs: NeedsConfig = NeedsConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     localize: LocalizeConfig = LocalizeConfig()
+    saliency: SaliencyConfig | None = None
+    refine: RefineConfig | None = None
     pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
     segmenter: SegmenterConfig | None = None
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        rule = self.pseudo_label.rule
+        if rule != "threshold" and self.saliency is None:
+            raise ValueError(f'pseudo_label.rule = "{rule}" needs a [saliency] table: a folder, or an estimate')
+        if rule == "edam-paper" and (
+            self.classifier.method != "edam" or self.refine or self.localize.inference != "plain"
+        ):
+            raise ValueError('pseudo_label.rule = "edam-paper" reads the masks of EDAM: plain inference, no [refine]')
+        if self.segmenter and self.segmenter.options.get("saliency_weight") and self.saliency is None:
+            raise ValueError("segmenter.options.saliency_weight needs a [saliency] table: a folder, or an estimate")
+        return self
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -10,7 +10,7 @@ its mean over the background and all classes that occur in the masks or the answ
     pseudo_label_miou     the card's rule with the tags, refined by PAMR
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from tqdm import tqdm
 from app.engine import Engine
 from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
 from app.model_card import ModelCard
-from app.postprocess import resize_bilinear
+from app.postprocess import resize_bilinear, softmax
 from app.predict import Model, label_from_maps, present_classes, scale_cams, segment
+from app.preprocess import geometry_of, resize_image
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
 from training.ranking import mean_average_precision
+from training.refine import crf_labels
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
@@ -97,6 +99,10 @@ class Sweep:
         index = int(np.argmax(mious))
         return THRESHOLDS[index], mious[index]
 
+    def at_threshold(self, threshold: float) -> Confusion:
+        """The confusion at one of `THRESHOLDS`."""
+        return self.at(THRESHOLDS.index(threshold))
+
     def at(self, index: int) -> Confusion:
         """The confusion at `THRESHOLDS[index]`: pixels that do not exceed it are background."""
         counts = self.counts[index + 1 :].sum(axis=0)
@@ -120,18 +126,23 @@ class Evaluation:
     iou: dict[str, float]
 
 
-def evaluate_file(path: Path, data: DataConfig, split: str, common: tuple[str, ...] = ()) -> Evaluation:
+def evaluate_file(
+    path: Path, data: DataConfig, split: str, common: tuple[str, ...] = (), crf: bool = False
+) -> Evaluation:
     """Measure an ONNX file on a split; without masks only what tags can tell ("map") is measured.
 
-    `common` are classes for a second mean, over them and the background ("..._common").
+    `common` are classes for a second mean, over them and the background ("..._common"). `crf` measures a segmenter's masks
+    after a dense CRF as well ("crf_miou").
     """
     engine = Engine(path, device="auto", intra_op_threads=0)
     data = data.model_copy(update={"classes": engine.card.classes})
     photos = open_source(data)
     truth = GroundTruth(data, photos)
-    measure = measure_classifier if engine.card.task == "cam" else measure_segmenter
     names = photos.names(split)
-    figures, confusion = measure(engine, photos, names, truth, common)
+    if engine.card.task == "cam":
+        figures, confusion = measure_classifier(engine, photos, names, truth, common)
+    else:
+        figures, confusion = measure_segmenter(engine, photos, names, truth, common, crf)
     card = engine.card
     labels = ("background", *card.classes)
     iou = {name: round(float(value), 2) for name, value in zip(labels, confusion.iou(), strict=True) if value == value}
@@ -145,17 +156,28 @@ Measured = tuple[dict[str, float], Confusion]
 
 
 def measure_segmenter(
-    model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...]
+    model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...], crf: bool
 ) -> Measured:
-    """mIoU of the served mask at the photos' own size, no tags given."""
-    confusion = Confusion.empty(len(model.card.classes))
+    """mIoU of the served mask at the photos' own size, no tags given; with `crf` that of its dense CRF besides."""
+    confusion, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(2))
     for name in tqdm(names, desc=f"evaluate {model.card.name}", unit="photo", mininterval=5):
         if truth.has(name):
             confusion.add(truth.mask(name), segment(model, photos.image(name)).mask)
+            if crf:
+                smoothed.add(truth.mask(name), crf_mask(model, photos.image(name)))
     if not confusion.counts.any():
         return {}, confusion
     figures = confusion.summary() | common_figures("", confusion, model.card, common)
+    if crf:
+        figures["crf_miou"] = smoothed.miou()
     return rounded(figures), confusion
+
+
+def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:
+    """The mask of a segmenter's probabilities at the photo's own size after a dense CRF."""
+    geometry = geometry_of(image.shape, model.card.preferred_size)
+    outputs = model.run(resize_image(image, geometry.input_height, geometry.input_width)[None])
+    return crf_labels(image, softmax(resize_bilinear(outputs["logits"][0], *image.shape[:2])))
 
 
 def measure_classifier(
@@ -196,6 +218,25 @@ def measure_classifier(
         **common_figures("pseudo_label_", labels, card, common),
     }
     return rounded(figures), at_card
+
+
+def sweep_maps(
+    data: DataConfig, split: str, maps_of: Callable[[str, np.ndarray, tuple[int, ...]], dict[str, np.ndarray]]
+) -> dict[str, Sweep]:
+    """Count several kinds of maps of every photo that has a mask.
+
+    `maps_of` gives, for a photo's name, its pixels and its tagged classes, kind -> maps (K, h, w).
+    """
+    photos = open_source(data)
+    truth = GroundTruth(data, photos)
+    sweeps: dict[str, Sweep] = {}
+    for name in tqdm(photos.names(split), desc=f"maps of {split}", unit="photo", mininterval=5):
+        if truth.has(name):
+            class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
+            for kind, maps in maps_of(name, photos.image(name), class_indices).items():
+                sweep = sweeps.setdefault(kind, Sweep(len(photos.classes)))
+                sweep.add(truth.mask(name), maps, class_indices)
+    return sweeps
 
 
 def label_figures(data: DataConfig, directory: Path) -> dict[str, dict[str, float]]:

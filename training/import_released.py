@@ -57,7 +57,8 @@ def import_released(method: str, checkpoint: Path, models: Path, name: str | Non
     """Convert `checkpoint` and write it as `models`/NAME/VERSION/model.onnx; the edge network of `irn`, which answers
     no request, becomes a file of weights `models`/../NAME.pt instead.
 
-    Raises ConfigError for an unknown method, DataError for a file that is refused or belongs to another network.
+    Raises ConfigError for an unknown method or a name that no model can have, DataError for a file that is refused or
+    belongs to another network.
     """
     if method not in CONVERTERS:
         raise ConfigError(f"unknown method {method!r}; released files are known of {', '.join(CONVERTERS)}")
@@ -74,24 +75,25 @@ def import_released(method: str, checkpoint: Path, models: Path, name: str | Non
     options = validate_config(known.module.Options, known.options(state), f"--method {method}")
     classifier = known.module(len(VOC_CLASSES), known.backbone, known.output_stride, None, options)
     fill(classifier, converted, checkpoint)
-    card = ModelCard(
-        name=name,
-        version=1,
-        task="cam",
-        method=known.method,
-        paper=known.module.paper,
-        backbone=known.backbone,
-        classes=VOC_CLASSES,
-        output_stride=known.output_stride,
-        preferred_size=known.preferred_size,
-        scales=known.scales,
-        flip=method != "drs",
-        background_threshold=known.background_threshold,
-        presence_thresholds=(0.5,) * len(VOC_CLASSES),
-        data="PASCAL VOC 2012 trainaug after ImageNet, by the authors of the paper",
-        data_licence="the terms of PASCAL VOC, ImageNet and the authors' repository",
-        config={"released": method, "file": checkpoint.name},
-    )
+    fields = {
+        "name": name,
+        "version": 1,
+        "task": "cam",
+        "method": known.method,
+        "paper": known.module.paper,
+        "backbone": known.backbone,
+        "classes": VOC_CLASSES,
+        "output_stride": known.output_stride,
+        "preferred_size": known.preferred_size,
+        "scales": known.scales,
+        "flip": method != "drs",
+        "background_threshold": known.background_threshold,
+        "presence_thresholds": (0.5,) * len(VOC_CLASSES),
+        "data": "PASCAL VOC 2012 trainaug after ImageNet, by the authors of the paper",
+        "data_licence": "the terms of PASCAL VOC, ImageNet and the authors' repository",
+        "config": {"released": method, "file": checkpoint.name},
+    }
+    card = validate_config(ModelCard, fields, "import")
     return export_model(ServedClassifier(classifier), card, models)
 
 

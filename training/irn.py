@@ -19,13 +19,10 @@ at the end; equal maxima on a line share their gradient. Released, photos are pa
 (`padded_size`), which moves its GroupNorm statistics; here they are not by default.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,38 +31,16 @@ from app.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.pamr import refine_pamr
 from app.preprocess import geometry_of, resize_image
 from training.backbones import Backbone, build_backbone
-from training.checkpoint import load_weights, save_weights
-from training.config import FitConfig, Section, ViewConfig
-from training.data import TaggedPhotos
+from training.config import IrnConfig
 from training.data.augment import normalize
-from training.data.views import LabelledViews
-from training.fit import fit
 from training.random_walk import paths, refine_walk
+from training.refine import smooth_labels
 
 EDGE_STRIDE = 4
 EDGE_WIDTH, EDGE_GROUPS = 32, 4
 DISPLACEMENT_WIDTHS, DISPLACEMENT_GROUPS = (64, 128, 256, 256, 256), (8, 16, 16, 16, 16)
 MEAN_MOMENTUM = 0.1
 EPSILON = 1e-5
-
-
-class IrnConfig(Section):
-    """How the edge network is trained and used. Thresholds are compared with maps in [0, 1]; IRN's own values."""
-
-    backbone: str = "small"
-    output_stride: int = 16
-    weights: str | None = None
-    radius: int = Field(default=10, ge=2)  # px at stride 4, of the pairs trained on
-    foreground_threshold: float = Field(default=0.30, ge=0, le=1)  # AMR: 0.60
-    background_threshold: float = Field(default=0.05, ge=0, le=1)  # AMR: 0.33
-    refine: Literal["none", "pamr", "crf"] = "pamr"  # of the confident labels; the papers: crf
-    padded_size: int | None = None
-    walk_radius: int = Field(default=5, ge=2)
-    beta: float = Field(default=10.0, gt=0)
-    doublings: int = Field(default=8, ge=0)  # 2^doublings steps
-    exponent: float = Field(default=1.5, gt=0)
-    views: ViewConfig = ViewConfig()
-    fit: FitConfig = FitConfig(epochs=3, lr=0.1, momentum=1e-4, weight_decay=1e-4)
 
 
 class IrnNetwork(nn.Module):
@@ -269,56 +244,9 @@ def affinity_label(
     return np.where(unsure, IGNORE_INDEX, foreground).astype(np.uint8)
 
 
-def smooth_labels(
-    image: np.ndarray,
-    winners: np.ndarray,
-    count: int,
-    certainty: float = 0.7,
-    iterations: int = 10,
-    gaussian: tuple[float, float] = (3.0, 3.0),
-    bilateral: tuple[float, float, float] = (10.0, 50.0, 5.0),
-) -> np.ndarray:
-    """Dense CRF on label maps (H, W) of 0..count-1, with IRN's settings.
-
-    Args:
-        certainty: probability that a given label is right.
-        gaussian: weight and sigma in px; bilateral: weight, sigma in px and in colour.
-    """
-    try:
-        import pydensecrf.densecrf as dcrf
-        from pydensecrf.utils import unary_from_labels
-    except ImportError:
-        raise ConfigError('refine = "crf" needs the extra `crf`: pip install "tag2mask[crf]"') from None
-    height, width = winners.shape
-    field = dcrf.DenseCRF2D(width, height, count)
-    field.setUnaryEnergy(unary_from_labels(winners, count, gt_prob=certainty, zero_unsure=False))
-    field.addPairwiseGaussian(sxy=gaussian[1], compat=gaussian[0])
-    picture = np.ascontiguousarray(image)
-    field.addPairwiseBilateral(sxy=bilateral[1], srgb=bilateral[2], rgbim=picture, compat=bilateral[0])
-    return np.array(field.inference(iterations)).argmax(axis=0).reshape(height, width)
-
-
 def build_irn(config: IrnConfig, weights: str | None = None) -> IrnNetwork:
     """The network of a configuration; `weights` (see `build_backbone`) fill its backbone."""
     return IrnNetwork(build_backbone(config.backbone, config.output_stride, weights), config.radius)
-
-
-def fit_irn(fabric: Fabric, config: IrnConfig, photos: TaggedPhotos, label_maps: Path, out: Path) -> Path:
-    """Train on `affinity_label`s written as `label_maps`/NAME.png for the split `train`; write `out`/weights.pt."""
-    torch.manual_seed(config.fit.seed)
-    network = build_irn(config, config.weights)
-    views = LabelledViews(photos, "train", label_maps, config.views, config.fit.seed)
-    fit(fabric, network, views, config.fit, out)
-    if fabric.is_global_zero:
-        save_weights(out / "weights.pt", network)
-    return out / "weights.pt"
-
-
-def load_irn(config: IrnConfig, path: Path) -> IrnNetwork:
-    """The network `fit_irn` trained, in evaluation mode."""
-    network = build_irn(config)
-    load_weights(path, network)
-    return network.eval()
 
 
 @torch.no_grad()

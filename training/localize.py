@@ -1,11 +1,11 @@
-"""The verb `localize`: multi-scale activation maps of every photo, one small file each.
+"""The verb `localize`: maps of every photo's tagged classes, one small file each.
 
-Kept are the raw maps of the tagged classes at feature resolution (a few kilobytes), exactly: enlarging and normalising
-them again gives what the network gave.
+Plain inference keeps the raw maps of every scale at feature resolution (a few kilobytes), exactly: enlarging and
+normalising them again gives what the network gave. The others keep their joined map at a quarter of the network input's
+size, as the released code of AMR does.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,49 +14,79 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from app.errors import DataError
-from app.predict import Model, ScaleCams, present_classes, scale_cams
+from app.postprocess import resize_bilinear
+from app.predict import ScaleCams, conditional_cams, scale_cams
 from app.preprocess import Geometry
+from training.advcam import MAP_STRIDE, advcam
 from training.classifier import load_classifier, torch_classifier
-from training.config import RunConfig
+from training.config import LocalizeConfig, RunConfig
 from training.data import TaggedPhotos, open_source
+from training.methods import Classifier
+from training.served import TorchModel
 
 SUMMARY = "localize.json"  # written last: the folder is whole
 
+Localizer = Callable[[np.ndarray, tuple[int, ...]], ScaleCams]  # photo, class indices -> their cams
+
 
 @dataclass(frozen=True)
-class StoredCams:
-    """Cams of the tagged classes of one photo; `views.cams` hold K channels, one per entry of `class_indices`."""
+class StoredMaps:
+    """Maps of the tagged classes of one photo; `views.cams` hold K channels, one per entry of `class_indices`.
+
+    finished: the cams are one map in [0, 1] per class already, whose maxima mean something (a refinement made them).
+    """
 
     class_indices: tuple[int, ...]
     views: ScaleCams
+    finished: bool = False
+
+    def maps(self) -> np.ndarray:
+        """(K, h, w) in [0, 1] at the size of the network input."""
+        if not self.finished:
+            return self.views.maps()
+        return resize_bilinear(self.views.cams[0], self.views.geometry.input_height, self.views.geometry.input_width)
 
 
 def localize_split(config: RunConfig) -> Path:
     """Localize every photo of `train` and `val` with the run's classifier; write `cams/NAME.npz`."""
-    out = config.out / "cams"
     photos = open_source(config.data)
     device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
-    model = torch_classifier(config, photos.classes, load_classifier(config, len(photos.classes)), device)
-    count = 0
-    for split in ("train", "val"):
-        for name in tqdm(photos.names(split), desc=f"localize {split}", unit="photo", mininterval=5):
-            path = out / f"{name}.npz"
-            if not path.is_file():
-                save_cams(path, localize_tagged(model, photos, name))
-            count += 1
-    (out / SUMMARY).write_text(json.dumps({"photos": count, "scales": config.localize.scales}))
+    classifier = load_classifier(config, len(photos.classes))
+    model = torch_classifier(config, photos.classes, classifier, device)
+    out = config.out / "cams"
+    names = photos.names("train") + photos.names("val")
+    localize_photos(make_localizer(model, classifier, config.localize), photos, names, out)
+    (out / SUMMARY).write_text(config.localize.model_dump_json(indent=1))
     return out
 
 
-def localize_tagged(model: Model, photos: TaggedPhotos, name: str) -> StoredCams:
-    """Cams of the classes a photo is tagged with."""
-    views = scale_cams(model, photos.image(name))
-    class_indices = present_classes(model.card, views.scores, photos.tags(name))
-    return StoredCams(class_indices, views.select(class_indices))
+def localize_photos(localize: Localizer, photos: TaggedPhotos, names: tuple[str, ...], out: Path) -> None:
+    """Write the maps of these photos' tagged classes as `out`/NAME.npz, where there are none yet."""
+    for name in tqdm(names, desc="localize", unit="photo", mininterval=5):
+        path = out / f"{name}.npz"
+        if not path.is_file():
+            class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
+            save_maps(path, StoredMaps(class_indices, localize(photos.image(name), class_indices)))
 
 
-def save_cams(path: Path, stored: StoredCams) -> None:
-    """Write one photo's cams, whole or not at all."""
+def make_localizer(model: TorchModel, classifier: Classifier, config: LocalizeConfig) -> Localizer:
+    """The configured way from a photo to the maps of given classes; `model` serves `classifier`."""
+    if config.inference == "class-conditional":
+        return lambda image, indices: quartered(conditional_cams(model, image, indices, config.conditional))
+    if config.inference == "advcam":
+        return lambda image, indices: advcam(classifier, image, indices, config.preferred_size, config.climbing)
+    return lambda image, indices: scale_cams(model, image).select(indices)
+
+
+def quartered(views: ScaleCams) -> ScaleCams:
+    """Maps of the network input's size at a quarter of it."""
+    sides = views.geometry.input_height, views.geometry.input_width
+    size = [-(-side // MAP_STRIDE) for side in sides]
+    return ScaleCams(views.scores, tuple(resize_bilinear(cam, *size) for cam in views.cams), views.geometry)
+
+
+def save_maps(path: Path, stored: StoredMaps) -> None:
+    """Write one photo's maps, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -65,22 +95,28 @@ def save_cams(path: Path, stored: StoredCams) -> None:
             class_indices=np.array(stored.class_indices, int),
             scores=stored.views.scores,
             geometry=np.array(list(asdict(stored.views.geometry).values())),
+            finished=np.array(stored.finished),
             **{f"cam{i}": cam for i, cam in enumerate(stored.views.cams)},
         )
     partial.replace(path)
 
 
-def load_cams(path: Path) -> StoredCams:
-    """Read one photo's cams. Raises DataError where the file is missing."""
+def load_maps(path: Path) -> StoredMaps:
+    """Read one photo's maps. Raises DataError where the file is missing."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `python -m training localize` first")
     with np.load(path) as stored:
-        cams = tuple(stored[f"cam{i}"] for i in range(len(stored.files) - 3))
+        cams = tuple(stored[f"cam{i}"] for i in range(sum(key.startswith("cam") for key in stored.files)))
         views = ScaleCams(stored["scores"], cams, Geometry(*map(int, stored["geometry"])))
-        return StoredCams(tuple(map(int, stored["class_indices"])), views)
+        return StoredMaps(tuple(map(int, stored["class_indices"])), views, bool(stored["finished"]))
 
 
-def iterate_cams(directory: Path, names: tuple[str, ...]) -> Iterator[tuple[str, StoredCams]]:
-    """(name, cams) of photos localized before."""
-    for name in names:
-        yield name, load_cams(directory / f"{name}.npz")
+def final_maps(config: RunConfig) -> Path:
+    """The folder whose maps become labels: refined ones where the run refines."""
+    return config.out / ("cams" if config.refine is None else "refined")
+
+
+def iterate_maps(directory: Path, names: tuple[str, ...], doing: str) -> Iterator[tuple[str, StoredMaps]]:
+    """(name, maps) of photos localized before, with a bar of progress."""
+    for name in tqdm(names, desc=doing, unit="photo", mininterval=5):
+        yield name, load_maps(directory / f"{name}.npz")

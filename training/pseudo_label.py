@@ -8,30 +8,34 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.decode import DECODER_ERRORS
+from app.edam_rule import edam_paper_pseudo_label, edam_pseudo_label, normalize_edam
 from app.errors import ConfigError, DataError
 from app.labels import voc_palette
+from app.pamr import refine_pamr
 from app.postprocess import drs_pseudo_label, resize_bilinear
 from app.predict import LabelRule, Model, label_from_maps, predict_pseudo_label
+from app.preprocess import resize_image
 from training.config import PseudoLabelConfig, RunConfig
 from training.data import TaggedPhotos, open_source
-from training.localize import iterate_cams
+from training.localize import StoredMaps, final_maps, iterate_maps
 from training.refine import refine_crf
 
 SUMMARY = "pseudo-label.json"  # written last: the folder is whole
 
 
 def pseudo_label_run(config: RunConfig) -> Path:
-    """Label every photo of `train` and `val` from the run's cams; write `pseudo_labels/NAME.png`."""
+    """Label every photo of `train` and `val` from the run's maps; write `pseudo_labels/NAME.png`."""
     out = config.out / "pseudo_labels"
     out.mkdir(parents=True, exist_ok=True)
     photos = open_source(config.data)
     names = photos.names("train") + photos.names("val")
-    for name, stored in tqdm(
-        iterate_cams(config.out / "cams", names), total=len(names), desc="pseudo-label", unit="photo", mininterval=5
-    ):
-        label_map = label_photo(
-            photos.image(name), stored.views.maps(), stored.class_indices, config.pseudo_label, name
-        )
+    for name, stored in iterate_maps(final_maps(config), names, "pseudo-label"):
+        image = photos.image(name)
+        if config.pseudo_label.rule == "threshold":
+            label_map = label_photo(image, stored.maps(), stored.class_indices, config.pseudo_label)
+        else:
+            saliency = read_saliency(saliency_folder(config) / f"{name}.png", image.shape[:2])
+            label_map = label_salient(image, stored, saliency, config)
         write_label_map(out / f"{name}.png", label_map)
     (out / SUMMARY).write_text(config.pseudo_label.model_dump_json(indent=1))
     return out
@@ -48,25 +52,45 @@ def pseudo_label_folder(model: Model, photos: TaggedPhotos, names: tuple[str, ..
 
 
 def label_photo(
-    image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], config: PseudoLabelConfig, name: str
+    image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], config: PseudoLabelConfig
 ) -> np.ndarray:
-    """uint8 (H, W) label map from maps (K, h, w) by the configured rule: thresholds, or DRS with saliency."""
+    """uint8 (H, W) label map from maps (K, h, w) and thresholds."""
     background = config.background_threshold
     foreground = background if config.foreground_threshold is None else config.foreground_threshold
-    if config.saliency is not None:
-        saliency = read_saliency(config.saliency / f"{name}.png", image.shape[:2])
-        enlarged = resize_bilinear(maps, *image.shape[:2])
-        return drs_pseudo_label(enlarged, class_indices, saliency, threshold=background)
     if config.refine == "crf" and class_indices:
         maps = refine_crf(image, resize_bilinear(maps, *image.shape[:2]), background)
     refine = "pamr" if config.refine == "pamr" else "none"
     return label_from_maps(image, maps, class_indices, (background, foreground), refine)
 
 
+def label_salient(image: np.ndarray, stored: StoredMaps, saliency: np.ndarray, config: RunConfig) -> np.ndarray:
+    """uint8 (H, W) label map from maps and saliency uint8 (H, W), by the configured rule of a paper."""
+    rule, class_indices, limit = config.pseudo_label, stored.class_indices, config.saliency.limit
+    if rule.rule == "edam-paper":
+        views = 2 * len(stored.views.cams) if config.localize.flip else len(stored.views.cams)
+        masks = sum(resize_bilinear(cam, *image.shape[:2]) for cam in stored.views.cams) / views
+        background = np.sqrt(np.clip(1 - np.square(masks).sum(axis=0), 0, 1))  # the squares of a pixel's masks sum to 1
+        return edam_paper_pseudo_label(masks, background, class_indices, saliency, limit, rule.alpha, rule.beta)
+    maps = stored.maps()
+    if rule.refine == "pamr" and class_indices:
+        maps = refine_pamr(resize_image(image, *maps.shape[1:]), maps)
+    maps = resize_bilinear(maps, *image.shape[:2])
+    if rule.refine == "crf" and class_indices:
+        maps = refine_crf(image, maps, rule.background_threshold)
+    if rule.rule == "drs":
+        return drs_pseudo_label(maps, class_indices, saliency, rule.background_threshold, limit)
+    return edam_pseudo_label(normalize_edam(maps), class_indices, saliency, limit, rule.alpha, rule.beta)
+
+
+def saliency_folder(config: RunConfig) -> Path:
+    """Where the run's saliency lies: the folder it names, or the one the stage `saliency` writes."""
+    return config.saliency.folder or config.out / "saliency"
+
+
 def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Saliency uint8 (H, W) of a photo. Raises DataError where it is missing or of another size."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist; [pseudo_label] saliency names a folder with one grey PNG per photo")
+        raise DataError(f"{path} does not exist; [saliency] names a folder with one grey PNG per photo")
     try:
         with Image.open(path) as stored:
             saliency = np.asarray(stored.convert("L"))

@@ -17,21 +17,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from app.errors import DataError
-from training.config import Section
+from training.config import RefinementConfig
 from training.data import TaggedPhotos
 from training.data.augment import generator, jitter_colours, normalize
 from training.methods import Classifier
 from training.methods.drs_refinement import DrsRefinement, enlarge_maps, normalize_drs_cams
 
 LEVELS = np.iinfo(np.uint8).max  # a map of 1 as it is stored
-
-
-class RefinementConfig(Section):
-    """Sizes in px of the square photos: `size` for training, `scales` for making maps. colour_jitter in [0, 1]."""
-
-    size: int = 320
-    scales: tuple[int, ...] = (256, 320, 384)
-    colour_jitter: float = 0.3
 
 
 @torch.inference_mode()

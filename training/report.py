@@ -20,7 +20,7 @@ from app.predict import segment
 from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
-from training.localize import load_cams
+from training.localize import final_maps, load_maps
 
 PHOTOS = 24
 SHOWN_SIDE = 400  # px
@@ -114,11 +114,11 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
     rows = []
     for name in chosen:
         image = shown_size(photos.image(name))
-        stored = load_cams(config.out / "cams" / f"{name}.npz")
+        stored = load_maps(final_maps(config) / f"{name}.npz")
         label_map = shown_size(read_mask(config.out / "pseudo_labels" / f"{name}.png"))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
         if stored.class_indices:
-            largest = resize_bilinear(stored.views.maps()[:1], *image.shape[:2])[0]
+            largest = resize_bilinear(stored.maps()[:1], *image.shape[:2])[0]
             shown = photos.classes[stored.class_indices[0]]
             row.append((f"{shown}, score {stored.views.scores[stored.class_indices[0]]:.2f}",
                         data_address(map_to_overlay(largest, image), "jpeg")))  # fmt: skip

@@ -26,7 +26,9 @@ from training.export import ExportError, card_of, export_model, halve_weights, u
 from training.localize import localize_split
 from training.pseudo_label import SUMMARY as LABELLED
 from training.pseudo_label import pseudo_label_run
+from training.refine_maps import refine_run
 from training.report import write_report
+from training.saliency import estimate_saliency
 from training.segmenter import fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedClassifier, ServedSegmenter
 from training.supervised import write_ground_truth
@@ -41,12 +43,18 @@ class Stage:
     """A verb of the pipeline.
 
     tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
+    table: the stage is left out of runs without this table.
     """
 
     name: str
     tables: tuple[str, ...]
     needs: tuple[str, ...]
     work: Callable[[RunConfig], Any]
+    table: str | None = None
+
+    def concerns(self, config: RunConfig) -> bool:
+        """Whether the run has this stage."""
+        return self.table is None or getattr(config, self.table) is not None
 
 
 def run(config: RunConfig) -> Path:
@@ -56,7 +64,7 @@ def run(config: RunConfig) -> Path:
     settings: results are never silently mixed or thrown away.
     """
     for stage in STAGES:
-        if stage.name != "segment" or config.segmenter is not None:
+        if stage.concerns(config):
             do(stage, config)
     return config.out / "report.html"
 
@@ -66,10 +74,12 @@ def do(stage: Stage, config: RunConfig) -> None:
 
     Raises ConfigError where a stage it needs is not done, or this or that one was done with other settings.
     """
+    if not stage.concerns(config):
+        raise ConfigError(f"run {config.name} has no [{stage.table}] table; add one to {stage.name}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and stage.name not in TRAINED:
         raise ConfigError(f"several processes only train: torchrun -m training {' | '.join(TRAINED)}; not {stage.name}")
     for name in stage.needs:
-        if name != "segment" or config.segmenter is not None:
+        if VERBS[name].concerns(config):
             require_done(VERBS[name], config)
     if is_done(stage, config):
         return
@@ -134,6 +144,13 @@ def write_state(out: Path, state: dict[str, Any]) -> None:
     partial.replace(out / STATE)
 
 
+def saliency(config: RunConfig) -> Path:
+    """Have the run's saliency at hand: the folder it names, or an estimate of every photo."""
+    if config.saliency.folder is not None:
+        return config.saliency.folder
+    return estimate_saliency(config)
+
+
 def segment(config: RunConfig) -> Path:
     """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
     label_maps = config.out / "pseudo_labels"
@@ -146,7 +163,7 @@ def export(config: RunConfig) -> list[Path]:
     """Write the run's classifier and segmenter as ONNX files; each path is noted in `exported.json` once written."""
     photos = open_source(config.data)
     noted = config.model_dump(mode="json")
-    tables = {key: noted[key] for key in ("data", "classifier", "localize", "pseudo_label")}
+    tables = {key: noted[key] for key in LABEL}
     classifier = load_classifier(config, len(photos.classes))
     thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier), photos, "val")
     classifier_description = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
@@ -169,7 +186,7 @@ def evaluate(config: RunConfig) -> Path:
     """Measure the exported files and the pseudo-labels; write `figures.json` and the figures into the cards."""
     figures: dict[str, Any] = {"models": {}}
     for path in exported(config):
-        measured = evaluate_file(path, config.data, "val", config.export.common)
+        measured = measure(path, config)
         if config.export.precision == "float16" and card_of(path).precision == "float32":
             measured = replace_by_half(path, config, measured)
         sha256 = update_figures(path, measured.figures)
@@ -179,6 +196,12 @@ def evaluate(config: RunConfig) -> Path:
     path = config.out / "figures.json"
     path.write_text(json.dumps(figures, indent=1))
     return path
+
+
+def measure(path: Path, config: RunConfig) -> Evaluation:
+    """The figures of an exported file on `val`."""
+    crf = config.segmenter is not None and config.segmenter.crf
+    return evaluate_file(path, config.data, "val", config.export.common, crf)
 
 
 def replace_by_half(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
@@ -192,7 +215,7 @@ def replace_by_half(path: Path, config: RunConfig, full: Evaluation) -> Evaluati
         raise ExportError(f'{path}: without masks in `val` half precision cannot be judged; set precision = "float32"')
     halved = halve_weights(path)
     try:
-        measured = evaluate_file(halved, config.data, "val", config.export.common)
+        measured = measure(halved, config)
         lost = max(full.figures[name] - measured.figures[name] for name in main)
         if lost > MAX_LOSS:
             raise ExportError(f"{path}: half precision costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}")
@@ -218,14 +241,17 @@ def report(config: RunConfig) -> Path:
 
 FIT = ("data", "classifier")
 LOCALIZE = (*FIT, "localize")
-LABEL = (*LOCALIZE, "pseudo_label")
+REFINE = (*LOCALIZE, "refine")
+LABEL = (*REFINE, "pseudo_label", "saliency")
 SEGMENT = (*LABEL, "segmenter")
 EXPORT = (*SEGMENT, "export")
 STAGES = (
     Stage("fit", FIT, (), fit_classifier),
     Stage("localize", LOCALIZE, ("fit",), localize_split),
-    Stage("pseudo-label", LABEL, ("localize",), pseudo_label_run),
-    Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment),
+    Stage("refine", REFINE, ("localize",), refine_run, "refine"),
+    Stage("saliency", ("data", "saliency"), (), saliency, "saliency"),
+    Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run),
+    Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment, "segmenter"),
     Stage("export", EXPORT, ("fit", "segment"), export),
     Stage("evaluate", EXPORT, ("export",), evaluate),
     Stage("report", EXPORT, ("pseudo-label", "evaluate"), report),

@@ -2,18 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from app.errors import ConfigError
 from app.labels import label_count
 from app.model_card import ModelCard
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
-from training.classifier import load_classifier
+from training.classifier import fill_backbone
 from training.config import RunConfig, SegmenterConfig, validate_config
 from training.data import open_source
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
+from training.localize import final_maps, iterate_maps
+from training.mask_refinement_loss import activated_region
+from training.pseudo_label import saliency_folder
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 
 
@@ -36,24 +41,31 @@ def fit_segmenter(config: RunConfig, label_maps: Path) -> Path:
     from_classifier = settings.weights == "classifier"
     segmenter = build_segmenter(settings, len(photos.classes), None if from_classifier else settings.weights)
     if from_classifier:
-        start_from_classifier(segmenter, config, len(photos.classes))
-    views = LabelledViews(photos, "train", label_maps, settings.views, settings.fit.seed)
+        fill_backbone(segmenter.backbone, config, len(photos.classes))
+    names = photos.names("train")
+    planes = {}
+    if settings.options.get("saliency_weight"):
+        activated = write_activated(config, names)
+        planes = {"salient": (saliency_folder(config), config.saliency.limit), "activated": (activated, 0)}
+    views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
     fit(fabric, segmenter, views, settings.fit, out)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", segmenter)
     return out / "weights.pt"
 
 
-def start_from_classifier(segmenter: Segmenter, config: RunConfig, class_count: int) -> None:
-    """Copy the run's classifier's backbone into the segmenter's."""
-    if config.segmenter.backbone != config.classifier.backbone:
-        raise ConfigError(
-            f'[segmenter] weights = "classifier" needs the classifier\'s backbone: {config.classifier.backbone}, '
-            f"not {config.segmenter.backbone}; name the same one, or give a file of weights"
-        )
-    plain = build_backbone(config.classifier.backbone, config.classifier.output_stride).state_dict()
-    trained = load_classifier(config, class_count).backbone.state_dict()
-    segmenter.backbone.load_state_dict({key: trained[key] for key in plain})  # learnable suppression stays behind
+def write_activated(config: RunConfig, names: tuple[str, ...]) -> Path:
+    """Write where the run's maps are high (`activated_region`) as `segmenter/activated`/NAME.png, 255 there, else 0."""
+    out = config.out / "segmenter" / "activated"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, stored in iterate_maps(final_maps(config), names, "activated regions"):
+        path = out / f"{name}.png"
+        if not path.is_file():
+            region = activated_region(stored.maps(), config.segmenter.activated_quantile)
+            partial = path.with_suffix(".partial")
+            Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
+            partial.replace(path)
+    return out
 
 
 def load_segmenter(config: RunConfig, class_count: int) -> Segmenter:

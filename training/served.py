@@ -1,5 +1,7 @@
 """Networks as they are served: normalisation inside, outputs as `docs/onnx-contract.md` names them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,22 @@ class ServedClassifier(nn.Module):
         return logits.sigmoid(), cams
 
 
+class ServedSoftmaxClassifier(ServedClassifier):
+    """image -> (scores, cam) of the classes `kept` of a network that was trained on one class per photo.
+
+    A class's score is its probability among all classes of the network, kept or not.
+    """
+
+    def __init__(self, classifier: Classifier, kept: Sequence[int]) -> None:
+        super().__init__(classifier)
+        self.register_buffer("kept", torch.tensor(kept))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, 3) -> probabilities (N, K), activated maps (N, K, h, w)."""
+        logits, cams = self.network(self.normalize(image))
+        return logits.softmax(dim=1)[:, self.kept], cams[:, self.kept]
+
+
 class ServedSegmenter(nn.Module):
     """image -> (logits, mask)."""
 
@@ -65,6 +83,6 @@ class TorchModel:
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 (N, H, W, 3) -> outputs by name."""
-        outputs = self._module(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
+        outputs = self._module(torch.from_numpy(np.require(images, requirements="CW")).to(self._device))
         return {name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
                 for name, value in zip(self._module.outputs, outputs, strict=True)}  # fmt: skip

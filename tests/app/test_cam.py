@@ -145,3 +145,26 @@ def test_model_is_chosen_by_name_and_version(client, photo):
     assert model_of()["name"] == "drs_colours"
     assert (model_of(model="cam_colours")["name"], model_of(model="cam_colours")["version"]) == ("cam_colours", 10)
     assert model_of(model="cam_colours/2")["version"] == 2
+
+
+def test_class_conditional_inference_is_a_choice_of_the_request(client):
+    image = np.random.default_rng(0).integers(0, 120, (96, 128, 3), np.uint8)
+    image[20:70, 30:60] = RED
+    photo = to_file(image)
+    plain = array_of(cam(client, photo, format="npy"))
+    reply = cam(client, photo, format="npy", inference="class-conditional", scales="1")
+    conditional = array_of(reply)
+    assert reply.status_code == 200
+    assert conditional.shape == plain.shape
+    assert 0 <= conditional.min() <= conditional.max() <= 1
+    assert (conditional >= plain - 0.05).mean() > 0.95  # it looks again where it has not found anything yet
+    body = cam(client, photo, format="json", inference="class-conditional").json()
+    assert (body["inference"], body["scales"], body["flip"]) == ("class-conditional", [1.0, 0.5, 1.5, 2.0], True)
+    assert "inference=class-conditional" in body["links"]["npy"]
+    assert cam(client, photo, format="json").json()["inference"] == "plain"
+
+
+def test_class_conditional_inference_of_all_classes_is_refused(client, photo):
+    reply = cam(client, photo, "all", inference="class-conditional")
+    assert reply.status_code == 422
+    assert "Name one class" in reply.json()["detail"]

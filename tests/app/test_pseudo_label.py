@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.engine import Engine
-from app.predict import LabelRule, predict_pseudo_label
+from app.predict import Inference, LabelRule, predict_pseudo_label
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, PERSON, RED, SIDE, from_file, halves, to_file
 
 DARK_BLUE = (0, 0, 100)  # a person of score 100/255, under the presence threshold of 0.5
@@ -47,8 +47,10 @@ def test_equals_the_rule_shared_with_training(client, models_directory, paramete
         ),
         tags=tuple(parameters["tags"].split(",")) if "tags" in parameters else None,
         presence_threshold=parameters.get("presence_threshold"),
-        scales=tuple(map(float, parameters["scales"].split(","))) if "scales" in parameters else None,
-        flip=True if "flip" in parameters else None,
+        inference=Inference(
+            scales=tuple(map(float, parameters["scales"].split(","))) if "scales" in parameters else None,
+            flip=True if "flip" in parameters else None,
+        ),
     ).label_map
     reply = label_of_photo(client, to_file(image), format="npy", **parameters)
     assert np.array_equal(np.load(io.BytesIO(reply.content)), expected)
@@ -108,3 +110,11 @@ def test_kept_photo_and_overlay(client):
     assert posted.headers["content-type"] == "image/jpeg"
     kept = client.get("/pseudo-label", params={"image": posted.headers["x-image-id"], "format": "overlay"})
     assert kept.content == posted.content
+
+
+def test_class_conditional_maps_become_labels(client, photo):
+    parameters = {"tags": "dog", "inference": "class-conditional", "scales": "1", "format": "json"}
+    body = client.post("/pseudo-label", params=parameters, files={"file": photo}).json()
+    assert body["inference"] == "class-conditional"
+    assert body["present"] == ["dog"]
+    assert [region["class"] for region in body["classes"]] == ["dog"]

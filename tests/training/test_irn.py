@@ -1,20 +1,14 @@
 """IRN: lines and walks on small grids, the losses by hand, what trains, and the import of its checkpoint."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from app.errors import ConfigError, DataError
 from app.labels import IGNORE_INDEX
 from training.backbones import build_backbone
-from training.checkpoint import save_weights
-from training.config import FitConfig, ViewConfig
-from training.data import TaggedPhotos
-from training.fit import make_fabric
+from training.config import ViewConfig
 from training.irn import (
     IrnConfig,
     IrnNetwork,
@@ -24,9 +18,7 @@ from training.irn import (
     displacement_loss,
     edge_loss,
     edge_map,
-    fit_irn,
     line_affinities,
-    load_irn,
     pair_labels,
     refine_irn,
     sources,
@@ -268,11 +260,9 @@ def test_confident_labels_by_crf() -> None:
     assert (label_map[:, :10] == 0).all()
 
 
-def test_refinement_of_a_photo(tmp_path: Path) -> None:
+def test_refinement_of_a_photo() -> None:
     config = IrnConfig(radius=3, doublings=3, views=ViewConfig(crop=64))
-    save_weights(tmp_path / "irn.pt", build_irn(config))
-    net = load_irn(config, tmp_path / "irn.pt")
-    assert not net.training
+    net = build_irn(config).eval()
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     edge = edge_map(net, image, 96)
     assert edge.shape == (16, 24)
@@ -293,23 +283,6 @@ class NoisePhotos:
 
     def size(self, name: str) -> tuple[int, int]:
         return self.image(name).shape[:2]
-
-
-def test_training_from_written_labels(tmp_path: Path) -> None:
-    names = ("0", "1", "2", "3")
-    photos = TaggedPhotos(("square",), {"train": names, "val": ()}, dict.fromkeys(names, ("square",)), NoisePhotos())
-    maps = np.full((1, 80, 90), 0.15, np.float32)
-    maps[:, 15:65, 25:75], maps[:, 20:60, 30:70] = 0.0, 0.9
-    for name in names:
-        label_map = affinity_label(photos.image(name), maps, (0,), IrnConfig(refine="none"))
-        Image.fromarray(label_map).save(tmp_path / f"{name}.png")
-    views = ViewConfig(long_side=(80, 100), crop=64)
-    settings = FitConfig(epochs=1, batch_size=2, lr=0.01, accelerator="cpu")
-    config = IrnConfig(radius=3, refine="none", views=views, fit=settings)
-    path = fit_irn(make_fabric(settings), config, photos, tmp_path, tmp_path / "irn")
-    assert path == tmp_path / "irn" / "weights.pt"
-    trained, fresh = load_irn(config, path), build_irn(config)
-    assert not torch.equal(trained.edge_output.bias, fresh.edge_output.bias)
 
 
 def authors_state(net: IrnNetwork) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from app.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
+from training.backbones.resnet import resnet50, resnet50_irn, resnet101
 from training.backbones.resnet38 import resnet38
-from training.backbones.resnet50 import resnet50, resnet50_irn
 from training.backbones.small import small
 from training.backbones.vgg16 import vgg16
 from training.checkpoint import read_state
@@ -18,10 +18,11 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet38": resnet38,
     "resnet50": resnet50,
     "resnet50-irn": resnet50_irn,
+    "resnet101": resnet101,
     "vgg16": vgg16,
 }
 PRETRAINED = "pretrained"
-MODULATED = ("small", "resnet50", "resnet50-irn")  # those with residual branches that can be modulated
+MODULATED = ("small", "resnet50", "resnet50-irn", "resnet101")  # those with residual branches that can be modulated
 
 __all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "build_backbone", "relu"]
 

@@ -31,15 +31,21 @@ class Backbone(nn.Module):
         channels: of the four stages, finest first.
         output_stride: of the last stage.
         stride4_stage: index of the stage whose features have stride 4, for decoders.
+        stem_modules: names of the first modules, which some methods do not train.
     """
 
     channels: tuple[int, int, int, int]
     output_stride: int
     stride4_stage: int
+    stem_modules: tuple[str, ...]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (N, 3, H, W) -> features [(N, channels[i], H / stride_i, W / stride_i)], finest first."""
         raise NotImplementedError
+
+    def batch_norms(self) -> list[nn.Module]:
+        """Its batch normalisations, synchronised or not; some networks keep those of ImageNet as they are."""
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """Weights of a long pre-training under this module's keys. Raises ConfigError where they cannot be had."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from app.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone
+from training.checkpoint import read_state
 
 STEM = 64
 # blocks, middle and output channels, stride of the first block, dilation: b2 to b5, the stages 0 to 3
@@ -89,6 +90,7 @@ class ResNet38(Backbone):
 
     channels = (256, 512, 1024, 4096)
     stride4_stage = 0
+    stem_modules = ("conv1a", "b2", "b2_1", "b2_2")
     output_stride = 8
 
     def __init__(self, output_stride: int, activation: Activation) -> None:
@@ -139,7 +141,7 @@ class ResNet38(Backbone):
                 f"no ImageNet weights of ResNet-38 in {path}: download {WEIGHTS_FILE} (the torch file that the "
                 f"repositories of PSA, SEAM and EDAM link to) and put it there, or name it in `weights`"
             )
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_state(path)
 
 
 def resnet38(output_stride: int, activation: Activation) -> Backbone:

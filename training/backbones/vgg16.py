@@ -19,6 +19,7 @@ class VGG16(Backbone):
 
     channels = (128, 256, 512, 512)
     stride4_stage = 1
+    stem_modules = ("features.0", "features.2")
 
     def __init__(self, output_stride: int, activation: Activation) -> None:
         super().__init__()

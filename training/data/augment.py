@@ -38,15 +38,16 @@ def random_resized_crop(
 
 def scale_and_crop(
     image: Image.Image,
-    label_map: Image.Image | None,
+    planes: tuple[Image.Image, ...],
     long_side: tuple[int, int],
     size: int,
-    ignore: int,
+    outside: int,
     rng: np.random.Generator,
-) -> tuple[Image.Image, Image.Image | None]:
+) -> tuple[Image.Image, tuple[Image.Image, ...]]:
     """Resize so that the long side is drawn from `long_side`, then crop or pad to `size` x `size` at a random place.
 
-    Padding is the ImageNet mean colour for the photo and `ignore` for the label map.
+    `planes` are label maps and the like of the same photo, of any size. Padding is the ImageNet mean colour for the
+    photo and `outside` for the planes.
     """
     width, height = image.size
     factor = rng.integers(long_side[0], long_side[1], endpoint=True) / max(width, height)
@@ -56,11 +57,17 @@ def scale_and_crop(
     mean = tuple(round(255 * value) for value in IMAGENET_MEAN)
     canvas = Image.new("RGB", (size, size), mean)
     canvas.paste(image.resize((w, h), Image.Resampling.BICUBIC), (-left, -top))
-    if label_map is None:
-        return canvas, None
-    label_canvas = Image.new("L", (size, size), ignore)
-    label_canvas.paste(label_map.resize((w, h), Image.Resampling.NEAREST), (-left, -top))
-    return canvas, label_canvas
+    cropped = []
+    for plane in planes:
+        cropped.append(Image.new("L", (size, size), outside))
+        cropped[-1].paste(plane.resize((w, h), Image.Resampling.NEAREST), (-left, -top))
+    return canvas, tuple(cropped)
+
+
+def cut_out(image: Tensor, size: int, rng: np.random.Generator) -> None:
+    """Set a square of `size` px at a random place of a normalised image (3, H, W) to the mean colour, in place."""
+    top, left = (int(rng.integers(max(1, side - size + 1))) for side in image.shape[1:])
+    image[:, top : top + size, left : left + size] = 0
 
 
 def normalize(image: np.ndarray) -> Tensor:

@@ -178,6 +178,11 @@ def render_mask(config: ScenesConfig, name: str) -> np.ndarray:
     return mask
 
 
+def exact_saliency(config: ScenesConfig, name: str) -> np.ndarray:
+    """The saliency of a scene, known and not estimated: uint8 (H, W), WHITE on every thing, 0 elsewhere."""
+    return np.where(render_mask(config, name) == BACKGROUND, 0, WHITE).astype(np.uint8)
+
+
 def is_scene(config: ScenesConfig, name: str) -> bool:
     """Whether `name` is one of the configured scenes."""
     split, _, index = name.partition("_")

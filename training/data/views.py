@@ -1,5 +1,6 @@
 """Random views of a source's photos as tensors: what the classifier and the segmenter are trained on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,15 @@ from torch.utils.data import Dataset
 from app.errors import DataError
 from app.labels import IGNORE_INDEX
 from training.config import ViewConfig
-from training.data.augment import generator, jitter_colours, normalize, scale_and_crop
+from training.data.augment import cut_out, generator, jitter_colours, normalize, scale_and_crop
 from training.data.source import TaggedPhotos
 
 
 class TaggedViews(Dataset):
     """Photos and tags: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}."""
 
-    def __init__(self, photos: TaggedPhotos, split: str, views: ViewConfig, seed: int) -> None:
-        self.photos, self.names, self.views, self.seed = photos, photos.names(split), views, seed
+    def __init__(self, photos: TaggedPhotos, names: tuple[str, ...], views: ViewConfig, seed: int) -> None:
+        self.photos, self.names, self.views, self.seed = photos, names, views, seed
         self.image_labels = np.stack([photos.image_labels(name) for name in self.names])
 
     def __len__(self) -> int:
@@ -27,40 +28,76 @@ class TaggedViews(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
-        image, _ = self._view(epoch, index, None)
+        image, _ = self._view(epoch, index, ())
         return {"images": image, "image_labels": torch.from_numpy(self.image_labels[index])}
 
-    def _view(self, epoch: int, index: int, label_map: Image.Image | None) -> tuple[Tensor, Image.Image | None]:
+    def _view(self, epoch: int, index: int, planes: tuple[Image.Image, ...]) -> tuple[Tensor, tuple[np.ndarray, ...]]:
+        """A view of the photo (3, S, S), and the same of `planes` that belong to it, uint8 (S, S), 255 outside."""
         rng = generator(self.seed, epoch, index)
         views = self.views
         photo = Image.fromarray(self.photos.image(self.names[index]))
-        photo, label_map = scale_and_crop(photo, label_map, views.long_side, views.crop, IGNORE_INDEX, rng)
+        if not views.keep_aspect:
+            photo = photo.resize((max(photo.size), max(photo.size)), Image.Resampling.BICUBIC)
+        photo, planes = scale_and_crop(photo, planes, views.long_side, views.crop, IGNORE_INDEX, rng)
         if rng.random() < 0.5:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            label_map = label_map and label_map.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return normalize(np.asarray(jitter_colours(photo, views.colour_jitter, rng))), label_map
+            planes = tuple(plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in planes)
+        image = normalize(np.asarray(jitter_colours(photo, views.colour_jitter, rng)))
+        for _ in range(views.cutout):
+            cut_out(image, views.cutout_size, rng)
+        return image, tuple(np.asarray(plane) for plane in planes)
 
 
 class LabelledViews(TaggedViews):
-    """Photos and label maps written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item."""
+    """Photos and label maps written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item.
 
-    def __init__(self, photos: TaggedPhotos, split: str, label_maps: Path, views: ViewConfig, seed: int) -> None:
-        super().__init__(photos, split, views, seed)
-        self.label_maps = label_maps
-        missing = [name for name in self.names if not (label_maps / f"{name}.png").is_file()]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {len(self.names)} photos have no label map in {label_maps} (first: {missing[0]}); "
-                f"write them with `python -m training pseudo-label`"
-            )
+    `planes` are folders of further PNGs, of which each adds, under its own key, bool (S, S): where the pixel is above the
+    limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.
+    """
+
+    def __init__(
+        self,
+        photos: TaggedPhotos,
+        names: tuple[str, ...],
+        label_maps: Path,
+        views: ViewConfig,
+        seed: int,
+        planes: Mapping[str, tuple[Path, int]] | None = None,
+    ) -> None:
+        super().__init__(photos, names, views, seed)
+        self.label_maps, self.planes = label_maps, dict(planes or {})
+        for folder, verb in [
+            (label_maps, "pseudo-label"),
+            *((folder, "saliency") for folder, _ in self.planes.values()),
+        ]:
+            missing = [name for name in self.names if not (folder / f"{name}.png").is_file()]
+            if missing:
+                raise DataError(
+                    f"{len(missing)} of {len(self.names)} photos have no PNG in {folder} (first: {missing[0]}); "
+                    f"write them with `python -m training {verb}`"
+                )
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
-        with Image.open(self.label_maps / f"{self.names[index]}.png") as stored:
-            label_map = Image.fromarray(np.asarray(stored))
-        image, label_map = self._view(epoch, index, label_map)
-        return {
+        name = self.names[index]
+        planes = [read_plane(self.label_maps / f"{name}.png")]
+        planes += [read_plane(folder / f"{name}.png") for folder, _ in self.planes.values()]
+        if self.planes:
+            planes.append(Image.new("L", planes[0].size))
+        image, (label_map, *others) = self._view(epoch, index, tuple(planes))
+        item = {
             "images": image,
             "image_labels": torch.from_numpy(self.image_labels[index]),
-            "label_maps": torch.from_numpy(np.asarray(label_map, np.int64)),
+            "label_maps": torch.from_numpy(label_map.astype(np.int64)),
         }
+        if self.planes:
+            item["inside"] = torch.from_numpy(others.pop() != IGNORE_INDEX)
+            for (key_, (_, limit)), plane in zip(self.planes.items(), others, strict=True):
+                item[key_] = torch.from_numpy(plane > limit) & item["inside"]
+        return item
+
+
+def read_plane(path: Path) -> Image.Image:
+    """An indexed or grey PNG as the numbers it holds."""
+    with Image.open(path) as stored:
+        return Image.fromarray(np.asarray(stored))

@@ -52,7 +52,6 @@ SPOTLIGHTS: dict[str, type[Classifier]] = {"cam": CamClassifier, "drs": DrsClass
 LEAST_DEVIATION = 1e-3
 ROOT_TWO_PI = math.sqrt(2 * math.pi)
 NORMALIZE_EPSILON = 1e-5
-STEM_MODULES = ("stem", "conv1", "bn1")  # what precedes the first stage, in `small` and in ResNet-50
 Statistics = Literal["image", "batch"]
 
 
@@ -189,6 +188,11 @@ class AmrClassifier(Classifier):
         for module in self._untrained():
             module.requires_grad_(False)
 
+    @classmethod
+    def first_stage(cls, options: Options) -> tuple[str, dict[str, Any]]:
+        """See `Classifier.first_stage`: the spotlight branch."""
+        return options.spotlight, options.spotlight_options
+
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]
         """The spotlight branch's, which is an ordinary one: a segmenter can start from it."""
@@ -236,9 +240,9 @@ class AmrClassifier(Classifier):
         spotlight, compensation = self.spotlight.backbone, self.compensation.backbone
         modules: list[nn.Module] = []
         if self.options.freeze or self.options.detached:
-            modules += [child for name, child in compensation.named_children() if name in STEM_MODULES]
+            modules += map(compensation.get_submodule, compensation.stem_modules)
         if self.options.freeze:
-            modules += [child for name, child in spotlight.named_children() if name in STEM_MODULES]
+            modules += map(spotlight.get_submodule, spotlight.stem_modules)
         if self.options.detached:
             first_stage = "layer1" if hasattr(compensation, "layer1") else "stages.0"
             modules += [spotlight, compensation.get_submodule(first_stage)]
@@ -249,8 +253,8 @@ class AmrClassifier(Classifier):
         super().train(mode)
         if self.options.freeze:
             gates = {module.norm for module in self.modules() if isinstance(module, SpatialModulation)}
-            for module in [*self.spotlight.backbone.modules(), *self.compensation.backbone.modules()]:
-                if isinstance(module, nn.BatchNorm2d) and module not in gates:
+            for module in [*self.spotlight.backbone.batch_norms(), *self.compensation.backbone.batch_norms()]:
+                if module not in gates:
                     module.eval()
         return self
 

@@ -11,7 +11,8 @@ Gradients flow through y, m_c and k. The classifier is the backbone with suppres
 more 3x3 convolutions with suppression, and a 1x1 convolution with bias to F; logits are the average of F, maps relu(F).
 
 Departures from the released code: `learnable` is said in words, there `delta == 0` means it; the suppressed stages can
-be chosen, the paper's network is VGG16 with all of them and three extra convolutions.
+be chosen, the paper's network is VGG16 with all of them and three extra convolutions. `bias` can be left out: where a
+class is rare its bias learns that it is, sinks below zero, and takes the weaker half of every map with it.
 """
 
 from typing import Annotated, Any
@@ -63,6 +64,7 @@ class DrsClassifier(Classifier):
             4,
         )  # whose activations suppress; 0 is the stem
         extra: int = Field(default=3, ge=0)
+        bias: bool = True  # of the last convolution
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -79,7 +81,7 @@ class DrsClassifier(Classifier):
         for _ in range(options.extra):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), Suppression(channels, delta)]
         self.extra = nn.Sequential(*layers)
-        self.classifier = nn.Conv2d(channels, class_count, 1)
+        self.classifier = nn.Conv2d(channels, class_count, 1, bias=options.bias)
         initialize_convolutions(self.extra)
         initialize_convolutions(self.classifier)
 

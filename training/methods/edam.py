@@ -23,6 +23,9 @@ scores at inference. `single_weight` adds the loss of these single-image scores 
 Departures from the released code: its 20 transformers are one with a class dimension. `class_samples` (`sample_num`)
 takes the classes present in a group first, then absent ones at random; by default all classes are used, as released
 (its unused transformers would skip a step, ours decay by weight_decay).
+Nothing tells the background's channel from the others: where training is short, a class may take its place, and that
+class's map then covers everything but things. With `background_start` the weights of that channel start positive, this
+many times their random size, so that on features >= 0 it wins at first and the classes have to earn their pixels.
 Frozen in the released code: conv1a and b2* of ResNet-38, and every BatchNorm (`freeze`); that BatchNorm's parameters are
 in none of its optimiser's groups has the same effect.
 """
@@ -43,13 +46,6 @@ from training.methods.method import Classifier, Options
 
 SEGMENTS = 5  # rows of the released segment table, of which it uses two
 NORM_EPSILON = 1e-6
-# The first modules of each backbone, which the released code does not train.
-STEMS = {
-    "resnet38": ("conv1a", "b2", "b2_1", "b2_2"),
-    "resnet50": ("conv1", "bn1"),
-    "vgg16": ("features.0", "features.2"),
-    "small": ("stem",),
-}
 
 
 class ClassLinear(nn.Module):
@@ -139,6 +135,7 @@ class EdamClassifier(Classifier):
         dropout: float = Field(default=0.1, ge=0, lt=1)  # of the embedding, the residual branches and the hidden layer
         attention_dropout: float = Field(default=0.1, ge=0, lt=1)
         transformer_lr_scale: float = Field(default=1.0, ge=0)
+        background_start: float = Field(default=0.0, ge=0)  # see the module; 0: as released
         freeze: bool | None = None  # first modules and all BatchNorm; None: on ResNet-38 alone
 
     def __init__(
@@ -165,24 +162,25 @@ class EdamClassifier(Classifier):
             nn.init.xavier_uniform_(weight)
         for weight in self.class_weight.split(1):
             nn.init.xavier_uniform_(weight)
+        if options.background_start:
+            with torch.no_grad():
+                self.mask_layer.weight[-1].abs_().mul_(options.background_start)
         self.frozen = isinstance(self.backbone, ResNet38) if options.freeze is None else options.freeze
-        for parameter in self._frozen_parameters(STEMS[backbone]):
+        for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
 
-    def _frozen_parameters(self, stem: tuple[str, ...]) -> list[nn.Parameter]:
+    def _frozen_parameters(self) -> list[nn.Parameter]:
         if not self.frozen:
             return []
-        modules = [*map(self.backbone.get_submodule, stem), *self._batch_norms()]
+        stem = map(self.backbone.get_submodule, self.backbone.stem_modules)
+        modules = [*stem, *self.backbone.batch_norms()]
         return [parameter for module in modules for parameter in module.parameters()]
-
-    def _batch_norms(self) -> list[nn.Module]:
-        return [module for module in self.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def train(self, mode: bool = True) -> "EdamClassifier":
         """As nn.Module's; frozen BatchNorm keeps its running statistics."""
         super().train(mode)
         if self.frozen:
-            for module in self._batch_norms():
+            for module in self.backbone.batch_norms():
                 module.eval()
         return self
 

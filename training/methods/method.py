@@ -30,6 +30,14 @@ class Classifier(nn.Module):
     head_lr_scale: float = 10.0
     group_size: int = 1
 
+    @classmethod
+    def first_stage(cls, options: Any) -> tuple[str, dict[str, Any]] | None:
+        """(method, its options) of the network that a method of two stages trains alone first; None for one stage.
+
+        Its weights then come as the option `spotlight_weights`.
+        """
+        return None
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, H, W) -> logits (N, C) and cams (N, C, h, w), after the method's activation."""
         raise NotImplementedError

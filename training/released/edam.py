@@ -39,21 +39,36 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     ours["mask_layer.weight"] = take(rest, "mask_layer.weight")
     ours["reduce.weight"] = take(rest, "d_d.weight")
     ours["segment.weight"] = take(rest, "embedding.segment.weight")
-    classes = range(sum(key.startswith("fc_list.") for key in rest))
+    numbers = {key.split(".")[1] for key in rest if key.startswith(("fc_list.", "trans_list."))}
+    classes = range(max(1, len(numbers)))
     layers = range(sum(key.startswith("trans_list.0.") and key.endswith("w_1.weight") for key in rest))
     for layer in layers:
         for name, theirs in TRANSFORMER.items():
-            rows = [take(rest, f"trans_list.{index}.{layer}.{theirs}") for index in classes]
-            ours[f"transformers.{layer}.{name}"] = torch.stack(rows)
-    ours["class_weight"] = torch.stack([take(rest, f"fc_list.{index}.weight").flatten() for index in classes])
+            keys = [f"trans_list.{index}.{layer}.{theirs}" for index in classes]
+            ours[f"transformers.{layer}.{name}"] = take_rows(rest, keys)
+    ours["class_weight"] = take_rows(rest, [f"fc_list.{index}.weight" for index in classes]).flatten(1)
     refuse_rest(rest, "EDAM's resnet38_EDAM_cls")
     return ours
+
+
+def take_rows(rest: dict[str, Tensor], keys: list[str]) -> Tensor:
+    """Remove and stack one tensor per class. Raises DataError where one lacks or has another shape than the first."""
+    rows = [take(rest, key) for key in keys]
+    for key, row in zip(keys, rows, strict=True):
+        if row.shape != rows[0].shape:
+            raise DataError(
+                f"the checkpoint's {key!r} has the shape {tuple(row.shape)}, {keys[0]!r} {tuple(rows[0].shape)}; all "
+                f"classes have layers of one shape in EDAM's code"
+            )
+    return torch.stack(rows)
 
 
 def check_sine(table: Tensor | None) -> None:
     """Raise DataError unless the fixed position table (1, positions, width) is the one that our code computes."""
     if table is None:
         return
+    if table.ndim != 3:
+        raise DataError(f"the checkpoint's {SINE} has the shape {tuple(table.shape)}, not (1, positions, width)")
     positions, width = table.shape[1:]
     difference = (sine_table(positions, width, table.device) - table[0]).abs().max()
     if difference > SINE_TOLERANCE:

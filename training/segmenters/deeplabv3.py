@@ -6,8 +6,8 @@ Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 20
 from torch import Tensor, nn
 
 from training.backbones import Backbone
-from training.segmenters.aspp import conv_bn_relu
-from training.segmenters.segmenter import Segmenter, SegmenterOptions, build_aspp
+from training.segmenters.aspp import ASPP, conv_bn_relu
+from training.segmenters.segmenter import Segmenter, SegmenterOptions
 
 
 class DeepLabV3(Segmenter):
@@ -16,12 +16,11 @@ class DeepLabV3(Segmenter):
     paper = "Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017, arXiv:1706.05587"
 
     def __init__(self, backbone: Backbone, label_count: int, options: SegmenterOptions) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.aspp = build_aspp(backbone, options)
+        super().__init__(backbone, label_count, options)
+        self.aspp = ASPP(backbone.channels[-1], options.channels, self.rates(), options.dropout)
         self.head = conv_bn_relu(options.channels, options.channels, 3)
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See `Segmenter.forward`; (h, w) is that of the last stage."""
+    def logits(self, images: Tensor) -> Tensor:
+        """See `Segmenter.logits`; (h, w) is that of the last stage."""
         return self.classifier(self.head(self.aspp(self.backbone(images)[-1])))

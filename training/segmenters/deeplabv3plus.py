@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from training.backbones import Backbone
-from training.segmenters.aspp import conv_bn_relu, enlarge
-from training.segmenters.segmenter import Segmenter, SegmenterOptions, build_aspp
+from training.segmenters.aspp import ASPP, conv_bn_relu, enlarge
+from training.segmenters.segmenter import Segmenter, SegmenterOptions
 
 LOW_LEVEL_CHANNELS = 48
 
@@ -21,9 +21,8 @@ class DeepLabV3Plus(Segmenter):
     paper = "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611"
 
     def __init__(self, backbone: Backbone, label_count: int, options: SegmenterOptions) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.aspp = build_aspp(backbone, options)
+        super().__init__(backbone, label_count, options)
+        self.aspp = ASPP(backbone.channels[-1], options.channels, self.rates(), options.dropout)
         self.reduce = conv_bn_relu(backbone.channels[backbone.stride4_stage], LOW_LEVEL_CHANNELS, 1)
         self.decoder = nn.Sequential(
             conv_bn_relu(options.channels + LOW_LEVEL_CHANNELS, options.channels, 3),
@@ -31,8 +30,8 @@ class DeepLabV3Plus(Segmenter):
         )
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See `Segmenter.forward`; (h, w) is that of the stride-4 stage."""
+    def logits(self, images: Tensor) -> Tensor:
+        """See `Segmenter.logits`; (h, w) is that of the stride-4 stage."""
         features = self.backbone(images)
         low = self.reduce(features[self.backbone.stride4_stage])
         high = enlarge(self.aspp(features[-1]), low.shape[2:])

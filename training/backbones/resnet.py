@@ -1,40 +1,47 @@
-"""ResNet-50 of torchvision, cut before its pooling, with a module of its own for every activation."""
+"""ResNet-50 and ResNet-101 of torchvision, cut before their pooling, with a module of its own for every activation."""
 
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision import models
+from torchvision.models import ResNet50_Weights, ResNet101_Weights
+from torchvision.models.resnet import Bottleneck
 
 from app.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, download, unmodulated
 
-STAGE_CHANNELS = (256, 512, 1024, 2048)
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V2, 101: ResNet101_Weights.IMAGENET1K_V2}
+# Which of the last three stages are dilated instead of strided, by output stride.
+DILATED = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
 
 
-class ResNet50(Backbone):
+class ResNet(Backbone):
     """Strides 4, 8, 16, 32 at output stride 32; dilation instead of stride in the last stages below that.
 
     The modules keep torchvision's names, so torchvision's weight files fit. With `dilate_last=False`, at output stride
     16, the last stage has stride 1 and no dilation: what IRN, AdvCAM and AMR use.
     """
 
-    channels = STAGE_CHANNELS
+    channels = (256, 512, 1024, 2048)
     stride4_stage = 0
+    stem_modules = ("conv1", "bn1")
 
     def __init__(
         self,
+        depth: int,
         output_stride: int,
         activation: Activation,
         modulation: Modulation = unmodulated,
         dilate_last: bool = True,
     ) -> None:
         super().__init__()
-        dilate = {32: [False, False, False], 16: [False, False, True], 8: [False, True, True]}
-        if output_stride not in dilate:
-            raise ConfigError(f"ResNet-50 has output stride 8, 16 or 32, not {output_stride}")
+        if output_stride not in DILATED:
+            raise ConfigError(f"ResNet-{depth} has output stride 8, 16 or 32, not {output_stride}")
         if not dilate_last and output_stride != 16:
-            raise ConfigError(f"ResNet-50 without dilation in its last stage has output stride 16, not {output_stride}")
-        self.output_stride = output_stride
-        net = ResNet(Bottleneck, [3, 4, 6, 3], replace_stride_with_dilation=dilate[output_stride])
+            raise ConfigError(
+                f"ResNet-{depth} without dilation in its last stage has output stride 16, not {output_stride}"
+            )
+        self.depth, self.output_stride = depth, output_stride
+        net = models.ResNet(Bottleneck, list(BLOCKS[depth]), replace_stride_with_dilation=list(DILATED[output_stride]))
         self.conv1, self.bn1, self.maxpool = net.conv1, net.bn1, net.maxpool
         self.act1 = activation(0, 64)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
@@ -64,7 +71,7 @@ class ResNet50(Backbone):
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """torchvision's IMAGENET1K_V2 weights, downloaded to torch's cache."""
-        return download(ResNet50_Weights.IMAGENET1K_V2)
+        return download(WEIGHTS[self.depth])
 
 
 def _separate_activations(block: Bottleneck, stage: int, activation: Activation) -> None:
@@ -83,10 +90,15 @@ def _bottleneck(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def resnet50(output_stride: int, activation: Activation, modulation: Modulation = unmodulated) -> Backbone:
-    """Build `ResNet50`."""
-    return ResNet50(output_stride, activation, modulation)
+    """Build `ResNet` of 50 layers."""
+    return ResNet(50, output_stride, activation, modulation)
 
 
 def resnet50_irn(output_stride: int, activation: Activation, modulation: Modulation = unmodulated) -> Backbone:
-    """Build `ResNet50` with strides (2, 2, 2, 1) and no dilation."""
-    return ResNet50(output_stride, activation, modulation, dilate_last=False)
+    """Build `ResNet` of 50 layers with strides (2, 2, 2, 1) and no dilation."""
+    return ResNet(50, output_stride, activation, modulation, dilate_last=False)
+
+
+def resnet101(output_stride: int, activation: Activation, modulation: Modulation = unmodulated) -> Backbone:
+    """Build `ResNet` of 101 layers."""
+    return ResNet(101, output_stride, activation, modulation)

@@ -1,0 +1,34 @@
+"""Every recipe under experiments/ holds together: two steps of each of its stages, on generated scenes."""
+
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import main
+from training.config import RunConfig, read_config
+
+ROOT = Path("experiments")
+RUNS = sorted(str(path.relative_to(ROOT)) for folder in ("voc12", "photos", "scenes") for path in (ROOT / folder).glob("*.toml")
+              if path.stem not in ("pretrain", "common"))  # fmt: skip
+
+
+def test_every_method_has_a_recipe() -> None:
+    methods = {(Path(name).parts[0], read_config(RunConfig, ROOT / name).classifier.method) for name in RUNS}
+    assert methods >= {
+        (folder, method) for folder in ("voc12", "photos", "scenes") for method in ("cam", "drs", "amr", "edam")
+    }
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    without_crf = ["pseudo_label.refine=pamr", "refine.irn.refine=pamr", "segmenter.crf=false"]
+    config = read_config(RunConfig, ROOT / name)
+    changes = [change for change in without_crf if getattr(config, change.split(".")[0]) is not None]
+    if config.pseudo_label.rule == "edam-paper":
+        changes.remove(without_crf[0])
+    if config.refine is not None and config.refine.method != "irn":
+        changes.remove(without_crf[1])
+    arguments = [part for change in changes for part in ("--set", change)]
+    assert main(["run", str(ROOT / name), "--dry-run", *arguments]) == 0
+    assert "needs data:" in capsys.readouterr().out
+    assert not config.out.exists() or config.out.is_dir()

@@ -1,0 +1,53 @@
+"""`--dry-run`: a recipe's every stage, two steps of each training, on generated scenes.
+
+It proves that a recipe holds together before a GPU is paid for: the same stages, methods, networks and rules, but
+nothing of its data and weights, small views, and the CPU.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from training.config import RunConfig, validate_config
+
+STEPS = 2
+TINY_RATE = 1e-9  # random weights must survive two steps at a rate meant for trained ones
+SIDE = 64  # px of scenes, views and maps
+SCENES = {"count": 6, "val_count": 3, "size": 96, "class_count": 3, "random_seed": 0}
+
+
+def dry(config: RunConfig, out: Path) -> RunConfig:
+    """The run made so small that it takes a minute on a CPU; everything it writes goes under `out`."""
+    values = config.model_dump()
+    values |= {"out": out, "data": {"source": "scenes", "scenes": SCENES}, "needs": {}}
+    values["export"] |= {"models": out / "models", "version": None, "precision": "float32", "common": ()}
+    shrink(values)
+    localize = values["localize"]
+    localize |= {"preferred_size": SIDE}
+    localize["climbing"] |= {"steps": 2}
+    localize["conditional"] |= {"rounds": 2}
+    if values["saliency"] is not None:
+        values["saliency"] |= {"folder": None, "estimate": "exact"}
+    if values["refine"] is not None:
+        values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
+        values["refine"]["drs"] |= {"size": SIDE, "scales": (SIDE,)}
+    values["classifier"]["options"].pop("spotlight_weights", None)
+    return validate_config(RunConfig, values, f"{config.name} (dry run)")
+
+
+def shrink(table: dict[str, Any]) -> None:
+    """Make every training of a table, and of the tables in it, short and small, and let it start from random weights."""
+    if "epochs" in table:
+        table |= {"epochs": 1, "max_steps": STEPS, "warmup_steps": 0, "workers": 0}
+        table |= {
+            "batch_size": min(2, table["batch_size"]),
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "lr": TINY_RATE,
+        }
+    if "crop" in table:
+        table |= {"long_side": (SIDE, SIDE), "crop": SIDE, "cutout_size": SIDE // 4}
+    if table.get("weights") not in (None, "classifier"):
+        table["weights"] = None
+    for value in table.values():
+        if isinstance(value, dict):
+            shrink(value)

@@ -1,0 +1,137 @@
+"""What a run needs before it starts: data, weights, saliency, extras, memory of the GPU. Printed, and checked.
+
+A long run should stop in its first second, not after its first day.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.errors import ConfigError
+from training.backbones import PRETRAINED, build_backbone
+from training.config import RunConfig
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something a run needs. missing: what to do about it where it is not there; None where it is."""
+
+    what: str
+    missing: str | None = None
+
+
+def needs_of(config: RunConfig) -> list[Need]:
+    """Everything the run needs that can be looked at beforehand."""
+    return [
+        *data_needs(config),
+        *weight_needs(config),
+        *saliency_needs(config),
+        *extra_needs(config),
+        *gpu_needs(config),
+    ]
+
+
+def require(needs: list[Need]) -> None:
+    """Raise ConfigError where something is missing, with every remedy."""
+    missing = [f"{need.what}: {need.missing}" for need in needs if need.missing]
+    if missing:
+        raise ConfigError(f"{len(missing)} of {len(needs)} needs are missing; " + "; ".join(missing))
+
+
+def data_needs(config: RunConfig) -> Iterator[Need]:
+    """The photos and their tags."""
+    data = config.data
+    if data.source == "scenes":
+        yield Need(f"data: {data.scenes.count} + {data.scenes.val_count} generated scenes")
+        return
+    there = data.root.is_dir()
+    remedy = None if there else "no such folder; put the data there, or name another with --set data.root=DIR"
+    yield Need(f"data: {data.source} in {data.root}", remedy)
+
+
+def weight_needs(config: RunConfig) -> Iterator[Need]:
+    """The weights that networks start from; pre-trained ones are fetched now where they are not here yet."""
+    tables: list[tuple[str, Any]] = [("classifier", config.classifier), ("segmenter", config.segmenter)]
+    if config.refine is not None:
+        method = config.refine.method
+        tables.insert(1, (f"refine.{method}", getattr(config.refine, method)))
+    for name, table in tables:
+        if table is None:
+            continue
+        network = getattr(table, "network", None)
+        if network is not None:
+            yield Need(
+                f"[{name}] a trained network {network}", None if network.is_file() else "no such file; import it"
+            )
+            continue
+        what = f"[{name}] {table.backbone} starts from "
+        if table.weights is None:
+            yield Need(what + "random weights")
+        elif table.weights == "classifier":
+            yield Need(what + "the run's classifier")
+        elif table.weights == PRETRAINED:
+            yield Need(what + "its pre-trained weights", fetch(table.backbone, table.output_stride))
+        else:
+            remedy = None if Path(table.weights).is_file() else "no such file; put it there, or name another one"
+            yield Need(what + table.weights, remedy)
+
+
+def fetch(backbone: str, output_stride: int) -> str | None:
+    """What to do to get a backbone's own weights; None where they are here, or could be downloaded."""
+    try:
+        build_backbone(backbone, output_stride, PRETRAINED)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def saliency_needs(config: RunConfig) -> Iterator[Need]:
+    """The folder of saliency, or the library that estimates it."""
+    if config.saliency is None:
+        return
+    folder = config.saliency.folder
+    if folder is not None:
+        remedy = "no such folder; write grey PNGs there, or set [saliency] estimate instead of folder"
+        yield Need(f"saliency: PNGs in {folder}", None if folder.is_dir() else remedy)
+    elif config.saliency.estimate != "exact":
+        there = importlib.util.find_spec("cv2") is not None
+        remedy = None if there else 'not installed; pip install ".[saliency]" in the checkout'
+        yield Need(f"saliency: the estimate {config.saliency.estimate!r} of opencv-contrib", remedy)
+
+
+def extra_needs(config: RunConfig) -> Iterator[Need]:
+    """The dense CRF, an extra that is built from source."""
+    refine, segmenter = config.refine, config.segmenter
+    users = {
+        "pseudo_label": config.pseudo_label.refine == "crf",
+        "refine.irn": refine is not None and refine.method == "irn" and refine.irn.refine == "crf",
+        "segmenter": segmenter is not None and segmenter.crf,
+    }
+    tables = [table for table, uses in users.items() if uses]
+    if tables:
+        there = importlib.util.find_spec("pydensecrf") is not None
+        remedy = None if there else 'not installed; pip install ".[crf]" in the checkout, or use "pamr"'
+        yield Need(f"dense CRF for {', '.join(f'[{table}]' for table in tables)}", remedy)
+
+
+def gpu_needs(config: RunConfig) -> Iterator[Need]:
+    """Memory of the GPU, where the configuration states how much."""
+    wanted = config.needs.gpu_memory_gib
+    if wanted is None:
+        return
+    what = f"GPU with {wanted:g} GiB"
+    if not torch.cuda.is_available():
+        remedy = "torch sees no GPU; --set needs.gpu_memory_gib=0.1 --set classifier.fit.accelerator=cpu runs it all the same"
+        yield Need(what, remedy)
+        return
+    there = torch.cuda.get_device_properties(0).total_memory / GIB
+    remedy = (
+        None if there >= wanted else f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
+    )
+    yield Need(what, remedy)
