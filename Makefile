@@ -39,8 +39,9 @@ help:  ## list the recipes
 serve: .venv/.installed-$(ENGINE)  ## start the service on 127.0.0.1:8000 with the models in models/ (PORT=8123 moves it)
 	@$(if $(PORT),TAG2MASK_PORT=$(PORT)) exec .venv/bin/python -m app
 
+# One process per core, a file's tests in one of them; more threads than that would only get into each other's way.
 test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)
-	@.venv-dev/bin/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: .venv-dev/.installed-$(ENGINE)  ## format, lint, types and import rules
 	.venv-dev/bin/python -m ruff format --check --quiet .

@@ -20,7 +20,7 @@ from app.describe import (
     settled,
 )
 from app.errors import ReplyTooLargeError
-from app.labels import IGNORE_INDEX, label_of
+from app.labels import IGNORE_INDEX, MAX_CLASSES, label_of
 from app.model_card import ModelCard
 from app.parameters import ALL_CLASSES, CamParameters, LocalizationParameters, PseudoLabelParameters, SegmentParameters
 from app.predict import (
@@ -126,7 +126,9 @@ def answer_cams(work: Work, parameters: CamParameters) -> Response:
         _check_reply_size(work, photo)
     with work.stage("predict"):
         localization = _localize(work, photo, parameters)
-    scores = {"X-Class-Score": ", ".join(f"{score:.6f}" for score in localization.scores)}
+    scores = {}
+    if len(card.classes) <= MAX_CLASSES:  # a header of more would be refused on its way
+        scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in localization.scores)
     indices = range(len(card.classes))
     if work.format == "npy":
         return work.respond(encode.to_npy(np.stack([localization_map(localization, i) for i in indices])), scores)

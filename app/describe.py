@@ -9,7 +9,7 @@ from PIL import Image
 from app.decode import Photo
 from app.encode import box_of, mask_to_rle
 from app.engine import Engine
-from app.labels import BACKGROUND, IGNORE_INDEX, class_index_of, label_of, voc_palette
+from app.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, class_index_of, label_of, voc_colours
 from app.model_store import Catalog
 from app.parameters import LocalizationParameters, Parameters
 from app.predict import Localization
@@ -98,7 +98,8 @@ def result_links(work: Work, class_names: Sequence[str]) -> Links:
         links["segment"] = work.link("/segment", engines["segmentation"], {})
     if "cam" in engines:
         cam = engines["cam"]
-        links["pseudo_label"] = work.link("/pseudo-label", cam, {})
+        if len(cam.card.classes) <= MAX_CLASSES:  # more have no label map
+            links["pseudo_label"] = work.link("/pseudo-label", cam, {})
         links["cam"] = {
             name: work.link("/cam", cam, {"class": name}) for name in class_names if name in cam.card.classes
         }
@@ -117,8 +118,8 @@ def models_reply(catalog: Catalog) -> ModelsReply:
 
 def classes_reply(engine: Engine) -> ClassesReply:
     """The classes of one model with their labels and colours."""
-    classes = []
-    for index, name in enumerate(engine.card.classes):
-        red, green, blue = voc_palette()[label_of(index)]
+    names, classes = engine.card.classes, []
+    colours = voc_colours(label_of(np.arange(len(names))))
+    for index, (name, (red, green, blue)) in enumerate(zip(names, colours, strict=True)):
         classes.append(ClassInfo(class_name=name, label=label_of(index), color=f"#{red:02x}{green:02x}{blue:02x}"))
     return ClassesReply(model=model_info(engine), classes=classes, background=BACKGROUND, ignore=IGNORE_INDEX)

@@ -148,17 +148,22 @@ def act_on_config(options: argparse.Namespace) -> object:
     return config.out
 
 
-def act_run(config: RunConfig, dry_run: bool) -> Path:
-    """Say what the run needs, then do it; or try it out in small, which needs nothing and leaves nothing."""
+def act_run(config: RunConfig, dry_run: bool) -> Path | str:
+    """Do the run, or try its stages out in small, which needs nothing and leaves nothing."""
+    if not dry_run:
+        return start_run(config)
+    with tempfile.TemporaryDirectory() as directory:
+        start_run(dry(config, Path(directory)))
+    return f"every stage of {config.name} runs; nothing was kept"
+
+
+def start_run(config: RunConfig) -> Path:
+    """Say what the run needs, stop where something is missing, else do it."""
     needs = needs_of(config)
     for need in needs:
         print(f"needs {need.what}" + (f"\n      MISSING: {need.missing}" if need.missing else ""), flush=True)
-    if not dry_run:
-        require(needs)
-        return run(config)
-    with tempfile.TemporaryDirectory() as directory:
-        run(dry(config, Path(directory)))
-    return Path(config.out)
+    require(needs)
+    return run(config)
 
 
 def given(options: argparse.Namespace, flag: str) -> bool:

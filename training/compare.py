@@ -1,8 +1,8 @@
 """The verb `compare`: every method on common ground, one table.
 
 Each row is a classifier trained on the tags of `train` with the same backbone, views and budget. Its maps on `val`, plain
-and class-conditional (CCRM), are measured as they are, after PAMR and after IRN's random walk, whose edge network is
-trained on the row's own maps. Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.05 to 0.95
+and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk, whose edge network is trained
+on the row's own maps, and after PAMR inside what is salient (DRS's rule without its "ignore"). Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.05 to 0.95
 on `val`, for every row alike. A row that is done is not done again.
 """
 
@@ -10,14 +10,17 @@ import json
 import re
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 from pydantic import Field
 
+from app.errors import ConfigError
 from app.pamr import refine_pamr
+from app.postprocess import resize_bilinear
 from app.preprocess import resize_image
 from training.classifier import load_classifier, torch_classifier, validation_map
 from training.config import IrnConfig, LocalizeConfig, RefinementConfig, RunConfig, Section, validate_config
@@ -28,10 +31,11 @@ from training.localize import Localizer, StoredMaps, localize_photos, make_local
 from training.methods import Classifier
 from training.refine_maps import Refiner, chosen_photos, fit_edge_network, fit_refinement_network, irn_refiner
 from training.run import VERBS, do
+from training.saliency import choose_method
 
 INFERENCES = ("plain", "class-conditional")
-REFINEMENTS = ("none", "pamr", "irn")
-COLUMNS = ("map mIoU", "precision", "recall", "s/image", "+ PAMR", "s", "+ IRN walk", "s")
+REFINEMENTS = {"pamr": "PAMR", "irn": "IRN walk"}
+SALIENT = 50  # of 255: DRS's limit
 
 
 class Row(Section):
@@ -55,6 +59,8 @@ class CompareConfig(Section):
     data: DataConfig
     classifier: dict[str, Any] = Field(default_factory=dict)
     localize: LocalizeConfig = LocalizeConfig()
+    saliency: tuple[str, ...] = ()  # methods of `training.saliency`
+    photos: int | None = Field(default=None, ge=1)  # so many of `val` are measured, evenly spaced; None: all
     irn: IrnConfig = IrnConfig()
     drs: RefinementConfig = RefinementConfig()
     rows: tuple[Row, ...] = Field(min_length=1)
@@ -66,14 +72,26 @@ def compare(config: CompareConfig) -> Path:
     rows = []
     for row in config.rows:
         path = config.out / slug(row.name) / "figures.json"
+        settings = settings_of(config, row)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            figures = measure_row(config, row, photos)
-            path.write_text(json.dumps(figures, indent=1))
-        rows.append({"name": row.name} | json.loads(path.read_text()))
+            path.write_text(json.dumps(measure_row(config, row, photos) | {"settings": settings}, indent=1))
+        figures = json.loads(path.read_text())
+        if figures["settings"] != settings:
+            raise ConfigError(
+                f"row {row.name!r} of {config.out} was measured with other settings; remove {path.parent}, or give the "
+                f"table another `out`"
+            )
+        rows.append({"name": row.name} | figures)
     out = config.out / "table.md"
     out.write_text(format_table(config, rows))
     return out
+
+
+def settings_of(config: CompareConfig, row: Row) -> dict[str, Any]:
+    """What a row's figures depend on."""
+    common = config.model_dump(mode="json", exclude={"rows", "name", "out"})
+    return common | {"row": row.model_dump(mode="json", exclude={"name"})}
 
 
 def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[str, Any]:
@@ -98,29 +116,35 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
         "map": round(validation_map(classifier.eval(), photos, views.crop, batch), 2),
         "seed": own.classifier.fit.seed,
         "commit": current_commit(),
-        **{inference: measure(config.data, localize, walk) for inference, localize in localizers.items()},
+        **{inference: measure(config, photos, localize, walk) for inference, localize in localizers.items()},
     }
 
 
-def measure(data: DataConfig, localize: Localizer, walk: Refiner) -> dict[str, dict[str, float]]:
-    """Figures of one localizer's maps on `val`: as they are, after PAMR, after the walk."""
+def measure(
+    config: CompareConfig, photos: TaggedPhotos, localize: Localizer, walk: Refiner
+) -> dict[str, dict[str, float]]:
+    """Figures of one localizer's maps on `val`: as they are, after each refinement, inside what is salient."""
     seconds: dict[str, list[float]] = defaultdict(list)
+    saliency = {method: choose_method(method, config.data, photos) for method in config.saliency}
+
+    def timed(kind: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        seconds[kind].append(time.perf_counter() - start)
+        return result
 
     def maps_of(name: str, image: np.ndarray, class_indices: tuple[int, ...]) -> dict[str, np.ndarray]:
-        clock = [time.perf_counter()]
-        stored = StoredMaps(class_indices, localize(image, class_indices))
-        kinds = {"none": stored.maps()}
-        clock.append(time.perf_counter())
-        kinds["pamr"] = refine_pamr(resize_image(image, *kinds["none"].shape[1:]), kinds["none"])
-        clock.append(time.perf_counter())
-        kinds["irn"] = walk(image, stored).maps()
-        clock.append(time.perf_counter())
-        for kind, taken in zip(REFINEMENTS, np.diff(clock), strict=True):
-            seconds[kind].append(float(taken))
+        stored = StoredMaps(class_indices, timed("none", lambda: localize(image, class_indices)))
+        maps = stored.maps()
+        pamr = timed("pamr", lambda: refine_pamr(resize_image(image, *maps.shape[1:]), maps))
+        kinds = {"none": maps, "pamr": pamr, "irn": timed("irn", lambda: walk(image, stored).maps())}
+        for method, make in saliency.items():
+            salient = timed(method, lambda make=make: make(name)).astype(np.float32)[None]
+            kinds[method] = pamr * (resize_bilinear(salient, *maps.shape[1:]) > SALIENT)
         return kinds
 
-    sweeps = sweep_maps(data, "val", maps_of)
-    return {kind: figures_of(sweeps[kind], float(np.mean(seconds[kind]))) for kind in REFINEMENTS}
+    sweeps = sweep_maps(config.data, "val", maps_of, config.photos)
+    return {kind: figures_of(sweep, float(np.mean(seconds[kind]))) for kind, sweep in sweeps.items()}
 
 
 def figures_of(sweep: Sweep, seconds: float) -> dict[str, float]:
@@ -164,24 +188,26 @@ def slug(name: str) -> str:
 def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
     """The table in Markdown, with what it took to make it."""
     commits, seeds = ({str(row[key]) for row in rows} for key in ("commit", "seed"))
-    header = ["classifier", "mAP", "inference", *COLUMNS]
+    refinements = REFINEMENTS | {method: f"PAMR, saliency `{method}`" for method in config.saliency}
+    header = ["classifier", "mAP", "inference", "map mIoU", "precision", "recall", "s/image"]
+    header += [part for title in refinements.values() for part in (title, "s/image")]
     lines = [
         f"# {config.name}: the methods on common ground",
         "",
         f"Made by `python -m training compare`; seed {', '.join(sorted(seeds))}, commit {', '.join(sorted(commits))}. "
-        "Percent on `val`, tags given, every map at its best threshold (in brackets); seconds per image on the machine "
-        "that made it.",
+        f"Percent on {config.photos or 'all'} photos of `val`, tags given, every map at its best threshold (in "
+        "brackets); seconds per image on the machine that made it.",
         "",
         f"| {' | '.join(header)} |",
         f"|{'---|' * len(header)}",
     ]
     for row in rows:
         for inference in INFERENCES:
-            kinds: dict[Literal["none", "pamr", "irn"], Any] = row[inference]
+            kinds = row[inference]
             plain = kinds["none"]
             cells = [row["name"], f"{row['map']:.1f}", inference, miou(plain)]
             cells += [f"{plain['precision']:.1f}", f"{plain['recall']:.1f}", f"{plain['seconds']:.2f}"]
-            for kind in ("pamr", "irn"):
+            for kind in refinements:
                 cells += [miou(kinds[kind]), f"{kinds[kind]['seconds']:.2f}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

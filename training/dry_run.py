@@ -27,6 +27,8 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     localize["conditional"] |= {"rounds": 2}
     if values["saliency"] is not None:
         values["saliency"] |= {"folder": None, "estimate": "exact"}
+    if values["segmenter"] is not None:  # one further scale shows what several do
+        values["segmenter"]["options"]["msc"] = values["segmenter"]["options"].get("msc", ())[:1]
     if values["refine"] is not None:
         values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
         values["refine"]["drs"] |= {"size": SIDE, "scales": (SIDE,)}

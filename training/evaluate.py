@@ -221,21 +221,25 @@ def measure_classifier(
 
 
 def sweep_maps(
-    data: DataConfig, split: str, maps_of: Callable[[str, np.ndarray, tuple[int, ...]], dict[str, np.ndarray]]
+    data: DataConfig,
+    split: str,
+    maps_of: Callable[[str, np.ndarray, tuple[int, ...]], dict[str, np.ndarray]],
+    count: int | None = None,
 ) -> dict[str, Sweep]:
-    """Count several kinds of maps of every photo that has a mask.
+    """Count several kinds of maps of every photo that has a mask, or of `count` of them, evenly spaced.
 
     `maps_of` gives, for a photo's name, its pixels and its tagged classes, kind -> maps (K, h, w).
     """
     photos = open_source(data)
     truth = GroundTruth(data, photos)
+    names = [name for name in photos.names(split) if truth.has(name)]
+    chosen = np.linspace(0, len(names) - 1, min(len(names), count or len(names))).astype(int)
     sweeps: dict[str, Sweep] = {}
-    for name in tqdm(photos.names(split), desc=f"maps of {split}", unit="photo", mininterval=5):
-        if truth.has(name):
-            class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
-            for kind, maps in maps_of(name, photos.image(name), class_indices).items():
-                sweep = sweeps.setdefault(kind, Sweep(len(photos.classes)))
-                sweep.add(truth.mask(name), maps, class_indices)
+    for name in tqdm([names[index] for index in chosen], desc=f"maps of {split}", unit="photo", mininterval=5):
+        class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
+        for kind, maps in maps_of(name, photos.image(name), class_indices).items():
+            sweep = sweeps.setdefault(kind, Sweep(len(photos.classes)))
+            sweep.add(truth.mask(name), maps, class_indices)
     return sweeps
 
 

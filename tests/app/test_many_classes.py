@@ -117,3 +117,17 @@ def test_colours_go_on_where_the_palette_ends() -> None:
     colours = voc_colours(label_of(np.arange(MAX_MAP_CLASSES)))
     assert len(np.unique(colours, axis=0)) == MAX_MAP_CLASSES
     assert np.array_equal(colours[:MAX_CLASSES], voc_palette()[label_of(np.arange(MAX_CLASSES))])
+
+
+def test_every_class_has_its_label_and_colour(thousand: TestClient) -> None:
+    reply = thousand.get("/classes")
+    assert reply.status_code == 200
+    classes = reply.json()["classes"]
+    assert [entry["label"] for entry in classes] == list(range(1, 1001))
+    assert len({entry["color"] for entry in classes}) == 1000
+
+
+def test_no_link_leads_to_a_refusal(thousand: TestClient, image_id: str) -> None:
+    assert "x-class-score" not in thousand.get("/cam", params={"class": "all", "image": image_id}).headers
+    body = thousand.get("/cam", params={"class": "dog", "image": image_id, "format": "json"}).json()
+    assert all(thousand.get(link).status_code == 200 for link in body["links"].values())

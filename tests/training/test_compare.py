@@ -12,6 +12,7 @@ from training.config import read_config
 TABLE = """
 name = "tried"
 out = "OUT"
+saliency = ["exact"]
 
 [data]
 source = "scenes"
@@ -66,13 +67,15 @@ def test_every_row_is_measured_once(path: Path, tmp_path: Path, capsys: pytest.C
     assert "seed 0" in lines[2]
     figures = json.loads((tmp_path / "table" / "cam" / "figures.json").read_text())
     for inference in ("plain", "class-conditional"):
-        for kind in ("none", "pamr", "irn"):
+        for kind in ("none", "pamr", "irn", "exact"):
             assert 0 <= figures[inference][kind]["miou"] <= 100
             assert figures[inference][kind]["seconds"] > 0
     weights = tmp_path / "table" / "drs" / "classifier" / "weights.pt"
     before = weights.stat().st_mtime_ns
     assert main(["compare", str(path)]) == 0
     assert weights.stat().st_mtime_ns == before
+    assert main(["compare", str(path), "--set", "irn.doublings=3"]) == 2
+    assert "'CAM' of" in capsys.readouterr().err
 
 
 def test_rows_change_what_they_name_alone(path: Path) -> None:

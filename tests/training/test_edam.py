@@ -466,3 +466,16 @@ def test_a_checkpoint_with_keys_missing_left_over_or_another_table_is_refused() 
         state = {name: value for name, value in (edam_state() | change).items() if value is not None}
         with pytest.raises(DataError, match=message):
             edam.convert(state)
+
+
+def test_the_background_can_be_given_a_start() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
+    shares = []
+    for start in (0.0, 1.0):
+        options = EdamClassifier.Options(background_start=start)
+        classifier = EdamClassifier(4, "small", 16, None, options).eval()
+        masks = classifier.masks(classifier.backbone(images)[-1])
+        shares.append(float(masks[:, -1].detach().mean()))
+        assert torch.allclose(masks.square().sum(dim=1), torch.ones(()), atol=1e-5)
+    assert shares[0] < 0.7 < 0.9 < shares[1]
