@@ -122,16 +122,20 @@ def scale_cams(
 
 
 def conditional_cams(
-    model: Model, image: np.ndarray, class_indices: tuple[int, ...], options: ConditionalOptions | None = None
+    model: Model,
+    image: np.ndarray,
+    class_indices: tuple[int, ...],
+    options: ConditionalOptions | None = None,
+    scores: np.ndarray | None = None,
 ) -> ScaleCams:
     """Class-conditional maps (`app.class_conditional`) of these classes of one uint8 (H, W, 3) photo, as plain ones come.
 
     One (K, h, w) array at the size of the network input, which is the photo that inference splits and erases; `options`
-    hold its scales. The scores are those of plain inference.
+    hold its scales. `scores` are those of plain inference, made here where they are not known.
     """
     geometry = geometry_of(image.shape, model.card.preferred_size)
     resized = resize_image(image, geometry.input_height, geometry.input_width)
-    scores = scale_cams(model, image).scores
+    scores = scale_cams(model, image).scores if scores is None else scores
     maps = np.zeros((0, *resized.shape[:2]), np.float32)
     if class_indices:
         maps = class_conditional_maps(uint8_cams(model.run), resized, class_indices, options).maps
@@ -242,14 +246,12 @@ def predict_pseudo_label(
     classes than a label map can name.
     """
     check_labels(len(model.card.classes))
-    if inference.conditional:
-        scores = scale_cams(model, image).scores
-        class_indices = present_classes(model.card, scores, tags, presence_threshold)
-        views = conditional_cams(model, image, class_indices, inference.options())
-    else:
-        views = scale_cams(model, image, inference.scales, inference.flip)
-        scores = views.scores
-        class_indices = present_classes(model.card, scores, tags, presence_threshold)
+    conditional = inference.conditional
+    views = scale_cams(model, image) if conditional else scale_cams(model, image, inference.scales, inference.flip)
+    scores = views.scores
+    class_indices = present_classes(model.card, scores, tags, presence_threshold)
+    if conditional:
+        views = conditional_cams(model, image, class_indices, inference.options(), scores)
     thresholds = rule.thresholds(model.card)
     maps = views.select(class_indices).maps()
     label_map = label_from_maps(image, maps, class_indices, thresholds, rule.refine, size)

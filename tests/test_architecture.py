@@ -168,13 +168,17 @@ def test_only_the_measuring_verbs_read_masks() -> None:
 
 
 def test_the_masks_of_generated_scenes_are_drawn_only_for_measuring() -> None:
-    takers = {
-        name
-        for name, tree in TREES.items()
-        for node in ast.walk(tree)
-        if "render_mask" in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
-    }
-    assert not takers - MAY_READ_MASKS - {"training.data.ground_truth", "training.data.scenes"}
+    def users_of(function: str) -> set[str]:
+        return {
+            name
+            for name, tree in TREES.items()
+            for node in ast.walk(tree)
+            if function in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
+        }
+
+    drawn = {"training.data.ground_truth", "training.data.scenes"}
+    assert not users_of("render_mask") - MAY_READ_MASKS - drawn
+    assert users_of("exact_saliency") == {"training.data.scenes", "training.saliency"}
 
 
 def test_imports_of_training_point_one_way() -> None:

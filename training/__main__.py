@@ -13,6 +13,7 @@ report CONFIG          report.html
 compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
 import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
+parity DIR             differences from expected outputs of the authors' code, array by array
 scenes DIR             generated photos with tags and exact masks, to try things on
 """
 

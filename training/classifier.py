@@ -20,7 +20,7 @@ from training.data.pairing import GroupSampler
 from training.data.sampling import EpochSampler, repeat_factors
 from training.data.views import TaggedViews
 from training.fit import Metrics, fit, make_fabric
-from training.methods import METHODS, Classifier
+from training.methods import METHODS, Classifier, Options
 from training.ranking import best_f1_threshold, mean_average_precision
 from training.served import ServedClassifier, TorchModel
 
@@ -29,16 +29,18 @@ MIN_POSITIVES = 5  # a class with fewer validation photos gets the threshold fou
 
 def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
     """A classifier by its configuration. `weights` (see `build_backbone`) start its backbone."""
-    method = find_method(config)
-    options = validate_config(method.Options, config.options, "[classifier.options]")
+    method, options = check_classifier(config)
     return method(class_count, config.backbone, config.output_stride, weights, options)
 
 
-def find_method(config: ClassifierConfig) -> type[Classifier]:
-    """The method by its name. Raises ConfigError."""
+def check_classifier(config: ClassifierConfig) -> tuple[type[Classifier], Options]:
+    """The method and its options. Raises ConfigError where there is no such method, or it knows no such option."""
     if config.method not in METHODS:
         raise ConfigError(f"unknown method {config.method!r}; there are {', '.join(METHODS)}")
-    return METHODS[config.method]
+    if config.first_views is not None and config.first_fit is None:
+        raise ConfigError("[classifier] first_views is for the first of two stages; add first_fit, or leave it out")
+    method = METHODS[config.method]
+    return method, validate_config(method.Options, config.options, "[classifier.options]")
 
 
 def fit_classifier(config: RunConfig) -> Path:
@@ -61,8 +63,7 @@ def fit_classifier(config: RunConfig) -> Path:
 
 def first_stage(settings: ClassifierConfig) -> ClassifierConfig:
     """The first of a method's two stages. Raises ConfigError where it has one alone."""
-    method = find_method(settings)
-    options = validate_config(method.Options, settings.options, "[classifier.options]")
+    method, options = check_classifier(settings)
     first = method.first_stage(options)
     if first is None:
         raise ConfigError(f"{settings.method} trains in one stage; leave out [classifier.first_fit], or use amr")
@@ -125,7 +126,9 @@ def fill_backbone(backbone: Backbone, config: RunConfig, class_count: int) -> No
 
 def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> ModelCard:
     """The card of the run's classifier, figures left out."""
-    settings = config.classifier
+    settings, threshold = config.classifier, config.export.background_threshold
+    if threshold is None:
+        threshold = config.pseudo_label.background_threshold
     return ModelCard(
         name=config.export.classifier or f"{config.name}-{settings.method}",
         version=config.export.version or 1,
@@ -138,7 +141,7 @@ def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tup
         preferred_size=config.localize.preferred_size,
         scales=config.localize.scales,
         flip=config.localize.flip,
-        background_threshold=config.pseudo_label.background_threshold,
+        background_threshold=threshold,
         presence_thresholds=thresholds,
         data=config.export.data,
         data_licence=config.export.data_licence,

@@ -1,6 +1,7 @@
 """The verb `compare`: every method on common ground, one table.
 
-Each row is a classifier trained on the tags of `train` with the same backbone, views and budget. Its maps on `val`, plain
+Each row is a classifier trained on the tags of `train` with the same backbone and views, for the epochs that stand in its
+row. Its maps on `val`, plain
 and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk, whose edge network is trained
 on the row's own maps, and after PAMR inside what is salient (DRS's rule without its "ignore"). Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.05 to 0.95
 on `val`, for every row alike. A row that is done is not done again.
@@ -27,7 +28,7 @@ from training.config import IrnConfig, LocalizeConfig, RefinementConfig, RunConf
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.evaluate import Sweep, sweep_maps
 from training.export import current_commit
-from training.localize import Localizer, StoredMaps, localize_photos, make_localizer
+from training.localize import Localizer, localize_photos, make_localizer
 from training.methods import Classifier
 from training.refine_maps import Refiner, chosen_photos, fit_edge_network, fit_refinement_network, irn_refiner
 from training.run import VERBS, do
@@ -41,12 +42,14 @@ SALIENT = 50  # of 255: DRS's limit
 class Row(Section):
     """A classifier: what differs from the common [classifier] table, merged into it.
 
+    `spotlight` names the row whose training AMR's spotlight branch starts from; its epochs come before the row's own.
     With `refined` the row is DRS's refinement network, trained on the maps of that classifier, in its place. `run` names
     the folder of the training, so that two rows can share one; the row's own name where left out.
     """
 
     name: str
     classifier: dict[str, Any] = Field(default_factory=dict)
+    spotlight: str | None = None
     refined: bool = False
     run: str | None = None
 
@@ -73,16 +76,17 @@ def compare(config: CompareConfig) -> Path:
     for row in config.rows:
         path = config.out / slug(row.name) / "figures.json"
         settings = settings_of(config, row)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(measure_row(config, row, photos) | {"settings": settings}, indent=1))
-        figures = json.loads(path.read_text())
-        if figures["settings"] != settings:
+        begun = path.with_name("settings.json")
+        if begun.is_file() and json.loads(begun.read_text()) != settings:
             raise ConfigError(
-                f"row {row.name!r} of {config.out} was measured with other settings; remove {path.parent}, or give the "
-                f"table another `out`"
+                f"row {row.name!r} of {config.out} was made with other settings; remove {path.parent}, or give the table "
+                f"another `out`"
             )
-        rows.append({"name": row.name} | figures)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_text(json.dumps(settings, indent=1))
+        if not path.is_file():
+            path.write_text(json.dumps(measure_row(config, row, photos), indent=1))
+        rows.append({"name": row.name} | json.loads(path.read_text()))
     out = config.out / "table.md"
     out.write_text(format_table(config, rows))
     return out
@@ -115,6 +119,7 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
     return {
         "map": round(validation_map(classifier.eval(), photos, views.crop, batch), 2),
         "seed": own.classifier.fit.seed,
+        "epochs": own.classifier.fit.epochs,
         "commit": current_commit(),
         **{inference: measure(config, photos, localize, walk) for inference, localize in localizers.items()},
     }
@@ -127,19 +132,19 @@ def measure(
     seconds: dict[str, list[float]] = defaultdict(list)
     saliency = {method: choose_method(method, config.data, photos) for method in config.saliency}
 
-    def timed(kind: str, work: Callable[[], Any]) -> Any:
+    def timed(kind: str, work: Callable[..., Any], *arguments: Any) -> Any:
         start = time.perf_counter()
-        result = work()
+        result = work(*arguments)
         seconds[kind].append(time.perf_counter() - start)
         return result
 
     def maps_of(name: str, image: np.ndarray, class_indices: tuple[int, ...]) -> dict[str, np.ndarray]:
-        stored = StoredMaps(class_indices, timed("none", lambda: localize(image, class_indices)))
+        stored = timed("none", localize, image, class_indices)
         maps = stored.maps()
-        pamr = timed("pamr", lambda: refine_pamr(resize_image(image, *maps.shape[1:]), maps))
-        kinds = {"none": maps, "pamr": pamr, "irn": timed("irn", lambda: walk(image, stored).maps())}
+        pamr = timed("pamr", refine_pamr, resize_image(image, *maps.shape[1:]), maps)
+        kinds = {"none": maps, "pamr": pamr, "irn": timed("irn", walk, image, stored).maps()}
         for method, make in saliency.items():
-            salient = timed(method, lambda make=make: make(name)).astype(np.float32)[None]
+            salient = timed(method, make, name).astype(np.float32)[None]
             kinds[method] = pamr * (resize_bilinear(salient, *maps.shape[1:]) > SALIENT)
         return kinds
 
@@ -160,11 +165,15 @@ def figures_of(sweep: Sweep, seconds: float) -> dict[str, float]:
 def run_config(config: CompareConfig, row: Row) -> RunConfig:
     """The run that trains a row's classifier."""
     run = slug(row.run or row.name)
+    classifier = merged(config.classifier, row.classifier)
+    if row.spotlight is not None:
+        weights = config.out / slug(row.spotlight) / "classifier" / "weights.pt"
+        classifier["options"] = classifier.get("options", {}) | {"spotlight_weights": str(weights)}
     values = {
         "name": f"{config.name}-{run}"[:41].rstrip("-"),
         "out": config.out / run,
         "data": config.data,
-        "classifier": merged(config.classifier, row.classifier),
+        "classifier": classifier,
         "localize": config.localize,
         "refine": {"method": "irn", "irn": config.irn, "drs": config.drs},
     }
@@ -189,7 +198,7 @@ def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
     """The table in Markdown, with what it took to make it."""
     commits, seeds = ({str(row[key]) for row in rows} for key in ("commit", "seed"))
     refinements = REFINEMENTS | {method: f"PAMR, saliency `{method}`" for method in config.saliency}
-    header = ["classifier", "mAP", "inference", "map mIoU", "precision", "recall", "s/image"]
+    header = ["classifier", "epochs", "mAP", "inference", "map mIoU", "precision", "recall", "s/image"]
     header += [part for title in refinements.values() for part in (title, "s/image")]
     lines = [
         f"# {config.name}: the methods on common ground",
@@ -205,7 +214,7 @@ def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
         for inference in INFERENCES:
             kinds = row[inference]
             plain = kinds["none"]
-            cells = [row["name"], f"{row['map']:.1f}", inference, miou(plain)]
+            cells = [row["name"], str(row["epochs"]), f"{row['map']:.1f}", inference, miou(plain)]
             cells += [f"{plain['precision']:.1f}", f"{plain['recall']:.1f}", f"{plain['seconds']:.2f}"]
             for kind in refinements:
                 cells += [miou(kinds[kind]), f"{kinds[kind]['seconds']:.2f}"]

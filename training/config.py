@@ -162,7 +162,7 @@ class RefinementConfig(Section):
 
 
 class RefineConfig(Section):
-    """Better maps before they become labels: a random walk along learned edges, or a network that learns the maps."""
+    """Better maps before they become labels: a random walk along learned edges, or a network that learns plain maps."""
 
     method: Literal["irn", "drs"]
     irn: IrnConfig = IrnConfig()
@@ -233,6 +233,7 @@ class ExportConfig(Section):
     classifier: Name | None = None  # the name to serve the classifier under; None: the run's name + "-" + method
     segmenter: Name | None = None
     version: int | None = Field(default=None, ge=1)
+    background_threshold: float | None = Field(default=None, ge=0, le=1)  # of the served maps; None: the pseudo-label's
     precision: Literal["float32", "float16"] = "float32"  # of the stored weights
     common: tuple[str, ...] = ()  # classes for a second mean IoU
     data: str = "unnamed photos"
@@ -269,6 +270,10 @@ class RunConfig(Section):
             self.classifier.method != "edam" or self.refine or self.localize.inference != "plain"
         ):
             raise ValueError('pseudo_label.rule = "edam-paper" reads the masks of EDAM: plain inference, no [refine]')
+        if self.refine and self.refine.method == "drs" and self.localize.inference != "plain":
+            raise ValueError(
+                'refine.method = "drs" learns plain maps, which it makes itself; set localize.inference = "plain"'
+            )
         if self.segmenter and self.segmenter.options.get("saliency_weight") and self.saliency is None:
             raise ValueError("segmenter.options.saliency_weight needs a [saliency] table: a folder, or an estimate")
         return self

@@ -4,6 +4,7 @@ It proves that a recipe holds together before a GPU is paid for: the same stages
 nothing of its data and weights, small views, and the CPU.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,19 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     if values["refine"] is not None:
         values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
         values["refine"]["drs"] |= {"size": SIDE, "scales": (SIDE,)}
+    if importlib.util.find_spec("pydensecrf") is None:
+        without_crf(values)
     values["classifier"]["options"].pop("spotlight_weights", None)
     return validate_config(RunConfig, values, f"{config.name} (dry run)")
+
+
+def without_crf(values: dict[str, Any]) -> None:
+    """Put PAMR, which is always here, in the place of the dense CRF, which is an extra."""
+    tables = [values["pseudo_label"], *([values["refine"]["irn"]] if values["refine"] else [])]
+    for table in tables:
+        table["refine"] = "pamr" if table["refine"] == "crf" else table["refine"]
+    if values["segmenter"] is not None:
+        values["segmenter"]["crf"] = False
 
 
 def shrink(table: dict[str, Any]) -> None:

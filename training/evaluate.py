@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.engine import Engine
+from app.errors import DataError
 from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
 from app.model_card import ModelCard
 from app.postprocess import resize_bilinear, softmax
@@ -233,10 +234,12 @@ def sweep_maps(
     photos = open_source(data)
     truth = GroundTruth(data, photos)
     names = [name for name in photos.names(split) if truth.has(name)]
+    if not names:
+        raise DataError(f"no photo of {split!r} has a mask; maps can only be measured against masks")
     chosen = np.linspace(0, len(names) - 1, min(len(names), count or len(names))).astype(int)
     sweeps: dict[str, Sweep] = {}
     for name in tqdm([names[index] for index in chosen], desc=f"maps of {split}", unit="photo", mininterval=5):
-        class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
+        class_indices = photos.class_indices(name)
         for kind, maps in maps_of(name, photos.image(name), class_indices).items():
             sweep = sweeps.setdefault(kind, Sweep(len(photos.classes)))
             sweep.add(truth.mask(name), maps, class_indices)

@@ -24,16 +24,15 @@ from training.data import TaggedPhotos, open_source
 from training.methods import Classifier
 from training.served import TorchModel
 
-SUMMARY = "localize.json"  # written last: the folder is whole
-
-Localizer = Callable[[np.ndarray, tuple[int, ...]], ScaleCams]  # photo, class indices -> their cams
+Localizer = Callable[[np.ndarray, tuple[int, ...]], "StoredMaps"]  # photo, class indices -> their maps
 
 
 @dataclass(frozen=True)
 class StoredMaps:
     """Maps of the tagged classes of one photo; `views.cams` hold K channels, one per entry of `class_indices`.
 
-    finished: the cams are one map in [0, 1] per class already, whose maxima mean something (a refinement made them).
+    finished: the cams are one map in [0, 1] per class already, whose maxima mean something: plain inference alone divides
+    every map by its own.
     """
 
     class_indices: tuple[int, ...]
@@ -56,7 +55,6 @@ def localize_split(config: RunConfig) -> Path:
     out = config.out / "cams"
     names = photos.names("train") + photos.names("val")
     localize_photos(make_localizer(model, classifier, config.localize), photos, names, out)
-    (out / SUMMARY).write_text(config.localize.model_dump_json(indent=1))
     return out
 
 
@@ -65,17 +63,24 @@ def localize_photos(localize: Localizer, photos: TaggedPhotos, names: tuple[str,
     for name in tqdm(names, desc="localize", unit="photo", mininterval=5):
         path = out / f"{name}.npz"
         if not path.is_file():
-            class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
-            save_maps(path, StoredMaps(class_indices, localize(photos.image(name), class_indices)))
+            save_maps(path, localize(photos.image(name), photos.class_indices(name)))
 
 
 def make_localizer(model: TorchModel, classifier: Classifier, config: LocalizeConfig) -> Localizer:
     """The configured way from a photo to the maps of given classes; `model` serves `classifier`."""
-    if config.inference == "class-conditional":
-        return lambda image, indices: quartered(conditional_cams(model, image, indices, config.conditional))
-    if config.inference == "advcam":
-        return lambda image, indices: advcam(classifier, image, indices, config.preferred_size, config.climbing)
-    return lambda image, indices: scale_cams(model, image).select(indices)
+
+    def plain(image: np.ndarray, indices: tuple[int, ...]) -> StoredMaps:
+        return StoredMaps(indices, scale_cams(model, image).select(indices))
+
+    def conditional(image: np.ndarray, indices: tuple[int, ...]) -> StoredMaps:
+        views = conditional_cams(model, image, indices, config.conditional)
+        return StoredMaps(indices, quartered(views), finished=True)
+
+    def climbed(image: np.ndarray, indices: tuple[int, ...]) -> StoredMaps:
+        views = advcam(classifier, image, indices, config.preferred_size, config.climbing)
+        return StoredMaps(indices, views, finished=True)
+
+    return {"plain": plain, "class-conditional": conditional, "advcam": climbed}[config.inference]
 
 
 def quartered(views: ScaleCams) -> ScaleCams:
@@ -108,7 +113,9 @@ def load_maps(path: Path) -> StoredMaps:
     with np.load(path) as stored:
         cams = tuple(stored[f"cam{i}"] for i in range(sum(key.startswith("cam") for key in stored.files)))
         views = ScaleCams(stored["scores"], cams, Geometry(*map(int, stored["geometry"])))
-        return StoredMaps(tuple(map(int, stored["class_indices"])), views, bool(stored["finished"]))
+        return StoredMaps(
+            tuple(map(int, stored["class_indices"])), views, "finished" in stored.files and bool(stored["finished"])
+        )
 
 
 def final_maps(config: RunConfig) -> Path:

@@ -4,7 +4,7 @@ A long run should stop in its first second, not after its first day.
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ import torch
 
 from app.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
+from training.classifier import check_classifier
 from training.config import RunConfig
+from training.saliency import DEFAULT_METHOD, check_method
+from training.segmenter import check_segmenter
 
 GIB = 1 << 30
+SHARE_IN_SIGHT = 0.95  # of the memory a GPU is sold with
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,32 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
         if table.weights is None:
             yield Need(what + "random weights")
         elif table.weights == "classifier":
-            yield Need(what + "the run's classifier")
+            own, theirs = (name.removesuffix("-irn") for name in (table.backbone, config.classifier.backbone))
+            remedy = None if own == theirs else f"that is a {theirs}; name the same backbone, or a file of weights"
+            yield Need(what + "the run's classifier", remedy)
         elif table.weights == PRETRAINED:
-            yield Need(what + "its pre-trained weights", fetch(table.backbone, table.output_stride))
+            remedy = refusal(build_backbone, table.backbone, table.output_stride, PRETRAINED)
+            yield Need(what + "its pre-trained weights", remedy)
         else:
             remedy = None if Path(table.weights).is_file() else "no such file; put it there, or name another one"
             yield Need(what + table.weights, remedy)
 
 
-def fetch(backbone: str, output_stride: int) -> str | None:
-    """What to do to get a backbone's own weights; None where they are here, or could be downloaded."""
+def refusal(work: Callable[..., Any], *arguments: Any) -> str | None:
+    """The message of the ConfigError that `work` raises; None where it raises none."""
     try:
-        build_backbone(backbone, output_stride, PRETRAINED)
+        work(*arguments)
     except ConfigError as error:
         return str(error)
     return None
+
+
+def network_needs(config: RunConfig) -> Iterator[Need]:
+    """Methods and architectures that exist, with options they know."""
+    settings = config.classifier
+    yield Need(f"[classifier] {settings.method}", refusal(check_classifier, settings))
+    if config.segmenter is not None:
+        yield Need(f"[segmenter] {config.segmenter.architecture}", refusal(check_segmenter, config.segmenter))
 
 
 def saliency_needs(config: RunConfig) -> Iterator[Need]:
@@ -97,12 +112,11 @@ def saliency_needs(config: RunConfig) -> Iterator[Need]:
         return
     folder = config.saliency.folder
     if folder is not None:
-        remedy = "no such folder; write grey PNGs there, or set [saliency] estimate instead of folder"
+        remedy = f"no such folder; write grey PNGs there, or --set 'saliency={{ estimate = \"{DEFAULT_METHOD}\" }}'"
         yield Need(f"saliency: PNGs in {folder}", None if folder.is_dir() else remedy)
-    elif config.saliency.estimate != "exact":
-        there = importlib.util.find_spec("cv2") is not None
-        remedy = None if there else 'not installed; pip install ".[saliency]" in the checkout'
-        yield Need(f"saliency: the estimate {config.saliency.estimate!r} of opencv-contrib", remedy)
+    else:
+        remedy = refusal(check_method, config.saliency.estimate, config.data)
+        yield Need(f"saliency: the estimate {config.saliency.estimate!r}", remedy)
 
 
 def extra_needs(config: RunConfig) -> Iterator[Need]:
@@ -127,11 +141,13 @@ def gpu_needs(config: RunConfig) -> Iterator[Need]:
         return
     what = f"GPU with {wanted:g} GiB"
     if not torch.cuda.is_available():
-        remedy = "torch sees no GPU; --set needs.gpu_memory_gib=0.1 --set classifier.fit.accelerator=cpu runs it all the same"
+        remedy = "torch sees no GPU; --set needs={} runs it on the CPU all the same, for weeks"
         yield Need(what, remedy)
         return
     there = torch.cuda.get_device_properties(0).total_memory / GIB
     remedy = (
-        None if there >= wanted else f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
+        None
+        if there >= SHARE_IN_SIGHT * wanted
+        else f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
     )
     yield Need(what, remedy)

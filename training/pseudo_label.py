@@ -18,7 +18,7 @@ from app.preprocess import resize_image
 from training.config import PseudoLabelConfig, RunConfig
 from training.data import TaggedPhotos, open_source
 from training.localize import StoredMaps, final_maps, iterate_maps
-from training.refine import refine_crf
+from training.refine import dense_field, refine_crf
 
 SUMMARY = "pseudo-label.json"  # written last: the folder is whole
 
@@ -66,20 +66,30 @@ def label_photo(
 def label_salient(image: np.ndarray, stored: StoredMaps, saliency: np.ndarray, config: RunConfig) -> np.ndarray:
     """uint8 (H, W) label map from maps and saliency uint8 (H, W), by the configured rule of a paper."""
     rule, class_indices, limit = config.pseudo_label, stored.class_indices, config.saliency.limit
-    if rule.rule == "edam-paper":
+    if rule.rule == "edam-paper":  # masks of untagged classes count as the background's: squares of a pixel sum to 1
         views = 2 * len(stored.views.cams) if config.localize.flip else len(stored.views.cams)
         masks = sum(resize_bilinear(cam, *image.shape[:2]) for cam in stored.views.cams) / views
-        background = np.sqrt(np.clip(1 - np.square(masks).sum(axis=0), 0, 1))  # the squares of a pixel's masks sum to 1
+        background = np.sqrt(np.clip(1 - np.square(masks).sum(axis=0), 0, 1))
         return edam_paper_pseudo_label(masks, background, class_indices, saliency, limit, rule.alpha, rule.beta)
     maps = stored.maps()
     if rule.refine == "pamr" and class_indices:
         maps = refine_pamr(resize_image(image, *maps.shape[1:]), maps)
     maps = resize_bilinear(maps, *image.shape[:2])
-    if rule.refine == "crf" and class_indices:
-        maps = refine_crf(image, maps, rule.background_threshold)
     if rule.rule == "drs":
+        if rule.refine == "crf" and class_indices:
+            maps = refine_crf(image, maps, rule.background_threshold)
         return drs_pseudo_label(maps, class_indices, saliency, rule.background_threshold, limit)
-    return edam_pseudo_label(normalize_edam(maps), class_indices, saliency, limit, rule.alpha, rule.beta)
+    maps = normalize_edam(maps)
+    if rule.refine == "crf" and class_indices:
+        maps = smooth_edam(image, maps)
+    return edam_pseudo_label(maps, class_indices, saliency, limit, rule.alpha, rule.beta)
+
+
+def smooth_edam(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
+    scores = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
+    probabilities = scores / scores.sum(axis=0, keepdims=True)
+    return dense_field(image, probabilities, iterations=3, gaussian=(3.0, 3.0), bilateral=(10.0, 80.0, 13.0))[1:]
 
 
 def saliency_folder(config: RunConfig) -> Path:

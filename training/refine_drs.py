@@ -69,7 +69,7 @@ def localize_for_refinement(
     folder = MapFolder(out)
     for name in tqdm(names, desc="localize for refinement", unit="photo", mininterval=5):
         if not folder.path(name).is_file():
-            class_indices = tuple(int(index) for index in np.flatnonzero(photos.image_labels(name)))
+            class_indices = photos.class_indices(name)
             folder.write(
                 name, class_indices, drs_localization_maps(classifier, photos.image(name), class_indices, config)
             )

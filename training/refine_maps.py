@@ -1,6 +1,6 @@
 """The verb `refine`: maps of `localize` -> refined maps, by IRN's random walk or DRS's refinement network.
 
-Both are trained on the run's own maps and tags. Refined maps are kept at a quarter of the network input's size.
+The edge network is trained on the run's maps, the refinement network on plain ones of its classifier. Refined maps are kept at a quarter of the network input's size.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,6 @@ from training.methods.drs_refinement import DrsRefinement
 from training.pseudo_label import write_label_map
 from training.refine_drs import RefinementViews, localize_for_refinement, refined_maps
 
-SUMMARY = "refine.json"  # written last: the folder is whole
-
 Refiner = Callable[[np.ndarray, StoredMaps], StoredMaps]  # photo and its maps -> its refined maps
 
 
@@ -39,7 +37,6 @@ def refine_run(config: RunConfig) -> Path:
         path = out / f"{name}.npz"
         if not path.is_file():
             save_maps(path, refine(photos.image(name), stored))
-    (out / SUMMARY).write_text(config.refine.model_dump_json(indent=1))
     return out
 
 
@@ -58,7 +55,7 @@ def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: P
     if settings.network is not None:
         network = build_irn(settings)
         load_weights(settings.network, network)
-        return network.eval()
+        return network.eval().to(make_fabric(settings.fit).device)
     (out / "affinity").mkdir(parents=True, exist_ok=True)
     for name, stored in iterate_maps(cams, names, "affinity labels"):
         path = out / "affinity" / f"{name}.png"

@@ -8,9 +8,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from pydantic import ValidationError
 
-from app.errors import ConfigError, Tag2MaskError
+from app.errors import ConfigError, DataError, Tag2MaskError
 from app.model_card import ModelCard
 from training.classifier import (
     classifier_card,
@@ -84,17 +85,22 @@ def do(stage: Stage, config: RunConfig) -> None:
     if is_done(stage, config):
         return
     first = os.environ.get("RANK", "0") == "0"
-    before = read_state(config.out)
+    before, files = read_state(config.out), written(config.out)
     if first:
         write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": False}})
     try:
         stage.work(config)
     except Tag2MaskError:
-        if first:  # refused, not stopped: another configuration may follow
+        if first and written(config.out) == files:  # refused before anything was done: other settings may follow
             write_state(config.out, before)
         raise
     if first:
         write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": True}})
+
+
+def written(out: Path) -> set[Path]:
+    """What a run's folder holds besides the notes."""
+    return {path for path in out.rglob("*") if path.is_file() and path.name != STATE}
 
 
 def require_done(stage: Stage, config: RunConfig) -> None:
@@ -145,10 +151,20 @@ def write_state(out: Path, state: dict[str, Any]) -> None:
 
 
 def saliency(config: RunConfig) -> Path:
-    """Have the run's saliency at hand: the folder it names, or an estimate of every photo."""
-    if config.saliency.folder is not None:
-        return config.saliency.folder
-    return estimate_saliency(config)
+    """Have the run's saliency at hand: the folder it names, or an estimate of every photo.
+
+    Raises DataError where the folder lacks a photo.
+    """
+    if config.saliency.folder is None:
+        return estimate_saliency(config)
+    photos, folder = open_source(config.data), config.saliency.folder
+    names = photos.names("train") + photos.names("val")
+    missing = [name for name in names if not (folder / f"{name}.png").is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} of {len(names)} photos (first: {missing[0]}.png); write them there"
+        )
+    return folder
 
 
 def segment(config: RunConfig) -> Path:
@@ -165,7 +181,8 @@ def export(config: RunConfig) -> list[Path]:
     noted = config.model_dump(mode="json")
     tables = {key: noted[key] for key in LABEL}
     classifier = load_classifier(config, len(photos.classes))
-    thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier), photos, "val")
+    device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
+    thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier, device), photos, "val")
     classifier_description = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
     todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard]] = [
         (lambda: ServedClassifier(classifier), classifier_description)
@@ -246,10 +263,10 @@ LABEL = (*REFINE, "pseudo_label", "saliency")
 SEGMENT = (*LABEL, "segmenter")
 EXPORT = (*SEGMENT, "export")
 STAGES = (
+    Stage("saliency", ("data", "saliency"), (), saliency, "saliency"),
     Stage("fit", FIT, (), fit_classifier),
     Stage("localize", LOCALIZE, ("fit",), localize_split),
     Stage("refine", REFINE, ("localize",), refine_run, "refine"),
-    Stage("saliency", ("data", "saliency"), (), saliency, "saliency"),
     Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run),
     Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment, "segmenter"),
     Stage("export", EXPORT, ("fit", "segment"), export),

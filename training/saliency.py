@@ -90,19 +90,26 @@ def write_saliency(data: DataConfig, out: Path, method: str = DEFAULT_METHOD) ->
 
 def choose_method(method: str, data: DataConfig, photos: TaggedPhotos) -> Callable[[str], np.ndarray]:
     """The function name -> uint8 (H, W) that a method stands for."""
+    check_method(method, data)
+    if method == EXACT:
+        return partial(exact_saliency, data.scenes)
+    return lambda name: estimate_photo(photos.image(name), method)
+
+
+def check_method(method: str, data: DataConfig) -> None:
+    """Raise ConfigError for a method that is unknown, not installed, or not allowed on this data."""
     if method == EXACT:
         if data.source != "scenes":
             raise ConfigError(
                 f'saliency {EXACT!r} is drawn for generated scenes (source = "scenes"); this data is {data.source!r}, and '
                 f"nothing reads the masks of photos to train on. Take one of: {', '.join(ESTIMATORS)}"
             )
-        return partial(exact_saliency, data.scenes)
+        return
     if method not in ESTIMATORS:
         nearest = nearest_name(method, ESTIMATORS)
         hint = f" (nearest: {nearest!r})" if nearest else ""
         raise ConfigError(f"unknown saliency {method!r}{hint}; known are: {', '.join((*ESTIMATORS, EXACT))}")
     load_opencv()
-    return lambda name: estimate_photo(photos.image(name), method)
 
 
 def claim_folder(out: Path, origin: dict[str, object]) -> None:

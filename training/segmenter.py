@@ -24,11 +24,16 @@ from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 
 def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:
     """A segmenter by its configuration; `weights` (see `build_backbone`) start its backbone."""
-    if config.architecture not in SEGMENTERS:
-        raise ConfigError(f"unknown architecture {config.architecture!r}; there are {', '.join(SEGMENTERS)}")
-    options = validate_config(SegmenterOptions, config.options, "[segmenter.options]")
+    options = check_segmenter(config)
     backbone = build_backbone(config.backbone, config.output_stride, weights)
     return SEGMENTERS[config.architecture](backbone, label_count(class_count), options)
+
+
+def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
+    """The options. Raises ConfigError where there is no such architecture, or no such option."""
+    if config.architecture not in SEGMENTERS:
+        raise ConfigError(f"unknown architecture {config.architecture!r}; there are {', '.join(SEGMENTERS)}")
+    return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
 def fit_segmenter(config: RunConfig, label_maps: Path) -> Path:
@@ -45,7 +50,10 @@ def fit_segmenter(config: RunConfig, label_maps: Path) -> Path:
     names = photos.names("train")
     planes = {}
     if settings.options.get("saliency_weight"):
-        activated = write_activated(config, names)
+        activated = config.out / "segmenter" / "activated"
+        if fabric.is_global_zero:
+            write_activated(config, names, activated)
+        fabric.barrier()
         planes = {"salient": (saliency_folder(config), config.saliency.limit), "activated": (activated, 0)}
     views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
     fit(fabric, segmenter, views, settings.fit, out)
@@ -54,9 +62,8 @@ def fit_segmenter(config: RunConfig, label_maps: Path) -> Path:
     return out / "weights.pt"
 
 
-def write_activated(config: RunConfig, names: tuple[str, ...]) -> Path:
-    """Write where the run's maps are high (`activated_region`) as `segmenter/activated`/NAME.png, 255 there, else 0."""
-    out = config.out / "segmenter" / "activated"
+def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> None:
+    """Write where the run's maps are high (`activated_region`) as `out`/NAME.png, 255 there, else 0."""
     out.mkdir(parents=True, exist_ok=True)
     for name, stored in iterate_maps(final_maps(config), names, "activated regions"):
         path = out / f"{name}.png"
@@ -65,7 +72,6 @@ def write_activated(config: RunConfig, names: tuple[str, ...]) -> Path:
             partial = path.with_suffix(".partial")
             Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
             partial.replace(path)
-    return out
 
 
 def load_segmenter(config: RunConfig, class_count: int) -> Segmenter:

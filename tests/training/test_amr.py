@@ -331,3 +331,18 @@ def test_first_stage_checkpoint() -> None:
     first = ("resnet50.", "stage1.", "stage2.", "stage3.", "stage4.", "backbone.", "classifier.", "newly_added.0.")
     state = {key: value for key, value in authors_state(network).items() if key.startswith(first)}
     assert set(amr.convert_cam(state)) == set(plain.state_dict())
+
+
+def test_photos_come_in_the_groups_of_the_spotlight_branch() -> None:
+    options = AmrClassifier.Options(spotlight="edam", spotlight_options={"width": 16, "group_size": 3})
+    assert AmrClassifier(2, "small", 16, None, options).group_size == 3
+    assert AmrClassifier(2, "small", 16, None, AmrClassifier.Options()).group_size == 1
+
+
+def test_its_first_stage_freezes_what_it_freezes() -> None:
+    method, options = AmrClassifier.first_stage(AmrClassifier.Options(freeze=True))
+    assert (method, options) == ("cam", {"freeze": True})
+    classifier = CamClassifier(2, "small", 16, None, CamClassifier.Options(**options)).train()
+    assert not any(module.training for module in classifier.backbone.batch_norms())
+    assert not any(parameter.requires_grad for parameter in classifier.backbone.stem.parameters())
+    assert classifier.backbone.stages[0][0].bn1.weight.requires_grad

@@ -30,6 +30,7 @@ def test_every_missing_thing_is_named_with_its_remedy(tmp_path: Path) -> None:
     assert "no such folder; put the data there" in found[0]
     assert "w.pt: no such file" in found[1]
     assert "write grey PNGs there" in found[2]
+    assert missing('saliency={ estimate = "robust-background" }') == []  # the remedy it names
     with pytest.raises(ConfigError, match=r"3 of \d+ needs are missing"):
         require(needs_of(read_config(RunConfig, SCENES, changes)))
 
@@ -52,3 +53,17 @@ def test_a_gpu_that_is_not_there_stops_the_run(capsys: pytest.CaptureFixture[str
     assert "needs GPU with 24 GiB" in said.out
     assert "torch sees no GPU" in said.err
     assert not (tmp_path / "run").exists()
+    assert missing("needs.gpu_memory_gib=24", "needs={}") == []  # the remedy it names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("classifier.method=dsr", "unknown method 'dsr'"),
+        ("segmenter.architecture=deeplab", "unknown architecture 'deeplab'"),
+        ("segmenter.options.chanels=3", "chanels"),
+        ("segmenter.backbone=vgg16", "that is a small"),
+    ],
+)
+def test_what_cannot_be_built_is_found_before_the_first_stage(change: str, message: str) -> None:
+    assert any(message in found for found in missing(change))

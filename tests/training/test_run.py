@@ -151,6 +151,22 @@ def test_a_refused_first_try_does_not_lock_the_run(tmp_path: Path, capsys: pytes
     assert "no finished 'localize' yet" in capsys.readouterr().err
 
 
+def test_what_a_refused_stage_left_is_not_mixed_with_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [
+        "data.scenes.count=16",
+        "data.scenes.val_count=4",
+        "classifier.fit.epochs=40",
+        "classifier.fit.log_every=1",
+    ]
+    arguments = ["fit", str(CONFIG), *(part for change in [f"out={tmp_path}", *small] for part in ("--set", change))]
+    assert main([*arguments, "--set", "classifier.fit.lr=1e9", "--set", "classifier.fit.checkpoint_seconds=0"]) == 2
+    assert "lower fit.lr" in capsys.readouterr().err
+    assert main([*arguments, "--set", "classifier.fit.lr=0.01"]) == 2
+    assert f"remove {tmp_path} to start afresh" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

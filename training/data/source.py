@@ -87,6 +87,10 @@ class TaggedPhotos:
         tags = self.tags(name)
         return np.array([class_name in tags for class_name in self.classes], np.float32)
 
+    def class_indices(self, name: str) -> tuple[int, ...]:
+        """The tags as ascending class indices."""
+        return tuple(int(index) for index in np.flatnonzero(self.image_labels(name)))
+
     def _require(self, name: str) -> None:
         if name not in self.tag_table:
             raise DataError(f"unknown photo {name!r}{nearest(name, self.tag_table)}: it is in no split of this data")

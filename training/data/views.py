@@ -81,7 +81,7 @@ class LabelledViews(TaggedViews):
         epoch, index = key
         name = self.names[index]
         planes = [read_plane(self.label_maps / f"{name}.png")]
-        planes += [read_plane(folder / f"{name}.png") for folder, _ in self.planes.values()]
+        planes += [read_plane(folder / f"{name}.png", grey=True) for folder, _ in self.planes.values()]
         if self.planes:
             planes.append(Image.new("L", planes[0].size))
         image, (label_map, *others) = self._view(epoch, index, tuple(planes))
@@ -97,7 +97,7 @@ class LabelledViews(TaggedViews):
         return item
 
 
-def read_plane(path: Path) -> Image.Image:
-    """An indexed or grey PNG as the numbers it holds."""
+def read_plane(path: Path, grey: bool = False) -> Image.Image:
+    """An indexed or grey PNG as the numbers it holds, or any picture as shades of grey."""
     with Image.open(path) as stored:
-        return Image.fromarray(np.asarray(stored))
+        return stored.convert("L") if grey else Image.fromarray(np.asarray(stored))

@@ -182,6 +182,7 @@ class AmrClassifier(Classifier):
         method = SPOTLIGHTS[options.spotlight]
         spotlight_options = validate_config(method.Options, options.spotlight_options, "options.spotlight_options")
         self.spotlight = method(class_count, backbone, output_stride, weights, spotlight_options)
+        self.group_size = self.spotlight.group_size
         if options.spotlight_weights:
             load_spotlight(self.spotlight, options.spotlight_weights)
         self.compensation = CompensationBranch(class_count, backbone, output_stride, weights, options)
@@ -191,7 +192,10 @@ class AmrClassifier(Classifier):
     @classmethod
     def first_stage(cls, options: Options) -> tuple[str, dict[str, Any]]:
         """See `Classifier.first_stage`: the spotlight branch."""
-        return options.spotlight, options.spotlight_options
+        alone = options.spotlight_options
+        if options.spotlight == "cam" and options.freeze:
+            alone = alone | {"freeze": True}
+        return options.spotlight, alone
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]

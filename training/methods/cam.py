@@ -8,6 +8,8 @@ in the fully convolutional form every paper here builds on (PSA, IRN):
     CAM_c     = relu(F_c)                    `cams`
 """
 
+from typing import Self
+
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ class CamClassifier(Classifier):
         dropout: float = Field(
             default=0.0, ge=0, lt=1
         )  # of whole feature channels, before the classifier; PSA uses 0.5
+        freeze: bool = False  # first modules, and the statistics of all BatchNorm; the papers: true
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -33,6 +36,17 @@ class CamClassifier(Classifier):
         self.dropout = nn.Dropout2d(options.dropout)
         self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=False)
         initialize_convolutions(self.classifier)
+        self.frozen = options.freeze
+        for name in self.backbone.stem_modules if self.frozen else ():
+            self.backbone.get_submodule(name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; with `freeze` BatchNorm keeps its running statistics."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.backbone.batch_norms():
+                module.eval()
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier.forward`."""
