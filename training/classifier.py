@@ -166,6 +166,8 @@ def validation_map(module: nn.Module, photos: TaggedPhotos, size: int, batch_siz
         views = [Image.fromarray(photos.image(name)).resize((size, size)) for name in names[start : start + batch_size]]
         logits, _ = module(torch.stack([normalize(np.asarray(view)) for view in views]).to(device))
         scores.append(logits.float().cpu().numpy())
+    if not np.isfinite(scores[-1]).all():
+        raise ConfigError("the scores of the classifier are no longer numbers; lower fit.lr, or raise fit.warmup_steps")
     image_labels = np.stack([photos.image_labels(name) for name in names])
     return mean_average_precision(image_labels, np.concatenate(scores))
 

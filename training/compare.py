@@ -94,7 +94,7 @@ def compare(config: CompareConfig) -> Path:
 
 def settings_of(config: CompareConfig, row: Row) -> dict[str, Any]:
     """What a row's figures depend on."""
-    common = config.model_dump(mode="json", exclude={"rows", "name", "out"})
+    common = config.model_dump(mode="json", exclude={"rows", "name", "out", *(() if row.refined else ("drs",))})
     return common | {"row": row.model_dump(mode="json", exclude={"name"})}
 
 
@@ -112,7 +112,7 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
         inference: make_localizer(model, classifier, config.localize.model_copy(update={"inference": inference}))
         for inference in INFERENCES
     }
-    localize_photos(localizers["plain"], photos, chosen_photos(photos, config.irn), out / "cams")
+    localize_photos(localizers["plain"], photos, chosen_photos(photos, config.irn.photos), out / "cams")
     network = fit_edge_network(own, photos, out / "cams", out / "edges")
     walk = irn_refiner(network, config.irn, config.localize.preferred_size)
     views, batch = own.classifier.views, own.classifier.fit.batch_size

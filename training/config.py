@@ -155,6 +155,7 @@ class RefinementConfig(Section):
     output_stride: int = 16
     weights: str | None = "classifier"  # "classifier" starts from the classifier's backbone
     extra: int = Field(default=3, ge=0)  # convolutions between the backbone and the last one
+    photos: int | None = Field(default=None, ge=1)  # so many of `train`, evenly spaced; None: all
     size: int = Field(default=320, ge=32)
     scales: tuple[Annotated[int, Field(ge=32)], ...] = Field(default=(256, 320, 384), min_length=1)
     colour_jitter: float = Field(default=0.3, ge=0, le=1)

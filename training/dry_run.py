@@ -1,7 +1,7 @@
 """`--dry-run`: a recipe's every stage, two steps of each training, on generated scenes.
 
 It proves that a recipe holds together before a GPU is paid for: the same stages, methods, networks and rules, but
-nothing of its data and weights, small views, and the CPU.
+nothing of its data and weights, small views, one scale, and the CPU.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from training.config import RunConfig, validate_config
 STEPS = 2
 TINY_RATE = 1e-9  # random weights must survive two steps at a rate meant for trained ones
 SIDE = 64  # px of scenes, views and maps
-SCENES = {"count": 6, "val_count": 3, "size": 96, "class_count": 3, "random_seed": 0}
+SCENES = {"count": 4, "val_count": 2, "size": 96, "class_count": 3, "random_seed": 0}
 
 
 def dry(config: RunConfig, out: Path) -> RunConfig:
@@ -23,16 +23,16 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     values["export"] |= {"models": out / "models", "version": None, "precision": "float32", "common": ()}
     shrink(values)
     localize = values["localize"]
-    localize |= {"preferred_size": SIDE}
-    localize["climbing"] |= {"steps": 2}
-    localize["conditional"] |= {"rounds": 2}
+    localize |= {"preferred_size": SIDE, "scales": (1.0,)}
+    localize["climbing"] |= {"steps": 2, "scales": (1.0,)}
+    localize["conditional"] |= {"rounds": 2, "scales": (1.0,)}
     if values["saliency"] is not None:
         values["saliency"] |= {"folder": None, "estimate": "exact"}
-    if values["segmenter"] is not None:  # one further scale shows what several do
-        values["segmenter"]["options"]["msc"] = values["segmenter"]["options"].get("msc", ())[:1]
+    if values["segmenter"] is not None:
+        values["segmenter"]["options"]["msc"] = ()  # more scales of one network
     if values["refine"] is not None:
         values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
-        values["refine"]["drs"] |= {"size": SIDE, "scales": (SIDE,)}
+        values["refine"]["drs"] |= {"photos": None, "size": SIDE, "scales": (SIDE,)}
     if importlib.util.find_spec("pydensecrf") is None:
         without_crf(values)
     values["classifier"]["options"].pop("spotlight_weights", None)

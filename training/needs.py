@@ -34,6 +34,7 @@ def needs_of(config: RunConfig) -> list[Need]:
     """Everything the run needs that can be looked at beforehand."""
     return [
         *data_needs(config),
+        *network_needs(config),
         *weight_needs(config),
         *saliency_needs(config),
         *extra_needs(config),

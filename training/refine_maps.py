@@ -51,7 +51,7 @@ def fit_refiner(config: RunConfig, photos: TaggedPhotos) -> Refiner:
 
 def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: Path) -> IrnNetwork:
     """Train IRN on the confident parts of the maps `cams`/NAME.npz; its labels go to `out`/affinity."""
-    settings, names = config.refine.irn, chosen_photos(photos, config.refine.irn)
+    settings, names = config.refine.irn, chosen_photos(photos, config.refine.irn.photos)
     if settings.network is not None:
         network = build_irn(settings)
         load_weights(settings.network, network)
@@ -74,16 +74,16 @@ def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: P
     return network.eval()
 
 
-def chosen_photos(photos: TaggedPhotos, settings: IrnConfig) -> tuple[str, ...]:
-    """The photos of `train` the edge network is trained on: all, or so many, evenly spaced."""
+def chosen_photos(photos: TaggedPhotos, count: int | None) -> tuple[str, ...]:
+    """The photos of `train` a refinement is trained on: all, or `count`, evenly spaced."""
     names = photos.names("train")
-    count = min(len(names), settings.photos or len(names))
+    count = min(len(names), count or len(names))
     return tuple(names[index] for index in np.linspace(0, len(names) - 1, count).astype(int))
 
 
 def fit_refinement_network(config: RunConfig, photos: TaggedPhotos, out: Path) -> DrsRefinement:
     """Train DRS's refinement network on maps of the run's classifier, made as DRS makes them (`out`/maps)."""
-    settings, names = config.refine.drs, photos.names("train")
+    settings, names = config.refine.drs, chosen_photos(photos, config.refine.drs.photos)
     fabric = make_fabric(settings.fit)
     classifier = load_classifier(config, len(photos.classes)).to(fabric.device)
     folder = localize_for_refinement(classifier, photos, names, out / "maps", settings)

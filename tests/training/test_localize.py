@@ -30,8 +30,7 @@ def localizer(**settings: object):
 
 def test_plain_keeps_what_the_network_said(tmp_path: Path) -> None:
     model, localize = localizer(scales=[1.0, 0.5])
-    stored = StoredMaps((0, 2), localize(IMAGE, (0, 2)))
-    save_maps(tmp_path / "a.npz", stored)
+    save_maps(tmp_path / "a.npz", localize(IMAGE, (0, 2)))
     again = load_maps(tmp_path / "a.npz")
     assert again.class_indices == (0, 2)
     assert not again.finished
@@ -43,19 +42,23 @@ def test_plain_keeps_what_the_network_said(tmp_path: Path) -> None:
 def test_class_conditional_is_ccrm_on_the_network_input(tmp_path: Path) -> None:
     options = {"scales": [1.0, 0.5], "rounds": 2, "buffers": [3, 6]}
     model, localize = localizer(inference="class-conditional", conditional=options)
-    views = localize(IMAGE, (1,))
+    stored = localize(IMAGE, (1,))
     conditional = ConditionalOptions(scales=(1.0, 0.5), rounds=2, buffers=(3, 6))
     expected = class_conditional_maps(uint8_cams(model.run), IMAGE, (1,), conditional).maps
-    assert views.cams[0].shape == (1, 12, 16)  # a quarter of the network input's size
-    assert np.allclose(views.cams[0], resize_bilinear(expected, 12, 16))
-    assert localize(IMAGE, ()).cams[0].shape == (0, 12, 16)
+    quarter = resize_bilinear(expected, 12, 16)  # of the network input's size
+    assert np.allclose(stored.views.cams[0], quarter)
+    assert np.allclose(stored.maps(), resize_bilinear(quarter, 48, 64))  # no map is divided by its maximum again
+    assert localize(IMAGE, ()).maps().shape == (0, 48, 64)
 
 
 def test_advcam_climbs_with_the_configured_steps() -> None:
-    _, localize = localizer(inference="advcam", climbing={"steps": 2, "scales": [1.0]})
-    maps = StoredMaps((0,), localize(IMAGE, (0,))).maps()
-    assert maps.shape == (1, 48, 64)
-    assert 0 <= maps.min() <= maps.max() <= 1
+    maps = []
+    for steps in (1, 3):
+        _, localize = localizer(inference="advcam", climbing={"steps": steps, "scales": [1.0]})
+        maps.append(localize(IMAGE, (0,)).maps())
+    assert maps[0].shape == (1, 48, 64)
+    assert 0 <= maps[1].min() <= maps[1].max() <= 1
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
 
 
 def test_finished_maps_keep_their_maxima(tmp_path: Path) -> None:

@@ -24,5 +24,5 @@ def test_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_config(RunConfig, ROOT / name)
     assert main(["run", str(ROOT / name), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "needs data: 6 + 3 generated scenes" in said
+    assert "needs data: 4 + 2 generated scenes" in said
     assert f"every stage of {config.name} runs" in said

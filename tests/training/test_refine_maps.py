@@ -47,7 +47,7 @@ def test_refined_maps_of_every_photo(localized: Path, tmp_path: Path, table: lis
         assert np.isfinite(refined.maps()).all()
     if table is IRN:
         assert len(list((out / "refine" / "affinity").glob("*.png"))) == 6
-        assert chosen_photos(photos, config.refine.irn)[0] == photos.names("train")[0]
+        assert chosen_photos(photos, config.refine.irn.photos)[0] == photos.names("train")[0]
     do(VERBS["pseudo-label"], config)
     assert len(list((out / "pseudo_labels").glob("*.png"))) == 16
 
