@@ -18,7 +18,7 @@ from app.preprocess import resize_image
 from training.config import PseudoLabelConfig, RunConfig
 from training.data import TaggedPhotos, open_source
 from training.localize import StoredMaps, final_maps, iterate_maps
-from training.refine import dense_field, refine_crf
+from training.refine import refine_crf, smooth_edam
 
 SUMMARY = "pseudo-label.json"  # written last: the folder is whole
 
@@ -83,13 +83,6 @@ def label_salient(image: np.ndarray, stored: StoredMaps, saliency: np.ndarray, c
     if rule.refine == "crf" and class_indices:
         maps = smooth_edam(image, maps)
     return edam_pseudo_label(maps, class_indices, saliency, limit, rule.alpha, rule.beta)
-
-
-def smooth_edam(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
-    scores = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
-    probabilities = scores / scores.sum(axis=0, keepdims=True)
-    return dense_field(image, probabilities, iterations=3, gaussian=(3.0, 3.0), bilateral=(10.0, 80.0, 13.0))[1:]
 
 
 def saliency_folder(config: RunConfig) -> Path:

@@ -10,6 +10,9 @@ import numpy as np
 from app.errors import ConfigError
 
 LEAST_PROBABILITY = 1e-5
+SMOOTHNESS = (3.0, 3.0)  # `gaussian` of PSA, IRN and EDAM
+PSA_APPEARANCE = (10.0, 80.0, 13.0)  # `bilateral`, EDAM's too
+IRN_APPEARANCE = (10.0, 50.0, 5.0)
 
 
 def dense_field(
@@ -42,14 +45,7 @@ def dense_field(
     return np.array(field.inference(iterations)).reshape(count, height, width)
 
 
-def refine_crf(
-    image: np.ndarray,
-    maps: np.ndarray,
-    background_threshold: float,
-    iterations: int = 10,
-    gaussian: tuple[float, float] = (3.0, 3.0),
-    bilateral: tuple[float, float, float] = (10.0, 80.0, 13.0),
-) -> np.ndarray:
+def refine_crf(image: np.ndarray, maps: np.ndarray, background_threshold: float) -> np.ndarray:
     """Dense CRF on maps, with the settings of PSA.
 
     Args:
@@ -61,20 +57,18 @@ def refine_crf(
         float32 (K, H, W): maps for which `map > background_threshold` and arg-max give the CRF's labels.
     """
     scores = np.concatenate([np.full((1, *image.shape[:2]), background_threshold, np.float32), maps])
-    result = dense_field(image, scores / scores.sum(axis=0, keepdims=True), iterations, gaussian, bilateral)
+    result = dense_field(image, scores / scores.sum(axis=0, keepdims=True), 10, SMOOTHNESS, PSA_APPEARANCE)
     foreground = result[1:] / (result[1:] + result[:1] + 1e-12)  # over the background alone
     return _rescale(foreground, background_threshold)
 
 
-def smooth_labels(
-    image: np.ndarray,
-    winners: np.ndarray,
-    count: int,
-    certainty: float = 0.7,
-    iterations: int = 10,
-    gaussian: tuple[float, float] = (3.0, 3.0),
-    bilateral: tuple[float, float, float] = (10.0, 50.0, 5.0),
-) -> np.ndarray:
+def smooth_edam(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
+    scores = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
+    return dense_field(image, scores / scores.sum(axis=0, keepdims=True), 3, SMOOTHNESS, PSA_APPEARANCE)[1:]
+
+
+def smooth_labels(image: np.ndarray, winners: np.ndarray, count: int, certainty: float = 0.7) -> np.ndarray:
     """Dense CRF on a map (H, W) of indices 0..count-1, with the settings of IRN; gives such a map.
 
     Args:
@@ -84,16 +78,10 @@ def smooth_labels(
     """
     given = winners == np.arange(count)[:, None, None]
     probabilities = np.where(given, certainty, (1 - certainty) / (count - 1))
-    return dense_field(image, probabilities, iterations, gaussian, bilateral).argmax(axis=0)
+    return dense_field(image, probabilities, 10, SMOOTHNESS, IRN_APPEARANCE).argmax(axis=0)
 
 
-def crf_labels(
-    image: np.ndarray,
-    probabilities: np.ndarray,
-    iterations: int = 10,
-    gaussian: tuple[float, float] = (3.0, 1.0),
-    bilateral: tuple[float, float, float] = (4.0, 67.0, 3.0),
-) -> np.ndarray:
+def crf_labels(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Dense CRF on a segmenter's probabilities, with the settings of DeepLab-v2 as the papers measure it.
 
     Args:
@@ -103,7 +91,7 @@ def crf_labels(
     Returns:
         uint8 (H, W) labels.
     """
-    return dense_field(image, probabilities, iterations, gaussian, bilateral).argmax(axis=0).astype(np.uint8)
+    return dense_field(image, probabilities, 10, (3.0, 1.0), (4.0, 67.0, 3.0)).argmax(axis=0).astype(np.uint8)
 
 
 def _rescale(share: np.ndarray, threshold: float) -> np.ndarray:
