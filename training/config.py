@@ -52,7 +52,10 @@ class PretrainConfig(Section):
     out: Path
     backbone: str = "small"
     output_stride: int = 16
+    weights: str | None = None  # what the backbone starts from, as in [classifier]
     size: int = Field(default=64, ge=16)
+    first_size: int | None = Field(default=None, ge=16)  # training begins with photos this small; None: with `size`
+    mix: float = Field(default=0.0, ge=0, le=1)  # share of the batches that CutMix or MixUp blends
     min_area: float = Field(default=0.35, gt=0, le=1)  # of a crop, as a share of the photo
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)

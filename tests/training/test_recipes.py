@@ -8,8 +8,9 @@ from training.__main__ import main
 from training.config import RunConfig, read_config
 
 ROOT = Path("experiments")
+DEEPEST = "voc12/cam.toml"  # walked with ResNet-101, whose export takes most of a minute; the others with ResNet-50
 RUNS = sorted(str(path.relative_to(ROOT)) for folder in ("voc12", "photos", "scenes") for path in (ROOT / folder).glob("*.toml")
-              if path.stem not in ("pretrain", "common"))  # fmt: skip
+              if path.stem not in ("pretrain", "pretrain-longer", "common"))  # fmt: skip
 
 
 def test_every_method_has_a_recipe() -> None:
@@ -22,7 +23,9 @@ def test_every_method_has_a_recipe() -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_config(RunConfig, ROOT / name)
-    assert main(["run", str(ROOT / name), "--dry-run"]) == 0
+    deep = config.segmenter is not None and config.segmenter.backbone == "resnet101" and name != DEEPEST
+    changes = ["--set", "segmenter.backbone=resnet50"] if deep else []
+    assert main(["run", str(ROOT / name), "--dry-run", *changes]) == 0
     said = capsys.readouterr().out
     assert "needs data: 4 + 2 generated scenes" in said
     assert f"every stage of {config.name} runs" in said

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,22 @@ from training.data.augment import generator, jitter_colours, normalize, random_r
 class ClassZip(Dataset):
     """All photos of one zip, decoded once and kept in memory as uint8 (N, size, size, 3).
 
-    An item for the key (epoch, index) is {"images": float32 (3, size, size), "class_indices": int64 ()}; with
-    `augment` off the photo comes as it is.
+    An item for the key (epoch, index) is {"images": float32 (3, size, size), "class_indices": int64 ()}: a
+    random view of `view_size(epoch)` px (then so many, instead of size), or the photo as it is where that is None.
     """
 
-    def __init__(self, path: Path, size: int, seed: int, area: tuple[float, float], jitter: float, augment: bool):
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        seed: int,
+        area: tuple[float, float],
+        jitter: float,
+        view_size: Callable[[int], int] | None,
+    ) -> None:
         if not path.is_file():
             raise DataError(f"{path} does not exist; pre-training reads train.zip and val.zip holding CLASS/NAME.webp")
-        self.size, self.seed, self.area, self.jitter, self.augment = size, seed, area, jitter, augment
+        self.seed, self.area, self.jitter, self.view_size = seed, area, jitter, view_size
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path} is not a zip file; write train.zip and val.zip again")
         with zipfile.ZipFile(path) as archive:
@@ -43,9 +52,9 @@ class ClassZip(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
         image = self.images[index]
-        if self.augment:
+        if self.view_size is not None:
             rng = generator(self.seed, epoch, index)
-            photo = random_resized_crop(Image.fromarray(image), self.size, self.area, rng)
+            photo = random_resized_crop(Image.fromarray(image), self.view_size(epoch), self.area, rng)
             if rng.random() < 0.5:
                 photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             image = np.asarray(jitter_colours(photo, self.jitter, rng))
