@@ -166,11 +166,20 @@ class RefinementConfig(Section):
 
 
 class RefineConfig(Section):
-    """Better maps before they become labels: a random walk along learned edges, or a network that learns plain maps."""
+    """Better maps before they become labels: a random walk along learned edges, a network that learns plain maps, or the
+    fusion of the run's maps with those in the folders `others`, which other runs left (`app.fusion`).
+    """
 
-    method: Literal["irn", "drs"]
+    method: Literal["irn", "drs", "fusion"]
     irn: IrnConfig = IrnConfig()
     drs: RefinementConfig = RefinementConfig()
+    others: tuple[Path, ...] = ()
+
+    @model_validator(mode="after")
+    def _something_to_fuse(self) -> "RefineConfig":
+        if (self.method == "fusion") != bool(self.others):
+            raise ValueError('`others` are folders of maps (runs/NAME/cams) for method = "fusion", and it needs one')
+        return self
 
 
 class SaliencyConfig(Section):

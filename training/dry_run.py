@@ -32,6 +32,7 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
         values["segmenter"]["options"]["msc"] = ()  # more scales of one network
     if values["refine"] is not None:
         values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
+        values["refine"]["others"] = [out / "cams" for _ in values["refine"]["others"]]
         values["refine"]["drs"] |= {"photos": None, "size": SIDE, "scales": (SIDE,)}
     if importlib.util.find_spec("pydensecrf") is None:
         without_crf(values)

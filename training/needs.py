@@ -36,6 +36,7 @@ def needs_of(config: RunConfig) -> list[Need]:
         *data_needs(config),
         *network_needs(config),
         *weight_needs(config),
+        *fusion_needs(config),
         *saliency_needs(config),
         *extra_needs(config),
         *gpu_needs(config),
@@ -63,7 +64,7 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
 def weight_needs(config: RunConfig) -> Iterator[Need]:
     """The weights that networks start from; pre-trained ones are fetched now where they are not here yet."""
     tables: list[tuple[str, Any]] = [("classifier", config.classifier), ("segmenter", config.segmenter)]
-    if config.refine is not None:
+    if config.refine is not None and config.refine.method != "fusion":
         method = config.refine.method
         tables.insert(1, (f"refine.{method}", getattr(config.refine, method)))
     for name, table in tables:
@@ -105,6 +106,13 @@ def network_needs(config: RunConfig) -> Iterator[Need]:
     yield Need(f"[classifier] {settings.method}", refusal(check_classifier, settings))
     if config.segmenter is not None:
         yield Need(f"[segmenter] {config.segmenter.architecture}", refusal(check_segmenter, config.segmenter))
+
+
+def fusion_needs(config: RunConfig) -> Iterator[Need]:
+    """Maps of other runs."""
+    for folder in config.refine.others if config.refine is not None else ():
+        remedy = None if folder.is_dir() else "no such folder; `localize` the run it belongs to first"
+        yield Need(f"[refine] maps in {folder}", remedy)
 
 
 def saliency_needs(config: RunConfig) -> Iterator[Need]:

@@ -1,6 +1,7 @@
-"""The verb `refine`: maps of `localize` -> refined maps, by IRN's random walk or DRS's refinement network.
+"""The verb `refine`: maps of `localize` -> refined maps, by IRN's random walk, DRS's refinement network or fusion.
 
-The edge network is trained on the run's maps, the refinement network on plain ones of its classifier. Refined maps are kept at a quarter of the network input's size.
+The edge network is trained on the run's maps, the refinement network on plain ones of its classifier; fusion takes maps of
+other runs. Refined maps are kept at a quarter of the network input's size.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.errors import DataError
+from app.fusion import fuse_maps
 from app.postprocess import resize_bilinear
 from app.predict import ScaleCams
 from app.preprocess import resize_image
@@ -19,7 +22,7 @@ from training.data import TaggedPhotos, open_source
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
 from training.irn import IrnNetwork, affinity_label, build_irn, refine_irn
-from training.localize import StoredMaps, iterate_maps, quartered, save_maps
+from training.localize import StoredMaps, iterate_maps, load_maps, quartered, save_maps
 from training.methods.drs_refinement import DrsRefinement
 from training.pseudo_label import write_label_map
 from training.refine_drs import RefinementViews, localize_for_refinement, refined_maps
@@ -31,13 +34,23 @@ def refine_run(config: RunConfig) -> Path:
     """Train the configured refinement and write `refined/NAME.npz` of every photo of `train` and `val`."""
     out = config.out / "refined"
     photos = open_source(config.data)
-    refine = fit_refiner(config, photos)
+    refine = None if config.refine.method == "fusion" else fit_refiner(config, photos)
     names = photos.names("train") + photos.names("val")
     for name, stored in iterate_maps(config.out / "cams", names, f"refine ({config.refine.method})"):
         path = out / f"{name}.npz"
         if not path.is_file():
-            save_maps(path, refine(photos.image(name), stored))
+            refined = refine(photos.image(name), stored) if refine else fused(stored, name, config.refine.others)
+            save_maps(path, refined)
     return out
+
+
+def fused(stored: StoredMaps, name: str, others: tuple[Path, ...]) -> StoredMaps:
+    """A photo's maps and those that other runs keep of it as one. Raises DataError where they are not of the same tags."""
+    methods = [stored, *(load_maps(folder / f"{name}.npz") for folder in others)]
+    for folder, other in zip(others, methods[1:], strict=True):
+        if other.class_indices != stored.class_indices:
+            raise DataError(f"{folder}/{name}.npz holds maps of other classes; fuse runs of the same photos and tags")
+    return finished(stored, fuse_maps([method.maps() for method in methods]))
 
 
 def fit_refiner(config: RunConfig, photos: TaggedPhotos) -> Refiner:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import ConfigError
+from app.errors import ConfigError, DataError
 from training.config import RunConfig, read_config
 from training.data import open_source
-from training.localize import load_maps
-from training.refine_maps import chosen_photos
+from training.localize import StoredMaps, load_maps, save_maps
+from training.refine_maps import chosen_photos, finished, refine_run
 from training.run import VERBS, do
 
 SMALL = ["data.scenes.count=12", "data.scenes.val_count=4", "classifier.fit.epochs=1", "classifier.fit.batch_size=4"]
@@ -50,6 +50,39 @@ def test_refined_maps_of_every_photo(localized: Path, tmp_path: Path, table: lis
         assert chosen_photos(photos, config.refine.irn.photos)[0] == photos.names("train")[0]
     do(VERBS["pseudo-label"], config)
     assert len(list((out / "pseudo_labels").glob("*.png"))) == 16
+
+
+def test_fusion_with_maps_of_other_runs(localized: Path, tmp_path: Path) -> None:
+    out, others = tmp_path / "run", tmp_path / "others"
+    out.mkdir()
+    for part in ("classifier", "cams", "state.json"):
+        (out / part).symlink_to(localized / part)
+    table = ["refine.method=fusion", f"refine.others=['{others}']"]
+    config = read_config(RunConfig, Path("experiments/scenes/cam.toml"), [f"out={out}", *SMALL, *table])
+    photos = open_source(config.data)
+    names = photos.names("train") + photos.names("val")
+    others.mkdir()
+    for name in names:
+        stored = load_maps(out / "cams" / f"{name}.npz")
+        save_maps(others / f"{name}.npz", finished(stored, np.zeros_like(stored.maps())))
+    do(VERBS["refine"], config)
+    for name in names:
+        before, refined = load_maps(out / "cams" / f"{name}.npz"), load_maps(out / "refined" / f"{name}.npz")
+        assert refined.class_indices == before.class_indices
+        np.testing.assert_allclose(refined.maps(), finished(before, before.maps() / 2).maps(), atol=1e-6)
+    (others / f"{names[-1]}.npz").unlink()
+    (out / "refined" / f"{names[-1]}.npz").unlink()
+    with pytest.raises(DataError, match="does not exist"):
+        refine_run(config)
+    save_maps(others / f"{names[-1]}.npz", StoredMaps((), load_maps(out / "cams" / f"{names[-1]}.npz").views))
+    with pytest.raises(DataError, match="other classes"):
+        refine_run(config)
+
+
+@pytest.mark.parametrize("table", [["refine.method=fusion"], ["refine.method=irn", "refine.others=['runs/a/cams']"]])
+def test_fusion_and_its_folders_go_together(table: list[str]) -> None:
+    with pytest.raises(ConfigError, match="folders of maps"):
+        read_config(RunConfig, Path("experiments/scenes/cam.toml"), table)
 
 
 def test_a_run_without_the_table_has_no_such_verb(localized: Path) -> None:
