@@ -225,13 +225,21 @@ class PseudoLabelConfig(Section):
 
 
 class SegmenterConfig(Section):
-    """The segmenter, trained on pseudo-labels. `labels = "ground-truth"` is the fully supervised upper bound."""
+    """The segmenter, trained on pseudo-labels.
+
+    `weights`: "classifier" starts from the run's classifier's backbone; else as in [classifier].
+    `labels = "ground-truth"` is the fully supervised upper bound; such a run has this network alone.
+    `rounds`: after each but the last, the segmenter's own masks of the training photos, kept to the photos' tags, become
+    the labels of the next (`training.rounds`). `unsure` are pixels whose probability is below it: "ignore" there.
+    """
 
     architecture: str = "deeplabv3plus"
     backbone: str = "small"
     output_stride: int = 16
-    weights: str | None = "classifier"  # "classifier" starts from the classifier's backbone
+    weights: str | None = "classifier"
     labels: Literal["pseudo", "ground-truth"] = "pseudo"
+    rounds: int = Field(default=1, ge=1)
+    unsure: float = Field(default=0.0, ge=0, le=1)
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
     crf: bool = False  # measure the masks after a dense CRF as well
     views: ViewConfig = ViewConfig()
@@ -274,9 +282,19 @@ class RunConfig(Section):
     segmenter: SegmenterConfig | None = None
     export: ExportConfig = ExportConfig()
 
+    @property
+    def supervised(self) -> bool:
+        """Whether this is the fully supervised upper bound, which knows no tags."""
+        return self.segmenter is not None and self.segmenter.labels == "ground-truth"
+
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         rule = self.pseudo_label.rule
+        if self.supervised and (self.segmenter.weights == "classifier" or self.segmenter.rounds > 1):
+            raise ValueError(
+                'segmenter.labels = "ground-truth" trains no classifier and takes one round: name a file of weights '
+                "(another run's classifier/weights.pt), and leave `rounds` out"
+            )
         if rule != "threshold" and self.saliency is None:
             raise ValueError(f'pseudo_label.rule = "{rule}" needs a [saliency] table: a folder, or an estimate')
         if rule == "edam-paper" and (

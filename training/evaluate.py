@@ -8,6 +8,8 @@ its mean over the background and all classes that occur in the masks or the answ
     cam_miou_best         the same at the best threshold of 0.05, 0.10 ... 0.95, which is `cam_threshold_best` (in percent)
     cam_miou_untagged     classes by the card's presence thresholds instead of the tags
     pseudo_label_miou     the card's rule with the tags, refined by PAMR
+
+Those of a segmenter, no tags given: `miou` of the served mask, `scales_miou` of the mean over `TEST_SCALES` and mirroring.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,13 +24,13 @@ from app.errors import DataError
 from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
 from app.model_card import ModelCard
 from app.postprocess import resize_bilinear, softmax
-from app.predict import Model, label_from_maps, present_classes, scale_cams, segment
-from app.preprocess import geometry_of, resize_image
+from app.predict import Model, label_from_maps, present_classes, run_resized, scale_cams, segment
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
 from training.ranking import mean_average_precision
 from training.refine import crf_labels
 
+TEST_SCALES = (0.75, 1.0, 1.25)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
@@ -159,16 +161,19 @@ Measured = tuple[dict[str, float], Confusion]
 def measure_segmenter(
     model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...], crf: bool
 ) -> Measured:
-    """mIoU of the served mask at the photos' own size, no tags given; with `crf` that of its dense CRF besides."""
-    confusion, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(2))
+    """mIoU of the served mask at the photos' own size, no tags given; at several scales; with `crf` after a dense CRF."""
+    confusion, scaled, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(3))
     for name in tqdm(names, desc=f"evaluate {model.card.name}", unit="photo", mininterval=5):
         if truth.has(name):
-            confusion.add(truth.mask(name), segment(model, photos.image(name)).mask)
+            image, mask = photos.image(name), truth.mask(name)
+            confusion.add(mask, segment(model, image).mask)
+            scaled.add(mask, segment(model, image, scales=TEST_SCALES, flip=True).mask)
             if crf:
-                smoothed.add(truth.mask(name), crf_mask(model, photos.image(name)))
+                smoothed.add(mask, crf_mask(model, image))
     if not confusion.counts.any():
         return {}, confusion
     figures = confusion.summary() | common_figures("", confusion, model.card, common)
+    figures |= {"scales_miou": scaled.miou(), **common_figures("scales_", scaled, model.card, common)}
     if crf:
         figures["crf_miou"] = smoothed.miou()
     return rounded(figures), confusion
@@ -176,9 +181,8 @@ def measure_segmenter(
 
 def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:
     """The mask of a segmenter's probabilities at the photo's own size after a dense CRF."""
-    geometry = geometry_of(image.shape, model.card.preferred_size)
-    outputs = model.run(resize_image(image, geometry.input_height, geometry.input_width)[None])
-    return crf_labels(image, softmax(resize_bilinear(outputs["logits"][0], *image.shape[:2])))
+    logits = run_resized(model, image, 1.0)["logits"][0]
+    return crf_labels(image, softmax(resize_bilinear(logits, *image.shape[:2])))
 
 
 def measure_classifier(

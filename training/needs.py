@@ -63,10 +63,12 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
 
 def weight_needs(config: RunConfig) -> Iterator[Need]:
     """The weights that networks start from; pre-trained ones are fetched now where they are not here yet."""
-    tables: list[tuple[str, Any]] = [("classifier", config.classifier), ("segmenter", config.segmenter)]
-    if config.refine is not None and config.refine.method != "fusion":
-        method = config.refine.method
-        tables.insert(1, (f"refine.{method}", getattr(config.refine, method)))
+    tables: list[tuple[str, Any]] = [("segmenter", config.segmenter)]
+    if not config.supervised:
+        refine = config.refine
+        if refine is not None and refine.method != "fusion":
+            tables.insert(0, (f"refine.{refine.method}", getattr(refine, refine.method)))
+        tables.insert(0, ("classifier", config.classifier))
     for name, table in tables:
         if table is None:
             continue
@@ -102,8 +104,8 @@ def refusal(work: Callable[..., Any], *arguments: Any) -> str | None:
 
 def network_needs(config: RunConfig) -> Iterator[Need]:
     """Methods and architectures that exist, with options they know."""
-    settings = config.classifier
-    yield Need(f"[classifier] {settings.method}", refusal(check_classifier, settings))
+    if not config.supervised:
+        yield Need(f"[classifier] {config.classifier.method}", refusal(check_classifier, config.classifier))
     if config.segmenter is not None:
         yield Need(f"[segmenter] {config.segmenter.architecture}", refusal(check_segmenter, config.segmenter))
 

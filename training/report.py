@@ -114,21 +114,24 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
     rows = []
     for name in chosen:
         image = shown_size(photos.image(name))
-        stored = load_maps(final_maps(config) / f"{name}.npz")
-        label_map = shown_size(read_mask(config.out / "pseudo_labels" / f"{name}.png"))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
-        if stored.class_indices:
-            largest = resize_bilinear(stored.maps()[:1], *image.shape[:2])[0]
-            shown = photos.classes[stored.class_indices[0]]
-            row.append((f"{shown}, score {stored.views.scores[stored.class_indices[0]]:.2f}",
-                        data_address(map_to_overlay(largest, image), "jpeg")))  # fmt: skip
-        else:
-            row.append(("no tag", ""))
-        row.append(("", overlay(label_map, image)))
+        row += [("none", "")] * 2 if config.supervised else label_cells(config, photos, name, image)
         row.append(("", overlay(segment(segmenters[0], image).mask, image)) if segmenters else ("none", ""))
         row.append(("", overlay(shown_size(truth.mask(name)), image)) if truth.has(name) else ("no mask", ""))
         rows.append(row)
     return rows
+
+
+def label_cells(config: RunConfig, photos: TaggedPhotos, name: str, image: np.ndarray) -> list[tuple[str, str]]:
+    """The map of a photo's first tag, and its pseudo-label."""
+    stored = load_maps(final_maps(config) / f"{name}.npz")
+    label_map = shown_size(read_mask(config.out / "pseudo_labels" / f"{name}.png"))
+    cells = [("no tag", "")]
+    if stored.class_indices:
+        first = stored.class_indices[0]
+        heatmap = map_to_overlay(resize_bilinear(stored.maps()[:1], *image.shape[:2])[0], image)
+        cells = [(f"{photos.classes[first]}, score {stored.views.scores[first]:.2f}", data_address(heatmap, "jpeg"))]
+    return [*cells, ("", overlay(label_map, image))]
 
 
 def shown_size(pixels: np.ndarray) -> np.ndarray:

@@ -29,8 +29,9 @@ from training.pseudo_label import SUMMARY as LABELLED
 from training.pseudo_label import pseudo_label_run
 from training.refine_maps import refine_run
 from training.report import write_report
+from training.rounds import fit_rounds
 from training.saliency import estimate_saliency
-from training.segmenter import fit_segmenter, load_segmenter, segmenter_card
+from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedClassifier, ServedSegmenter
 from training.supervised import write_ground_truth
 
@@ -44,7 +45,8 @@ class Stage:
     """A verb of the pipeline.
 
     tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
-    table: the stage is left out of runs without this table.
+    table: the stage is left out of runs without this table. tags: it is on the road from tags to labels, which the fully
+    supervised upper bound does not take.
     """
 
     name: str
@@ -52,10 +54,11 @@ class Stage:
     needs: tuple[str, ...]
     work: Callable[[RunConfig], Any]
     table: str | None = None
+    tags: bool = False
 
     def concerns(self, config: RunConfig) -> bool:
         """Whether the run has this stage."""
-        return self.table is None or getattr(config, self.table) is not None
+        return (self.table is None or getattr(config, self.table) is not None) and not (self.tags and config.supervised)
 
 
 def run(config: RunConfig) -> Path:
@@ -76,7 +79,11 @@ def do(stage: Stage, config: RunConfig) -> None:
     Raises ConfigError where a stage it needs is not done, or this or that one was done with other settings.
     """
     if not stage.concerns(config):
-        raise ConfigError(f"run {config.name} has no [{stage.table}] table; add one to {stage.name}")
+        raise ConfigError(
+            f'run {config.name} has labels = "ground-truth", so there is nothing to {stage.name}'
+            if stage.tags and config.supervised
+            else f"run {config.name} has no [{stage.table}] table; add one to {stage.name}"
+        )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and stage.name not in TRAINED:
         raise ConfigError(f"several processes only train: torchrun -m training {' | '.join(TRAINED)}; not {stage.name}")
     for name in stage.needs:
@@ -169,24 +176,24 @@ def saliency(config: RunConfig) -> Path:
 
 def segment(config: RunConfig) -> Path:
     """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
-    label_maps = config.out / "pseudo_labels"
-    if config.segmenter is not None and config.segmenter.labels == "ground-truth":
+    if config.supervised:
         label_maps = write_ground_truth(config.data, open_source(config.data), config.out / "ground_truth")
-    return fit_segmenter(config, label_maps)
+        return fit_segmenter(config, label_maps, config.out / SEGMENTER)
+    return fit_rounds(config, config.out / "pseudo_labels")
 
 
 def export(config: RunConfig) -> list[Path]:
     """Write the run's classifier and segmenter as ONNX files; each path is noted in `exported.json` once written."""
     photos = open_source(config.data)
     noted = config.model_dump(mode="json")
-    tables = {key: noted[key] for key in LABEL}
-    classifier = load_classifier(config, len(photos.classes))
-    device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
-    thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier, device), photos, "val")
-    classifier_description = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
-    todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard]] = [
-        (lambda: ServedClassifier(classifier), classifier_description)
-    ]
+    todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard]] = []
+    if not config.supervised:
+        tables = {key: noted[key] for key in LABEL}
+        classifier = load_classifier(config, len(photos.classes))
+        device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
+        thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier, device), photos, "val")
+        card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
+        todo.append((lambda: ServedClassifier(classifier), card))
     if config.segmenter is not None:
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
         todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card))
@@ -264,10 +271,10 @@ SEGMENT = (*LABEL, "segmenter")
 EXPORT = (*SEGMENT, "export")
 STAGES = (
     Stage("saliency", ("data", "saliency"), (), saliency, "saliency"),
-    Stage("fit", FIT, (), fit_classifier),
-    Stage("localize", LOCALIZE, ("fit",), localize_split),
-    Stage("refine", REFINE, ("localize",), refine_run, "refine"),
-    Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run),
+    Stage("fit", FIT, (), fit_classifier, tags=True),
+    Stage("localize", LOCALIZE, ("fit",), localize_split, tags=True),
+    Stage("refine", REFINE, ("localize",), refine_run, "refine", tags=True),
+    Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run, tags=True),
     Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment, "segmenter"),
     Stage("export", EXPORT, ("fit", "segment"), export),
     Stage("evaluate", EXPORT, ("export",), evaluate),

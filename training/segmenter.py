@@ -21,6 +21,8 @@ from training.mask_refinement_loss import activated_region
 from training.pseudo_label import saliency_folder
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 
+SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
+
 
 def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:
     """A segmenter by its configuration; `weights` (see `build_backbone`) start its backbone."""
@@ -36,10 +38,9 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
-def fit_segmenter(config: RunConfig, label_maps: Path) -> Path:
-    """Train on the label maps `label_maps`/NAME.png of `train`; write `segmenter/weights.pt`."""
+def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
+    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
     settings = require_segmenter(config)
-    out = config.out / "segmenter"
     photos = open_source(config.data)
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
@@ -50,7 +51,7 @@ def fit_segmenter(config: RunConfig, label_maps: Path) -> Path:
     names = photos.names("train")
     planes = {}
     if settings.options.get("saliency_weight"):
-        activated = config.out / "segmenter" / "activated"
+        activated = out / "activated"
         if fabric.is_global_zero:
             write_activated(config, names, activated)
         fabric.barrier()
@@ -74,10 +75,10 @@ def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> Non
             partial.replace(path)
 
 
-def load_segmenter(config: RunConfig, class_count: int) -> Segmenter:
-    """The segmenter `fit_segmenter` trained."""
+def load_segmenter(config: RunConfig, class_count: int, folder: str = SEGMENTER) -> Segmenter:
+    """The segmenter `fit_segmenter` trained into this folder of the run."""
     segmenter = build_segmenter(require_segmenter(config), class_count)
-    load_weights(config.out / "segmenter" / "weights.pt", segmenter)
+    load_weights(config.out / folder / "weights.pt", segmenter)
     return segmenter.eval()
 
 

@@ -22,6 +22,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "vgg16": vgg16,
 }
 PRETRAINED = "pretrained"
+OWNED = "backbone."  # stands before a backbone's keys in a network's state dict
 MODULATED = ("small", "resnet50", "resnet50-irn", "resnet101")  # those with residual branches that can be modulated
 
 __all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "build_backbone", "relu"]
@@ -39,7 +40,8 @@ def build_backbone(
     Args:
         output_stride: of the last stage (8, 16 or 32; VGG16 knows 8 and 16).
         weights: "pretrained" for the network's own (torchvision's and PSA's ImageNet weights; those beside `small.py`),
-            a file written by `python -m training pretrain` or holding such a state dict, or None for a random start.
+            a file written by `python -m training pretrain` or holding such a state dict, a classifier's or segmenter's
+            weights, whose backbone is taken, or None for a random start.
         activation: called with (stage 0..4, channels) for every activation of the network.
         modulation: called with (stage 1..4, channels) for every residual block; the module is applied to the branch
             after its last normalisation, before the sum.
@@ -52,10 +54,16 @@ def build_backbone(
     backbone = BACKBONES[name](output_stride, activation, **options)
     if weights:
         expected = BACKBONES[name](output_stride, relu).state_dict()
-        state = backbone.pretrained_state() if weights == PRETRAINED else read_state(Path(weights))
+        state = backbone.pretrained_state() if weights == PRETRAINED else backbone_state(read_state(Path(weights)))
         check_weights(state, expected, weights)
         backbone.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
     return backbone
+
+
+def backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The (first) backbone's part of a whole network's state dict; a backbone's own comes back as it is."""
+    prefix = next((key[: key.index(OWNED) + len(OWNED)] for key in state if OWNED in key), "")
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], source: str) -> None:
