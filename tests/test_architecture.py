@@ -35,7 +35,7 @@ NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx",
 # The files of `app` that turn bytes into pixels and back, and hold the rules over arrays: they serve training as well, so
 # they know neither HTTP nor ONNX Runtime.
 SHARED = {
-    *("class_conditional", "decode", "edam_rule", "encode", "errors", "labels", "model_card"),
+    *("class_conditional", "decode", "edam_rule", "encode", "errors", "fusion", "labels", "model_card"),
     *("pamr", "postprocess", "predict", "preprocess"),
 }
 SHARED_MAY_IMPORT = {"numpy", "PIL", "pycocotools", "pydantic"}

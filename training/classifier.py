@@ -127,7 +127,7 @@ def fill_backbone(backbone: Backbone, config: RunConfig, class_count: int) -> No
 def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> ModelCard:
     """The card of the run's classifier, figures left out."""
     settings, threshold = config.classifier, config.export.background_threshold
-    if threshold is None:
+    if not isinstance(threshold, float):
         threshold = config.pseudo_label.background_threshold
     return ModelCard(
         name=config.export.classifier or f"{config.name}-{settings.method}",

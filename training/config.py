@@ -248,13 +248,16 @@ class SegmenterConfig(Section):
 
 
 class ExportConfig(Section):
-    """Where models go: `models`/NAME/VERSION/model.onnx. Without a version the next free one is taken."""
+    """Where models go: `models`/NAME/VERSION/model.onnx. Without a version the next free one is taken.
+
+    `background_threshold` is that of the served maps: a number, "saliency" (`training.threshold`), or the pseudo-label's.
+    """
 
     models: Path = Path("models")
     classifier: Name | None = None  # the name to serve the classifier under; None: the run's name + "-" + method
     segmenter: Name | None = None
     version: int | None = Field(default=None, ge=1)
-    background_threshold: float | None = Field(default=None, ge=0, le=1)  # of the served maps; None: the pseudo-label's
+    background_threshold: Annotated[float, Field(ge=0, le=1)] | Literal["saliency"] | None = None
     precision: Literal["float32", "float16"] = "float32"  # of the stored weights
     common: tuple[str, ...] = ()  # classes for a second mean IoU
     data: str = "unnamed photos"
@@ -304,6 +307,10 @@ class RunConfig(Section):
         if self.refine and self.refine.method == "drs" and self.localize.inference != "plain":
             raise ValueError(
                 'refine.method = "drs" learns plain maps, which it makes itself; set localize.inference = "plain"'
+            )
+        if self.export.background_threshold == "saliency" and self.saliency is None:
+            raise ValueError(
+                'export.background_threshold = "saliency" needs a [saliency] table: a folder, or an estimate'
             )
         if self.segmenter and self.segmenter.options.get("saliency_weight") and self.saliency is None:
             raise ValueError("segmenter.options.saliency_weight needs a [saliency] table: a folder, or an estimate")

@@ -27,11 +27,10 @@ from app.postprocess import resize_bilinear, softmax
 from app.predict import Model, label_from_maps, present_classes, run_resized, scale_cams, segment
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
-from training.ranking import mean_average_precision
+from training.ranking import THRESHOLDS, mean_average_precision
 from training.refine import crf_labels
 
 TEST_SCALES = (0.75, 1.0, 1.25)
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 @dataclass

@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # those a map is tried at
+
 
 def mean_average_precision(image_labels: np.ndarray, scores: np.ndarray) -> float:
     """Mean over classes of the average precision, in percent; classes without a tagged photo are left out.

@@ -34,6 +34,7 @@ from training.saliency import estimate_saliency
 from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedClassifier, ServedSegmenter
 from training.supervised import write_ground_truth
+from training.threshold import agreeing_threshold
 
 STATE = "state.json"
 EXPORTED = "exported.json"
@@ -193,6 +194,8 @@ def export(config: RunConfig) -> list[Path]:
         device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
         thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier, device), photos, "val")
         card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
+        if config.export.background_threshold == "saliency":
+            card = card.model_copy(update={"background_threshold": agreeing_threshold(config, photos)})
         todo.append((lambda: ServedClassifier(classifier), card))
     if config.segmenter is not None:
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
