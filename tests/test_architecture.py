@@ -40,9 +40,9 @@ SHARED = {
 }
 SHARED_MAY_IMPORT = {"numpy", "PIL", "pycocotools", "pydantic"}
 # Verbs of training that run an exported file, or check one.
-MAY_USE_ENGINE = {f"training.{verb}" for verb in ("__main__", "evaluate", "export", "localize", "report")}
+MAY_USE_ENGINE = {f"training.{verb}" for verb in ("__main__", "evaluate", "export", "localize", "report", "sheet")}
 # Verbs that measure against masks; every other one trains on tags alone.
-MAY_READ_MASKS = {"training.evaluate", "training.report", "training.supervised"}
+MAY_READ_MASKS = {f"training.{verb}" for verb in ("evaluate", "report", "sheet", "supervised")}
 # Imports point one way: a module of the left part imports only from the parts on the right.
 LAYERS = {
     "config": {"config", "data"},

@@ -10,6 +10,7 @@ segment CONFIG         a segmenter from the label maps
 export CONFIG          ONNX files into models/NAME/VERSION
 evaluate CONFIG        figures of the exported files; or --model FILE.onnx --data DIR --split NAME [--json]
 report CONFIG          report.html
+sheet                  one picture: photos beside every model's heatmaps and masks (--models FILE.onnx ... --data DIR)
 compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
 import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
@@ -44,6 +45,7 @@ from training.pseudo_label import pseudo_label_folder
 from training.released import CONVERTERS
 from training.run import VERBS, do, run
 from training.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
+from training.sheet import SHOWN, write_sheet
 
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {
@@ -105,6 +107,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     saliency.add_argument("--out", type=Path, metavar="DIR")
     saliency.add_argument("--method", metavar="NAME", help=f"{', '.join(ESTIMATORS)}; default {DEFAULT_METHOD}")
     saliency.set_defaults(act=act_saliency)
+    sheet = verbs.add_parser("sheet")
+    sheet.add_argument("--models", type=Path, metavar="FILE.onnx", nargs="+", required=True)
+    sheet.add_argument("--data", type=Path, metavar="DIR", required=True)
+    sheet.add_argument("--out", type=Path, metavar="FILE.jpg", required=True)
+    sheet.add_argument("--split", default="val")
+    sheet.add_argument("--count", type=int, default=SHOWN)
+    sheet.set_defaults(act=act_sheet)
     scenes = verbs.add_parser("scenes")
     scenes.add_argument("root", type=Path, metavar="DIR")
     for key, default in (("count", 400), ("val-count", 100), ("size", 96), ("class-count", 5), ("random-seed", 0)):
@@ -218,6 +227,14 @@ def act_saliency(options: argparse.Namespace) -> object:
         )
     data = DataConfig(source="folder", root=options.data)
     return write_saliency(data, options.out, options.method or DEFAULT_METHOD)
+
+
+def act_sheet(options: argparse.Namespace) -> Path:
+    """A contact sheet."""
+    if options.count < 1:
+        raise ConfigError(f"--count {options.count}: a sheet shows at least one photo")
+    data = DataConfig(source="folder", root=options.data)
+    return write_sheet(options.models, data, options.split, options.count, options.out)
 
 
 def act_scenes(options: argparse.Namespace) -> Path:

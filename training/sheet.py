@@ -1,0 +1,76 @@
+"""The verb `sheet`: one picture of photos beside what every model makes of them. Measuring only; it reads masks."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+from tqdm import tqdm
+
+from app.encode import map_to_overlay, mask_to_overlay
+from app.engine import Engine
+from app.predict import class_index, localization_map, localize, segment
+from training.data import DataConfig, TaggedPhotos, open_source
+from training.data.ground_truth import GroundTruth
+
+SHOWN = 24  # photos
+CELL = 168  # px, the side of a picture
+CAPTION = 14  # px above it
+GAP = 2  # px
+QUALITY = 82
+
+
+def write_sheet(models: list[Path], data: DataConfig, split: str, count: int, out: Path) -> Path:
+    """A row for each of `count` evenly spaced photos, as a JPEG: the photo, a heatmap or mask per model, the true mask.
+
+    A heatmap is that of the photo's first tag.
+    """
+    engines = [Engine(path, device="auto", intra_op_threads=0) for path in models]
+    photos = open_source(data.model_copy(update={"classes": engines[0].card.classes}))
+    names = photos.names(split)
+    truth = GroundTruth(data, photos)
+    chosen = [names[index] for index in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+    strips = [strip_of(cells(engines, photos, truth, name)) for name in tqdm(chosen, desc="sheet", unit="photo")]
+    sheet = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out, format="JPEG", quality=QUALITY)
+    return out
+
+
+def strip_of(row: list[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures beside one another, their captions above them."""
+    pictures = [ImageOps.contain(picture, (CELL - GAP, CELL)) for _, picture in row]
+    strip = Image.new("RGB", (len(row) * CELL, CAPTION + max(picture.height for picture in pictures) + GAP), "white")
+    for column, ((caption, _), picture) in enumerate(zip(row, pictures, strict=True)):
+        ImageDraw.Draw(strip).text((column * CELL + GAP, 1), caption, fill="black")
+        strip.paste(picture, (column * CELL, CAPTION))
+    return strip
+
+
+def cells(engines: list[Engine], photos: TaggedPhotos, truth: GroundTruth, name: str) -> list[tuple[str, Image.Image]]:
+    """(caption, picture) of the photo, every model's answer, and the true mask where there is one."""
+    image, tags = photos.image(name), photos.tags(name)
+    row = [(", ".join(tags), Image.fromarray(image))]
+    for engine in engines:
+        card = engine.card
+        if card.task == "segmentation":
+            row.append((card.name, opened(mask_to_overlay(segment(engine, image).mask, image))))
+        elif tags:
+            index = class_index(card, tags[0])
+            found = localize(engine, image)
+            heatmap = opened(map_to_overlay(localization_map(found, index), image))
+            row.append((f"{card.name}: {tags[0]} {found.scores[index]:.2f}", heatmap))
+        else:
+            row.append((card.name, Image.fromarray(image)))
+    if truth.has(name):
+        row.append(("truth", opened(mask_to_overlay(truth.mask(name), image))))
+    return row
+
+
+def opened(picture: bytes) -> Image.Image:
+    """A picture from its encoded bytes."""
+    return Image.open(io.BytesIO(picture))
