@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.errors import ConfigError
+from app.fusion import fuse_maps
 from app.pamr import refine_pamr
 from app.postprocess import resize_bilinear
 from app.preprocess import resize_image
@@ -28,9 +29,9 @@ from training.config import IrnConfig, LocalizeConfig, RefinementConfig, RunConf
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.evaluate import Sweep, sweep_maps
 from training.export import current_commit
-from training.localize import Localizer, localize_photos, make_localizer
+from training.localize import Localizer, StoredMaps, localize_photos, make_localizer
 from training.methods import Classifier
-from training.refine_maps import Refiner, chosen_photos, fit_edge_network, fit_refinement_network, irn_refiner
+from training.refine_maps import Refiner, chosen_photos, finished, fit_edge_network, fit_refinement_network, irn_refiner
 from training.run import VERBS, do
 from training.saliency import choose_method
 
@@ -44,7 +45,8 @@ class Row(Section):
 
     `spotlight` names the row whose training AMR's spotlight branch starts from; its epochs come before the row's own.
     With `refined` the row is DRS's refinement network, trained on the maps of that classifier, in its place. `run` names
-    the folder of the training, so that two rows can share one; the row's own name where left out.
+    the folder of the training, so that two rows can share one; the row's own name where left out. With `fuse` nothing is
+    trained: the row's maps are the plain ones of the rows it names, fused (`app.fusion`).
     """
 
     name: str
@@ -52,6 +54,7 @@ class Row(Section):
     spotlight: str | None = None
     refined: bool = False
     run: str | None = None
+    fuse: tuple[str, ...] = ()
 
 
 class CompareConfig(Section):
@@ -67,6 +70,15 @@ class CompareConfig(Section):
     irn: IrnConfig = IrnConfig()
     drs: RefinementConfig = RefinementConfig()
     rows: tuple[Row, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rows_that_exist(self) -> "CompareConfig":
+        for number, row in enumerate(self.rows):
+            trained = [other.name for other in self.rows[:number] if not other.fuse and not other.refined]
+            unknown = [name for name in row.fuse if name not in trained]
+            if unknown:
+                raise ValueError(f"row {row.name!r} fuses {unknown}; there are {trained} before it")
+        return self
 
 
 def compare(config: CompareConfig) -> Path:
@@ -85,7 +97,8 @@ def compare(config: CompareConfig) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         begun.write_text(json.dumps(settings, indent=1))
         if not path.is_file():
-            path.write_text(json.dumps(measure_row(config, row, photos), indent=1))
+            work = measure_fused if row.fuse else measure_row
+            path.write_text(json.dumps(work(config, row, photos), indent=1))
         rows.append({"name": row.name} | json.loads(path.read_text()))
     out = config.out / "table.md"
     out.write_text(format_table(config, rows))
@@ -95,7 +108,7 @@ def compare(config: CompareConfig) -> Path:
 def settings_of(config: CompareConfig, row: Row) -> dict[str, Any]:
     """What a row's figures depend on."""
     common = config.model_dump(mode="json", exclude={"rows", "name", "out", *(() if row.refined else ("drs",))})
-    return common | {"row": row.model_dump(mode="json", exclude={"name"})}
+    return common | {"row": row.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)}
 
 
 def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[str, Any]:
@@ -125,8 +138,25 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
     }
 
 
+def measure_fused(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[str, Any]:
+    """Measure the fused maps of rows that were trained before."""
+    localizers = []
+    for fused_row in (other for other in config.rows if other.name in row.fuse):
+        own = run_config(config, fused_row)
+        classifier = load_classifier(own, len(photos.classes))
+        device = Fabric(accelerator=own.classifier.fit.accelerator, devices=1).device
+        model = torch_classifier(own, photos.classes, classifier, device)
+        localizers.append(make_localizer(model, classifier, config.localize.model_copy(update={"inference": "plain"})))
+
+    def localize(image: np.ndarray, class_indices: tuple[int, ...]) -> StoredMaps:
+        methods = [localizer(image, class_indices) for localizer in localizers]
+        return finished(methods[0], fuse_maps([stored.maps() for stored in methods]))
+
+    return {"commit": current_commit(), "plain": measure(config, photos, localize)}
+
+
 def measure(
-    config: CompareConfig, photos: TaggedPhotos, localize: Localizer, walk: Refiner
+    config: CompareConfig, photos: TaggedPhotos, localize: Localizer, walk: Refiner | None = None
 ) -> dict[str, dict[str, float]]:
     """Figures of one localizer's maps on `val`: as they are, after each refinement, inside what is salient."""
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -142,7 +172,9 @@ def measure(
         stored = timed("none", localize, image, class_indices)
         maps = stored.maps()
         pamr = timed("pamr", refine_pamr, resize_image(image, *maps.shape[1:]), maps)
-        kinds = {"none": maps, "pamr": pamr, "irn": timed("irn", walk, image, stored).maps()}
+        kinds = {"none": maps, "pamr": pamr}
+        if walk is not None:
+            kinds["irn"] = timed("irn", walk, image, stored).maps()
         for method, make in saliency.items():
             salient = timed(method, make, name).astype(np.float32)[None]
             kinds[method] = pamr * (resize_bilinear(salient, *maps.shape[1:]) > SALIENT)
@@ -196,7 +228,7 @@ def slug(name: str) -> str:
 
 def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
     """The table in Markdown, with what it took to make it."""
-    commits, seeds = ({str(row[key]) for row in rows} for key in ("commit", "seed"))
+    commits, seeds = ({str(row[key]) for row in rows if key in row} for key in ("commit", "seed"))
     refinements = REFINEMENTS | {method: f"PAMR, saliency `{method}`" for method in config.saliency}
     header = ["classifier", "epochs", "mAP", "inference", "map mIoU", "precision", "recall", "s/image"]
     header += [part for title in refinements.values() for part in (title, "s/image")]
@@ -211,13 +243,14 @@ def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
         f"|{'---|' * len(header)}",
     ]
     for row in rows:
-        for inference in INFERENCES:
+        for inference in filter(row.__contains__, INFERENCES):
             kinds = row[inference]
             plain = kinds["none"]
-            cells = [row["name"], str(row["epochs"]), f"{row['map']:.1f}", inference, miou(plain)]
+            trained = [str(row["epochs"]), f"{row['map']:.1f}", inference] if "epochs" in row else ["", "", "fused"]
+            cells = [row["name"], *trained, miou(plain)]
             cells += [f"{plain['precision']:.1f}", f"{plain['recall']:.1f}", f"{plain['seconds']:.2f}"]
             for kind in refinements:
-                cells += [miou(kinds[kind]), f"{kinds[kind]['seconds']:.2f}"]
+                cells += [miou(kinds[kind]), f"{kinds[kind]['seconds']:.2f}"] if kind in kinds else ["", ""]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

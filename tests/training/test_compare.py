@@ -49,6 +49,15 @@ name = "DRS, fixed, + refinement"
 run = "drs"
 refined = true
 classifier = { method = "drs", options = { stages = [4], extra = 0 }, fit = { lr = 0.02 } }
+
+[[rows]]
+name = "AMR"
+spotlight = "CAM"
+classifier = { method = "amr", options = { bounded = true } }
+
+[[rows]]
+name = "CAM and AMR"
+fuse = ["CAM", "AMR"]
 """
 
 
@@ -63,7 +72,12 @@ def test_every_row_is_measured_once(path: Path, tmp_path: Path, capsys: pytest.C
     assert main(["compare", str(path)]) == 0
     written = Path(capsys.readouterr().out.strip().splitlines()[-1])
     lines = written.read_text().splitlines()
-    assert [line.split(" | ")[0] for line in lines[6:]] == ["| CAM"] * 2 + ["| DRS, fixed, + refinement"] * 2
+    names = [line.split(" | ")[0].removeprefix("| ") for line in lines[6:]]
+    assert names == [name for name in ("CAM", "DRS, fixed, + refinement", "AMR") for _ in range(2)] + ["CAM and AMR"]
+    assert {line.count("|") for line in lines[4:]} == {lines[4].count("|")}
+    fused = json.loads((tmp_path / "table" / "cam-and-amr" / "figures.json").read_text())["plain"]
+    assert set(fused) == {"none", "pamr", "exact"}
+    assert 0 <= fused["none"]["miou"] <= 100
     assert "seed 0" in lines[2]
     figures = json.loads((tmp_path / "table" / "cam" / "figures.json").read_text())
     for inference in ("plain", "class-conditional"):
@@ -76,6 +90,12 @@ def test_every_row_is_measured_once(path: Path, tmp_path: Path, capsys: pytest.C
     assert weights.stat().st_mtime_ns == before
     assert main(["compare", str(path), "--set", "irn.doublings=3"]) == 2
     assert "'CAM' of" in capsys.readouterr().err
+
+
+def test_rows_that_are_fused_come_before(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(path.read_text().replace('fuse = ["CAM", "AMR"]', 'fuse = ["CAM", "EDAM"]'))
+    assert main(["compare", str(path)]) == 2
+    assert "fuses ['EDAM']; there are ['CAM', 'AMR'] before it" in capsys.readouterr().err
 
 
 def test_rows_change_what_they_name_alone(path: Path) -> None:
