@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check check-cuda format image
+.PHONY: help serve test check check-cuda format image models
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -58,3 +58,15 @@ format: .venv-dev/.installed-$(ENGINE)  ## rewrite the code in the house format
 
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
 	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .
+
+# Every shipped file from its data, fixed seeds, each step once: what was stopped goes on. Hours on two cores.
+PHOTOS ?= ../shared/photos
+SMALL_PHOTOS ?= ../shared/tiny_imagenet
+
+models: .venv-dev/.installed-$(ENGINE)  ## train and export everything in models/ (PHOTOS=DIR SMALL_PHOTOS=DIR)
+	.venv-dev/bin/python -m training pretrain experiments/photos/pretrain.toml --set root=$(SMALL_PHOTOS)
+	.venv-dev/bin/python -m training pretrain experiments/photos/pretrain-longer.toml --set root=$(SMALL_PHOTOS)
+	for recipe in cam drs amr edam supervised; do .venv-dev/bin/python -m training run experiments/photos/$$recipe.toml \
+		--set data.root=$(PHOTOS) --set classifier.weights=runs/pretrain-longer/backbone.pt || exit 1; done
+	.venv-dev/bin/python -m training sheet --models $(foreach name,cam drs amr edam deeplab,models/$(name)/2/model.onnx) \
+		--data $(PHOTOS) --out experiments/photos/sheet.jpg

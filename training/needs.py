@@ -69,6 +69,10 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
         if refine is not None and refine.method != "fusion":
             tables.insert(0, (f"refine.{refine.method}", getattr(refine, refine.method)))
         tables.insert(0, ("classifier", config.classifier))
+        spotlight = config.classifier.options.get("spotlight_weights")
+        if spotlight is not None:
+            remedy = None if Path(spotlight).is_file() else "no such file; train that classifier first"
+            yield Need(f"[classifier] its spotlight branch starts from {spotlight}", remedy)
     for name, table in tables:
         if table is None:
             continue

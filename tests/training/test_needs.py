@@ -67,3 +67,15 @@ def test_a_gpu_that_is_not_there_stops_the_run(capsys: pytest.CaptureFixture[str
 )
 def test_what_cannot_be_built_is_found_before_the_first_stage(change: str, message: str) -> None:
     assert any(message in found for found in missing(change))
+
+
+def test_what_other_runs_leave_is_looked_for() -> None:
+    changes = ["classifier.method=amr", "classifier.options.spotlight_weights=runs/none.pt"]
+    assert any("runs/none.pt: no such file; train that" in found for found in missing(*changes))
+    [found] = missing("refine.method=fusion", "refine.others=['runs/none/cams']")
+    assert "runs/none/cams: no such folder; `localize`" in found
+
+
+def test_the_supervised_bound_needs_no_classifier() -> None:
+    changes = ["segmenter.labels=ground-truth", "segmenter.weights=pretrained", "classifier.weights=none.pt"]
+    assert missing(*changes) == []
