@@ -66,7 +66,8 @@ SMALL_PHOTOS ?= ../shared/tiny_imagenet
 models: .venv-dev/.installed-$(ENGINE)  ## train and export everything in models/ (PHOTOS=DIR SMALL_PHOTOS=DIR)
 	.venv-dev/bin/python -m training pretrain experiments/photos/pretrain.toml --set root=$(SMALL_PHOTOS)
 	.venv-dev/bin/python -m training pretrain experiments/photos/pretrain-longer.toml --set root=$(SMALL_PHOTOS)
-	for recipe in cam drs amr edam supervised; do .venv-dev/bin/python -m training run experiments/photos/$$recipe.toml \
-		--set data.root=$(PHOTOS) --set classifier.weights=runs/pretrain-longer/backbone.pt || exit 1; done
+	cp runs/pretrain-longer/backbone.pt training/backbones/small.pt
+	for recipe in cam drs amr edam supervised; do \
+		.venv-dev/bin/python -m training run experiments/photos/$$recipe.toml --set data.root=$(PHOTOS) || exit 1; done
 	.venv-dev/bin/python -m training sheet --models $(foreach name,cam drs amr edam deeplab,models/$(name)/2/model.onnx) \
 		--data $(PHOTOS) --out experiments/photos/sheet.jpg

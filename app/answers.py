@@ -30,9 +30,9 @@ from app.predict import (
     localization_map,
     localize,
     predict_pseudo_label,
-    segment,
 )
 from app.schemas import CamReply, CamsReply, IgnoredPixels, PseudoLabelReply, SegmentReply, Thresholds
+from app.segmentation import segment
 from app.work import Work
 
 # The first word is what `*/*` gets.

@@ -4,7 +4,8 @@ Per class, the weight of a method's map is its soft intersection over union with
 
     w_m = sum_x min(M_m(x), R_m(x)) / sum_x max(M_m(x), R_m(x)),    R_m = mean of M_n, n != m,
 
-and the fused map is sum_m w_m M_m / sum_m w_m. Where no two methods agree at all the plain mean is taken.
+and the fused map is sum_m w_m M_m / sum_m w_m. Where no two methods agree at all the plain mean is taken; so it
+is of two methods, which agree with each other equally.
 """
 
 from collections.abc import Sequence

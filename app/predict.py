@@ -1,4 +1,4 @@
-"""Photo -> localization maps, pseudo-label or mask: the verb "predict" of the service, also used by the training package.
+"""Photo -> localization maps or pseudo-label: the verb "predict" of the service, also used by the training package.
 
 Every function takes a `Model`: something with a `card` and a `run` from uint8 images (N, H, W, 3) to named arrays. That
 is an `app.engine.Engine`, or a torch module behind the same two names.
@@ -16,11 +16,9 @@ from app.model_card import ModelCard
 from app.pamr import refine_pamr
 from app.postprocess import (
     enlarged_strips,
-    mask_from_logits,
     normalize_cam,
     pseudo_label,
     resize_bilinear,
-    softmax,
 )
 from app.preprocess import Geometry, geometry_of, resize_image
 
@@ -44,14 +42,6 @@ class PseudoLabel:
     scores: np.ndarray
     class_indices: tuple[int, ...]
     thresholds: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """mask: uint8 (H, W) at the photo's size. scores: label -> mean softmax probability over the label's pixels."""
-
-    mask: np.ndarray
-    scores: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -292,57 +282,3 @@ def label_from_maps(
     for rows, enlarged in enlarged_strips(maps, height, width):
         label_map[rows] = pseudo_label(enlarged, class_indices, *thresholds)
     return label_map
-
-
-def segment(
-    model: Model,
-    image: np.ndarray,
-    size: tuple[int, int] | None = None,
-    scales: tuple[float, ...] | None = None,
-    flip: bool | None = None,
-) -> Segmentation:
-    """The mask of one uint8 (H, W, 3) photo at its own size, or at `size` (height, width) if decoded at reduced size.
-
-    `scales` and `flip` default to the card's; of several views the probabilities are averaged.
-    """
-    height, width = size or image.shape[:2]
-    scales, flip = scales or model.card.scales, model.card.flip if flip is None else flip
-    geometry = geometry_of(image.shape, model.card.preferred_size)
-    if len(scales) == 1 and not flip:
-        outputs = run_resized(model, image, scales[0])
-        logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
-        probabilities = softmax(logits)
-    else:
-        logits = probabilities = segment_probabilities(model, image, scales, flip)
-        everything = np.arange(len(logits))
-        mask = mask_from_logits(logits, everything, geometry.input_height, geometry.input_width)
-    if mask.shape != (height, width):
-        mask = mask_from_logits(logits, np.unique(mask), height, width)
-    coarse = logits.argmax(axis=0)
-    scores = {}
-    for label in np.unique(mask):
-        where = coarse == label
-        region = probabilities[label]
-        scores[int(label)] = float(region[where].mean() if where.any() else region.max())
-    return Segmentation(mask, scores)
-
-
-def segment_probabilities(model: Model, image: np.ndarray, scales: tuple[float, ...], flip: bool) -> np.ndarray:
-    """Probabilities (C + 1, h, w) of a segmenter: the mean over all scales and, with `flip`, their mirrors.
-
-    (h, w) is the size of the logits at the preferred size, where that is among the scales, else at the first.
-    """
-    views = []
-    for scale in scales:
-        views.append(softmax(run_resized(model, image, scale)["logits"][0].astype(np.float32, copy=False)))
-        if flip:
-            mirrored = run_resized(model, image[:, ::-1], scale)["logits"][0].astype(np.float32, copy=False)
-            views[-1] = (views[-1] + softmax(mirrored)[:, :, ::-1]) / 2
-    height, width = views[scales.index(1.0) if 1.0 in scales else 0].shape[1:]
-    return np.mean([resize_bilinear(view, height, width) for view in views], axis=0)
-
-
-def run_resized(model: Model, image: np.ndarray, scale: float) -> dict[str, np.ndarray]:
-    """The network's outputs for one uint8 (H, W, 3) photo at `scale` times the preferred size."""
-    geometry = geometry_of(image.shape, model.card.preferred_size, scale)
-    return model.run(resize_image(image, geometry.input_height, geometry.input_width)[None])

@@ -3,7 +3,7 @@
 run CONFIG             all verbs in order, each once; stops and goes on where it stood (--dry-run: two steps of each)
 fit CONFIG             a classifier from tags
 localize CONFIG        activation maps of every photo
-refine CONFIG          better maps: IRN's random walk, or DRS's refinement network
+refine CONFIG          better maps: IRN's random walk, DRS's refinement network, or fusion with other runs' maps
 saliency CONFIG        what stands out in every photo, estimated; or --data DIR --out DIR [--method NAME]
 pseudo-label CONFIG    label maps from the maps; or --model FILE.onnx --data DIR --out DIR
 segment CONFIG         a segmenter from the label maps
@@ -45,13 +45,14 @@ from training.pseudo_label import pseudo_label_folder
 from training.released import CONVERTERS
 from training.run import VERBS, do, run
 from training.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
-from training.sheet import SHOWN, write_sheet
+from training.sheet import MAX_SHOWN, SHOWN, write_sheet
 
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {
     "evaluate": {
         "--json": {"action": "store_const", "const": True, "help": "print the figures as JSON"},
         "--crf": {"action": "store_const", "const": True, "help": "a segmenter's masks after a dense CRF as well"},
+        "--scales": {"action": "store_const", "const": True, "help": "a segmenter's masks of several views as well"},
         "--common": {"metavar": "CLASS,CLASS", "help": "a second mean IoU over these and the background"},
     },
     "pseudo-label": {
@@ -113,6 +114,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sheet.add_argument("--out", type=Path, metavar="FILE.jpg", required=True)
     sheet.add_argument("--split", default="val")
     sheet.add_argument("--count", type=int, default=SHOWN)
+    sheet.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
     sheet.set_defaults(act=act_sheet)
     scenes = verbs.add_parser("scenes")
     scenes.add_argument("root", type=Path, metavar="DIR")
@@ -184,8 +186,8 @@ def given(options: argparse.Namespace, flag: str) -> bool:
 def act_evaluate(options: argparse.Namespace) -> str:
     """Figures of one ONNX file."""
     common = tuple(name for name in (options.common or "").split(",") if name)
-    crf = bool(options.crf)
-    measured = evaluate_file(options.model, folder_of(options), options.split or "val", common, crf)
+    measures = {"crf": bool(options.crf), "scales": bool(options.scales)}
+    measured = evaluate_file(options.model, folder_of(options), options.split or "val", common, **measures)
     if options.json:
         return json.dumps(asdict(measured), indent=1)
     lines = [f"{measured.model} version {measured.version} on {measured.photos} photos of {measured.split}"]
@@ -231,10 +233,9 @@ def act_saliency(options: argparse.Namespace) -> object:
 
 def act_sheet(options: argparse.Namespace) -> Path:
     """A contact sheet."""
-    if options.count < 1:
-        raise ConfigError(f"--count {options.count}: a sheet shows at least one photo")
-    data = DataConfig(source="folder", root=options.data)
-    return write_sheet(options.models, data, options.split, options.count, options.out)
+    if not 1 <= options.count <= MAX_SHOWN:
+        raise ConfigError(f"--count {options.count}: a sheet shows 1 to {MAX_SHOWN} photos")
+    return write_sheet(options.models, folder_of(options), options.split, options.count, options.out)
 
 
 def act_scenes(options: argparse.Namespace) -> Path:

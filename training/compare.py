@@ -27,11 +27,12 @@ from app.preprocess import resize_image
 from training.classifier import load_classifier, torch_classifier, validation_map
 from training.config import IrnConfig, LocalizeConfig, RefinementConfig, RunConfig, Section, validate_config
 from training.data import DataConfig, TaggedPhotos, open_source
+from training.data.sampling import evenly_spaced
 from training.evaluate import Sweep, sweep_maps
 from training.export import current_commit
 from training.localize import Localizer, StoredMaps, localize_photos, make_localizer
 from training.methods import Classifier
-from training.refine_maps import Refiner, chosen_photos, finished, fit_edge_network, fit_refinement_network, irn_refiner
+from training.refine_maps import Refiner, finished, fit_edge_network, fit_refinement_network, irn_refiner
 from training.run import VERBS, do
 from training.saliency import choose_method
 
@@ -73,7 +74,13 @@ class CompareConfig(Section):
 
     @model_validator(mode="after")
     def _rows_that_exist(self) -> "CompareConfig":
+        slugs = [slug(row.name) for row in self.rows]
+        twice = sorted({name for name in slugs if slugs.count(name) > 1})
+        if twice:
+            raise ValueError(f"rows share the folders {twice}; give them names that differ in letters or digits")
         for number, row in enumerate(self.rows):
+            if row.fuse and (row.classifier or row.spotlight or row.refined or row.run):
+                raise ValueError(f"row {row.name!r} trains nothing: beside `fuse` it has a name alone")
             trained = [other.name for other in self.rows[:number] if not other.fuse and not other.refined]
             unknown = [name for name in row.fuse if name not in trained]
             if unknown:
@@ -108,7 +115,9 @@ def compare(config: CompareConfig) -> Path:
 def settings_of(config: CompareConfig, row: Row) -> dict[str, Any]:
     """What a row's figures depend on."""
     common = config.model_dump(mode="json", exclude={"rows", "name", "out", *(() if row.refined else ("drs",))})
-    return common | {"row": row.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)}
+    fused = {other.name: settings_of(config, other) for other in config.rows if other.name in row.fuse}
+    own = row.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    return common | {"row": own} | ({"fused": fused} if fused else {})
 
 
 def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[str, Any]:
@@ -119,13 +128,8 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
     classifier: Classifier = load_classifier(own, len(photos.classes))
     if row.refined:
         classifier = fit_refinement_network(own, photos, out / "refinement")
-    device = Fabric(accelerator=own.classifier.fit.accelerator, devices=1).device
-    model = torch_classifier(own, photos.classes, classifier, device)
-    localizers = {
-        inference: make_localizer(model, classifier, config.localize.model_copy(update={"inference": inference}))
-        for inference in INFERENCES
-    }
-    localize_photos(localizers["plain"], photos, chosen_photos(photos, config.irn.photos), out / "cams")
+    localizers = {inference: localizer_of(own, photos, classifier, inference) for inference in INFERENCES}
+    localize_photos(localizers["plain"], photos, evenly_spaced(photos.names("train"), config.irn.photos), out / "cams")
     network = fit_edge_network(own, photos, out / "cams", out / "edges")
     walk = irn_refiner(network, config.irn, config.localize.preferred_size)
     views, batch = own.classifier.views, own.classifier.fit.batch_size
@@ -138,15 +142,17 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
     }
 
 
+def localizer_of(own: RunConfig, photos: TaggedPhotos, classifier: Classifier, inference: str) -> Localizer:
+    """How a row's classifier is asked for maps."""
+    device = Fabric(accelerator=own.classifier.fit.accelerator, devices=1).device
+    model = torch_classifier(own, photos.classes, classifier, device)
+    return make_localizer(model, classifier, own.localize.model_copy(update={"inference": inference}))
+
+
 def measure_fused(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[str, Any]:
     """Measure the fused maps of rows that were trained before."""
-    localizers = []
-    for fused_row in (other for other in config.rows if other.name in row.fuse):
-        own = run_config(config, fused_row)
-        classifier = load_classifier(own, len(photos.classes))
-        device = Fabric(accelerator=own.classifier.fit.accelerator, devices=1).device
-        model = torch_classifier(own, photos.classes, classifier, device)
-        localizers.append(make_localizer(model, classifier, config.localize.model_copy(update={"inference": "plain"})))
+    runs = [run_config(config, other) for other in config.rows if other.name in row.fuse]
+    localizers = [localizer_of(own, photos, load_classifier(own, len(photos.classes)), "plain") for own in runs]
 
     def localize(image: np.ndarray, class_indices: tuple[int, ...]) -> StoredMaps:
         methods = [localizer(image, class_indices) for localizer in localizers]

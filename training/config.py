@@ -61,6 +61,12 @@ class PretrainConfig(Section):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     fit: FitConfig = FitConfig()
 
+    @model_validator(mode="after")
+    def _growing(self) -> "PretrainConfig":
+        if self.first_size is not None and self.first_size > self.size:
+            raise ValueError("first_size must not lie above size")
+        return self
+
 
 class ViewConfig(Section):
     """Random views for training: the photo's long side is drawn from `long_side`, then a square of `crop` px is cut."""
@@ -293,10 +299,14 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         rule = self.pseudo_label.rule
-        if self.supervised and (self.segmenter.weights == "classifier" or self.segmenter.rounds > 1):
+        if self.supervised and (
+            self.segmenter.weights == "classifier"
+            or self.segmenter.rounds > 1
+            or self.segmenter.options.get("saliency_weight")
+        ):
             raise ValueError(
-                'segmenter.labels = "ground-truth" trains no classifier and takes one round: name a file of weights '
-                "(another run's classifier/weights.pt), and leave `rounds` out"
+                'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
+                "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
             )
         if rule != "threshold" and self.saliency is None:
             raise ValueError(f'pseudo_label.rule = "{rule}" needs a [saliency] table: a folder, or an estimate')
@@ -308,10 +318,16 @@ class RunConfig(Section):
             raise ValueError(
                 'refine.method = "drs" learns plain maps, which it makes itself; set localize.inference = "plain"'
             )
-        if self.export.background_threshold == "saliency" and self.saliency is None:
-            raise ValueError(
-                'export.background_threshold = "saliency" needs a [saliency] table: a folder, or an estimate'
-            )
+        if self.export.background_threshold == "saliency":
+            if self.saliency is None:
+                raise ValueError(
+                    'export.background_threshold = "saliency" needs a [saliency] table: a folder, or an estimate'
+                )
+            if self.localize.inference != "plain":
+                raise ValueError(
+                    'export.background_threshold = "saliency" measures the maps that are served, plain ones; set '
+                    'localize.inference = "plain", or give it a number'
+                )
         if self.segmenter and self.segmenter.options.get("saliency_weight") and self.saliency is None:
             raise ValueError("segmenter.options.saliency_weight needs a [saliency] table: a folder, or an estimate")
         return self

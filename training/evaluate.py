@@ -24,13 +24,13 @@ from app.errors import DataError
 from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
 from app.model_card import ModelCard
 from app.postprocess import resize_bilinear, softmax
-from app.predict import Model, label_from_maps, present_classes, run_resized, scale_cams, segment
+from app.predict import Model, label_from_maps, present_classes, scale_cams
+from app.segmentation import TEST_SCALES, run_views, segment
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
+from training.data.sampling import evenly_spaced
 from training.ranking import THRESHOLDS, mean_average_precision
 from training.refine import crf_labels
-
-TEST_SCALES = (0.75, 1.0, 1.25)
 
 
 @dataclass
@@ -129,12 +129,12 @@ class Evaluation:
 
 
 def evaluate_file(
-    path: Path, data: DataConfig, split: str, common: tuple[str, ...] = (), crf: bool = False
+    path: Path, data: DataConfig, split: str, common: tuple[str, ...] = (), crf: bool = False, scales: bool = False
 ) -> Evaluation:
     """Measure an ONNX file on a split; without masks only what tags can tell ("map") is measured.
 
     `common` are classes for a second mean, over them and the background ("..._common"). `crf` measures a segmenter's masks
-    after a dense CRF as well ("crf_miou").
+    after a dense CRF as well ("crf_miou"), `scales` those of several views ("scales_miou").
     """
     engine = Engine(path, device="auto", intra_op_threads=0)
     data = data.model_copy(update={"classes": engine.card.classes})
@@ -144,7 +144,7 @@ def evaluate_file(
     if engine.card.task == "cam":
         figures, confusion = measure_classifier(engine, photos, names, truth, common)
     else:
-        figures, confusion = measure_segmenter(engine, photos, names, truth, common, crf)
+        figures, confusion = measure_segmenter(engine, photos, names, truth, common, crf, scales)
     card = engine.card
     labels = ("background", *card.classes)
     iou = {name: round(float(value), 2) for name, value in zip(labels, confusion.iou(), strict=True) if value == value}
@@ -158,21 +158,31 @@ Measured = tuple[dict[str, float], Confusion]
 
 
 def measure_segmenter(
-    model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...], crf: bool
+    model: Model,
+    photos: TaggedPhotos,
+    names: tuple[str, ...],
+    truth: GroundTruth,
+    common: tuple[str, ...],
+    crf: bool,
+    scales: bool,
 ) -> Measured:
-    """mIoU of the served mask at the photos' own size, no tags given; at several scales; with `crf` after a dense CRF."""
+    """mIoU of the served mask at the photos' own size, no tags given; with `scales` of several views, with `crf` of its
+    dense CRF besides.
+    """
     confusion, scaled, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(3))
     for name in tqdm(names, desc=f"evaluate {model.card.name}", unit="photo", mininterval=5):
         if truth.has(name):
             image, mask = photos.image(name), truth.mask(name)
             confusion.add(mask, segment(model, image).mask)
-            scaled.add(mask, segment(model, image, scales=TEST_SCALES, flip=True).mask)
+            if scales:
+                scaled.add(mask, segment(model, image, scales=TEST_SCALES, flip=True).mask)
             if crf:
                 smoothed.add(mask, crf_mask(model, image))
     if not confusion.counts.any():
         return {}, confusion
     figures = confusion.summary() | common_figures("", confusion, model.card, common)
-    figures |= {"scales_miou": scaled.miou(), **common_figures("scales_", scaled, model.card, common)}
+    if scales:
+        figures |= {"scales_miou": scaled.miou(), **common_figures("scales_", scaled, model.card, common)}
     if crf:
         figures["crf_miou"] = smoothed.miou()
     return rounded(figures), confusion
@@ -180,7 +190,7 @@ def measure_segmenter(
 
 def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:
     """The mask of a segmenter's probabilities at the photo's own size after a dense CRF."""
-    logits = run_resized(model, image, 1.0)["logits"][0]
+    logits = run_views(model, image, 1.0, mirror=False)["logits"][0]
     return crf_labels(image, softmax(resize_bilinear(logits, *image.shape[:2])))
 
 
@@ -236,12 +246,11 @@ def sweep_maps(
     """
     photos = open_source(data)
     truth = GroundTruth(data, photos)
-    names = [name for name in photos.names(split) if truth.has(name)]
+    names = tuple(name for name in photos.names(split) if truth.has(name))
     if not names:
         raise DataError(f"no photo of {split!r} has a mask; maps can only be measured against masks")
-    chosen = np.linspace(0, len(names) - 1, min(len(names), count or len(names))).astype(int)
     sweeps: dict[str, Sweep] = {}
-    for name in tqdm([names[index] for index in chosen], desc=f"maps of {split}", unit="photo", mininterval=5):
+    for name in tqdm(evenly_spaced(names, count), desc=f"maps of {split}", unit="photo", mininterval=5):
         class_indices = photos.class_indices(name)
         for kind, maps in maps_of(name, photos.image(name), class_indices).items():
             sweep = sweeps.setdefault(kind, Sweep(len(photos.classes)))

@@ -15,6 +15,7 @@ from app.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
 from training.classifier import check_classifier
 from training.config import RunConfig
+from training.data import open_source
 from training.saliency import DEFAULT_METHOD, check_method
 from training.segmenter import check_segmenter
 
@@ -115,15 +116,25 @@ def network_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def fusion_needs(config: RunConfig) -> Iterator[Need]:
-    """Maps of other runs."""
-    for folder in config.refine.others if config.refine is not None else ():
+    """Maps of other runs, of every photo."""
+    if config.refine is None or config.supervised:
+        return
+    for folder in config.refine.others:
         remedy = None if folder.is_dir() else "no such folder; `localize` the run it belongs to first"
+        if remedy is None and folder != config.out / "cams":
+            photos = open_source(config.data)
+            names = photos.names("train") + photos.names("val")
+            missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
+            if missing:
+                remedy = (
+                    f"{len(missing)} of {len(names)} photos are not there (first: {missing[0]}); `localize` that run"
+                )
         yield Need(f"[refine] maps in {folder}", remedy)
 
 
 def saliency_needs(config: RunConfig) -> Iterator[Need]:
     """The folder of saliency, or the library that estimates it."""
-    if config.saliency is None:
+    if config.saliency is None or config.supervised:
         return
     folder = config.saliency.folder
     if folder is not None:
@@ -136,9 +147,10 @@ def saliency_needs(config: RunConfig) -> Iterator[Need]:
 
 def extra_needs(config: RunConfig) -> Iterator[Need]:
     """The dense CRF, an extra that is built from source."""
-    refine, segmenter = config.refine, config.segmenter
+    segmenter, labelled = config.segmenter, not config.supervised
+    refine = config.refine if labelled else None
     users = {
-        "pseudo_label": config.pseudo_label.refine == "crf",
+        "pseudo_label": labelled and config.pseudo_label.refine == "crf",
         "refine.irn": refine is not None and refine.method == "irn" and refine.irn.refine == "crf",
         "segmenter": segmenter is not None and segmenter.crf,
     }

@@ -85,9 +85,9 @@ def view_size(config: PretrainConfig, epoch: int) -> int:
     """Side in px of the photos of an epoch."""
     if config.first_size is None:
         return config.size
-    done = min(1.0, epoch / max(1.0, GROWTH * config.fit.epochs))
-    grown = config.first_size + done * (config.size - config.first_size)
-    return min(config.size, SIZE_STEP * round(grown / SIZE_STEP))
+    done = min(1.0, epoch / (GROWTH * config.fit.epochs))
+    steps = round(done * (config.size - config.first_size) / SIZE_STEP)
+    return config.size if done == 1 else min(config.size, config.first_size + SIZE_STEP * steps)
 
 
 def top1(module: nn.Module, dataset: ClassZip, batch_size: int) -> float:

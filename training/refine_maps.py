@@ -19,6 +19,7 @@ from training.checkpoint import load_weights, save_weights
 from training.classifier import fill_backbone, load_classifier
 from training.config import IrnConfig, RefinementConfig, RunConfig
 from training.data import TaggedPhotos, open_source
+from training.data.sampling import evenly_spaced
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
 from training.irn import IrnNetwork, affinity_label, build_irn, refine_irn
@@ -64,7 +65,7 @@ def fit_refiner(config: RunConfig, photos: TaggedPhotos) -> Refiner:
 
 def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: Path) -> IrnNetwork:
     """Train IRN on the confident parts of the maps `cams`/NAME.npz; its labels go to `out`/affinity."""
-    settings, names = config.refine.irn, chosen_photos(photos, config.refine.irn.photos)
+    settings, names = config.refine.irn, evenly_spaced(photos.names("train"), config.refine.irn.photos)
     if settings.network is not None:
         network = build_irn(settings)
         load_weights(settings.network, network)
@@ -87,16 +88,9 @@ def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: P
     return network.eval()
 
 
-def chosen_photos(photos: TaggedPhotos, count: int | None) -> tuple[str, ...]:
-    """The photos of `train` a refinement is trained on: all, or `count`, evenly spaced."""
-    names = photos.names("train")
-    count = min(len(names), count or len(names))
-    return tuple(names[index] for index in np.linspace(0, len(names) - 1, count).astype(int))
-
-
 def fit_refinement_network(config: RunConfig, photos: TaggedPhotos, out: Path) -> DrsRefinement:
     """Train DRS's refinement network on maps of the run's classifier, made as DRS makes them (`out`/maps)."""
-    settings, names = config.refine.drs, chosen_photos(photos, config.refine.drs.photos)
+    settings, names = config.refine.drs, evenly_spaced(photos.names("train"), config.refine.drs.photos)
     fabric = make_fabric(settings.fit)
     classifier = load_classifier(config, len(photos.classes)).to(fabric.device)
     folder = localize_for_refinement(classifier, photos, names, out / "maps", settings)

@@ -16,10 +16,11 @@ from PIL import Image
 from app.encode import map_to_overlay, mask_to_overlay
 from app.engine import Engine
 from app.postprocess import resize_bilinear
-from app.predict import segment
+from app.segmentation import segment
 from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask
+from training.data.sampling import evenly_spaced
 from training.localize import final_maps, load_maps
 
 PHOTOS = 24
@@ -106,13 +107,11 @@ def curve(path: Path, title: str) -> str:
 
 def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> list[list[tuple[str, str]]]:
     """(caption, picture) per column for evenly spaced photos of `val`."""
-    names = photos.names("val")
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(PHOTOS, len(names))).astype(int))]
     truth = GroundTruth(config.data, photos)
     engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
     segmenters = [engine for engine in engines if engine.card.task == "segmentation"]
     rows = []
-    for name in chosen:
+    for name in evenly_spaced(photos.names("val"), PHOTOS):
         image = shown_size(photos.image(name))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
         row += [("none", "")] * 2 if config.supervised else label_cells(config, photos, name, image)

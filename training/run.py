@@ -24,6 +24,7 @@ from training.config import RunConfig
 from training.data import open_source
 from training.evaluate import Evaluation, evaluate_file, label_figures
 from training.export import ExportError, card_of, export_model, halve_weights, update_figures
+from training.fit import make_fabric
 from training.localize import localize_split
 from training.pseudo_label import SUMMARY as LABELLED
 from training.pseudo_label import pseudo_label_run
@@ -178,7 +179,10 @@ def saliency(config: RunConfig) -> Path:
 def segment(config: RunConfig) -> Path:
     """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
     if config.supervised:
-        label_maps = write_ground_truth(config.data, open_source(config.data), config.out / "ground_truth")
+        fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
+        if fabric.is_global_zero:
+            write_ground_truth(config.data, open_source(config.data), label_maps)
+        fabric.barrier()
         return fit_segmenter(config, label_maps, config.out / SEGMENTER)
     return fit_rounds(config, config.out / "pseudo_labels")
 
@@ -195,6 +199,8 @@ def export(config: RunConfig) -> list[Path]:
         thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier, device), photos, "val")
         card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
         if config.export.background_threshold == "saliency":
+            for name in ("localize", "saliency"):
+                require_done(VERBS[name], config)
             card = card.model_copy(update={"background_threshold": agreeing_threshold(config, photos)})
         todo.append((lambda: ServedClassifier(classifier), card))
     if config.segmenter is not None:
@@ -228,7 +234,7 @@ def evaluate(config: RunConfig) -> Path:
 def measure(path: Path, config: RunConfig) -> Evaluation:
     """The figures of an exported file on `val`."""
     crf = config.segmenter is not None and config.segmenter.crf
-    return evaluate_file(path, config.data, "val", config.export.common, crf)
+    return evaluate_file(path, config.data, "val", config.export.common, crf, scales=True)
 
 
 def replace_by_half(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
@@ -273,7 +279,7 @@ LABEL = (*REFINE, "pseudo_label", "saliency")
 SEGMENT = (*LABEL, "segmenter")
 EXPORT = (*SEGMENT, "export")
 STAGES = (
-    Stage("saliency", ("data", "saliency"), (), saliency, "saliency"),
+    Stage("saliency", ("data", "saliency"), (), saliency, "saliency", tags=True),
     Stage("fit", FIT, (), fit_classifier, tags=True),
     Stage("localize", LOCALIZE, ("fit",), localize_split, tags=True),
     Stage("refine", REFINE, ("localize",), refine_run, "refine", tags=True),

@@ -11,7 +11,7 @@ from app.labels import label_count
 from app.model_card import ModelCard
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
-from training.classifier import fill_backbone
+from training.classifier import fill_backbone, require_photos
 from training.config import RunConfig, SegmenterConfig, validate_config
 from training.data import open_source
 from training.data.views import LabelledViews
@@ -42,6 +42,7 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
     """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
     settings = require_segmenter(config)
     photos = open_source(config.data)
+    require_photos(photos, ("train", "val"))
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     from_classifier = settings.weights == "classifier"
@@ -60,6 +61,7 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
     fit(fabric, segmenter, views, settings.fit, out)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", segmenter)
+    fabric.barrier()
     return out / "weights.pt"
 
 

@@ -3,33 +3,41 @@
 import io
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
 from app.encode import map_to_overlay, mask_to_overlay
 from app.engine import Engine
-from app.predict import class_index, localization_map, localize, segment
+from app.errors import ConfigError, DataError
+from app.predict import class_index, localization_map, localize
+from app.segmentation import segment
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth
+from training.data.sampling import evenly_spaced
 
 SHOWN = 24  # photos
 CELL = 168  # px, the side of a picture
 CAPTION = 14  # px above it
 GAP = 2  # px
+MAX_SHOWN = 65_500 // (CELL + CAPTION + GAP)  # px a JPEG may be high
 QUALITY = 82
 
 
 def write_sheet(models: list[Path], data: DataConfig, split: str, count: int, out: Path) -> Path:
     """A row for each of `count` evenly spaced photos, as a JPEG: the photo, a heatmap or mask per model, the true mask.
 
-    A heatmap is that of the photo's first tag.
+    A heatmap is that of the photo's first tag. Raises ConfigError where the models know different classes, DataError where
+    the split has no photo.
     """
     engines = [Engine(path, device="auto", intra_op_threads=0) for path in models]
+    for engine in engines[1:]:
+        if engine.card.classes != engines[0].card.classes:
+            raise ConfigError(f"{engine.card.name} and {engines[0].card.name} know different classes; make two sheets")
     photos = open_source(data.model_copy(update={"classes": engines[0].card.classes}))
-    names = photos.names(split)
+    chosen = evenly_spaced(photos.names(split), count)
+    if not chosen:
+        raise DataError(f"the data has no photo in {split!r}; name another split")
     truth = GroundTruth(data, photos)
-    chosen = [names[index] for index in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
     strips = [strip_of(cells(engines, photos, truth, name)) for name in tqdm(chosen, desc="sheet", unit="photo")]
     sheet = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)), "white")
     top = 0
@@ -59,13 +67,11 @@ def cells(engines: list[Engine], photos: TaggedPhotos, truth: GroundTruth, name:
         card = engine.card
         if card.task == "segmentation":
             row.append((card.name, opened(mask_to_overlay(segment(engine, image).mask, image))))
-        elif tags:
+        else:
             index = class_index(card, tags[0])
             found = localize(engine, image)
             heatmap = opened(map_to_overlay(localization_map(found, index), image))
             row.append((f"{card.name}: {tags[0]} {found.scores[index]:.2f}", heatmap))
-        else:
-            row.append((card.name, Image.fromarray(image)))
     if truth.has(name):
         row.append(("truth", opened(mask_to_overlay(truth.mask(name), image))))
     return row

@@ -6,21 +6,22 @@ threshold is taken at which it overlaps most with unsupervised saliency (interse
 
 import numpy as np
 
+from app.errors import DataError
 from app.postprocess import resize_bilinear
 from training.config import RunConfig
 from training.data import TaggedPhotos
+from training.data.sampling import evenly_spaced
 from training.localize import iterate_maps
 from training.pseudo_label import read_saliency, saliency_folder
 from training.ranking import THRESHOLDS
-from training.refine_maps import chosen_photos
 
 PHOTOS = 500  # evenly spaced ones of `train` are looked at
 
 
 def agreeing_threshold(config: RunConfig, photos: TaggedPhotos) -> float:
-    """The threshold of `THRESHOLDS` for the run's maps `cams`, by its saliency."""
+    """The threshold of `THRESHOLDS` for the run's maps `cams`, by its saliency. Raises DataError where nothing overlaps."""
     shared, joined = (np.zeros(len(THRESHOLDS)) for _ in range(2))
-    for name, stored in iterate_maps(config.out / "cams", chosen_photos(photos, PHOTOS), "threshold"):
+    for name, stored in iterate_maps(config.out / "cams", evenly_spaced(photos.names("train"), PHOTOS), "threshold"):
         if not stored.class_indices:
             continue
         best = stored.maps().max(axis=0)
@@ -29,4 +30,9 @@ def agreeing_threshold(config: RunConfig, photos: TaggedPhotos) -> float:
         for index, threshold in enumerate(THRESHOLDS):
             shared[index] += ((best > threshold) & salient).sum()
             joined[index] += ((best > threshold) | salient).sum()
+    if not shared.any():
+        raise DataError(
+            f"no map under {config.out / 'cams'} meets what {saliency_folder(config)} holds to be salient; look at both, or "
+            f"give export.background_threshold a number"
+        )
     return THRESHOLDS[int(np.argmax(shared / np.maximum(joined, 1)))]

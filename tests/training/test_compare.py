@@ -96,6 +96,12 @@ def test_rows_that_are_fused_come_before(path: Path, capsys: pytest.CaptureFixtu
     path.write_text(path.read_text().replace('fuse = ["CAM", "AMR"]', 'fuse = ["CAM", "EDAM"]'))
     assert main(["compare", str(path)]) == 2
     assert "fuses ['EDAM']; there are ['CAM', 'AMR'] before it" in capsys.readouterr().err
+    path.write_text(path.read_text().replace('fuse = ["CAM", "EDAM"]', 'fuse = ["CAM"]\nrun = "cam"'))
+    assert main(["compare", str(path)]) == 2
+    assert "trains nothing" in capsys.readouterr().err
+    path.write_text(path.read_text().replace('"CAM and AMR"', '"cam"'))
+    assert main(["compare", str(path)]) == 2
+    assert "share the folders ['cam']" in capsys.readouterr().err
 
 
 def test_rows_change_what_they_name_alone(path: Path) -> None:

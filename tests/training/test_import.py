@@ -24,7 +24,8 @@ from app.engine import Engine
 from app.errors import ConfigError, DataError
 from app.labels import VOC_CLASSES
 from app.model_card import ModelCard
-from app.predict import localize, segment
+from app.predict import localize
+from app.segmentation import segment
 from training.__main__ import main
 from training.backbones import build_backbone, relu
 from training.backbones.resnet38 import WEIGHTS_FILE, ResNet38

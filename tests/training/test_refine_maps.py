@@ -8,8 +8,9 @@ import pytest
 from app.errors import ConfigError, DataError
 from training.config import RunConfig, read_config
 from training.data import open_source
+from training.data.sampling import evenly_spaced
 from training.localize import StoredMaps, load_maps, save_maps
-from training.refine_maps import chosen_photos, finished, refine_run
+from training.refine_maps import finished, refine_run
 from training.run import VERBS, do
 
 SMALL = ["data.scenes.count=12", "data.scenes.val_count=4", "classifier.fit.epochs=1", "classifier.fit.batch_size=4"]
@@ -47,7 +48,7 @@ def test_refined_maps_of_every_photo(localized: Path, tmp_path: Path, table: lis
         assert np.isfinite(refined.maps()).all()
     if table is IRN:
         assert len(list((out / "refine" / "affinity").glob("*.png"))) == 6
-        assert chosen_photos(photos, config.refine.irn.photos)[0] == photos.names("train")[0]
+        assert evenly_spaced(photos.names("train"), 6)[0] == photos.names("train")[0]
     do(VERBS["pseudo-label"], config)
     assert len(list((out / "pseudo_labels").glob("*.png"))) == 16
 

@@ -10,7 +10,7 @@ import pytest
 from app.engine import Engine
 from app.errors import ConfigError
 from app.labels import BACKGROUND, IGNORE_INDEX, label_of
-from app.predict import segment
+from app.segmentation import TEST_SCALES, segment
 from training.config import RunConfig, read_config
 from training.data import open_source
 from training.data.ground_truth import GroundTruth, read_mask
@@ -47,15 +47,15 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
 
 def test_a_tagged_mask_by_hand() -> None:
     class Constant:
-        """Logits of three labels over 1 x 2 pixels: every photo's left half is class 0, the right half background."""
+        """Logits of three labels over 2 x 2 pixels: class 1 on the left, on the right background and class 1 alike."""
 
         card = SimpleNamespace(preferred_size=64)
+        left, right = (0.0, 4.0, 6.0), (2.0, 0.0, 1.9)
 
         def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-            left, right = (0.0, 4.0, 6.0), (2.0, 0.0, 1.9)
-            logits = np.stack([left, right], axis=1)[None, :, None, :].repeat(2, axis=2).astype(np.float32)
-            mirrored = images[0, 0, 0, 0] > images[0, 0, -1, 0]
-            return {"logits": logits[..., ::-1] if mirrored else logits}
+            logits = np.stack([self.left, self.right], axis=1)[:, None, :].repeat(2, axis=1).astype(np.float32)
+            mirrored = images[:, 0, 0, 0] > images[:, 0, -1, 0]
+            return {"logits": np.stack([logits[..., ::-1] if turned else logits for turned in mirrored])}
 
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 200
@@ -65,6 +65,10 @@ def test_a_tagged_mask_by_hand() -> None:
     sure = tagged_mask(Constant(), image, (0, 1), 0.6)  # type: ignore[arg-type]
     assert (sure[:, :8] == 2).all()
     assert (sure[:, -8:] == IGNORE_INDEX).all()  # background and class 1 share the right half
+    Constant.left = (0.0, 0.0, 300.0)
+    certain = tagged_mask(Constant(), image, (0,), 0.0)  # type: ignore[arg-type]
+    assert (certain[:, :8] == IGNORE_INDEX).all()  # neither the background nor the tagged class has any share
+    assert (certain[:, -8:] == BACKGROUND).all()
 
 
 def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Path) -> None:
@@ -99,7 +103,7 @@ def test_a_mask_of_mirrored_views_mirrors_with_the_photo(taught: RunConfig) -> N
     for name in photos.names("val"):
         image = photos.image(name)
         np.testing.assert_array_equal(segment(model, image).mask, segment(model, image, scales=(1.0,), flip=False).mask)
-        views = {"scales": (0.75, 1.0, 1.25), "flip": True}
+        views = {"scales": TEST_SCALES, "flip": True}
         found, mirrored = segment(model, image, **views), segment(model, image[:, ::-1], **views)
         assert found.mask.shape == image.shape[:2]
         assert (found.mask == mirrored.mask[:, ::-1]).mean() > 0.999

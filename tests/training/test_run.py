@@ -30,7 +30,8 @@ CONFIG = Path("experiments/scenes/cam.toml")
 def road(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A finished run."""
     root = tmp_path_factory.mktemp("road")
-    config = read_config(RunConfig, CONFIG, [f"out={root / 'run'}", f"export.models={root / 'models'}"])
+    shorter = ["classifier.fit.epochs=6", "segmenter.fit.epochs=4"]
+    config = read_config(RunConfig, CONFIG, [f"out={root / 'run'}", f"export.models={root / 'models'}", *shorter])
     assert run(config) == root / "run" / "report.html"
     return config
 

@@ -41,3 +41,7 @@ def test_a_picture_per_model_and_the_mask(tmp_path: Path, capsys: pytest.Capture
     assert "--count 0" in capsys.readouterr().err
     assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(out), "--split", "train"]) == 2
     assert "unknown split 'train'" in capsys.readouterr().err
+    (data / "ImageSets" / "val.txt").unlink()
+    (data / "labels.csv").write_text("name,classes\na,dog\n")  # the one photo is for training
+    assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(out)]) == 2
+    assert "no photo in 'val'" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.errors import ConfigError
+from app.errors import ConfigError, DataError
 from app.predict import ScaleCams
 from app.preprocess import geometry_of
 from training.config import RunConfig, read_config
@@ -37,6 +37,10 @@ def test_it_is_where_maps_end_with_what_is_salient(tmp_path: Path, edge: float) 
         save_maps(tmp_path / "cams" / f"{name}.npz", StoredMaps(indices, views, finished=True))
         Image.fromarray(np.where(slope > edge, 200, 0).astype(np.uint8)).save(tmp_path / "s" / f"{name}.png")
     assert agreeing_threshold(config, photos) == edge
+    for path in (tmp_path / "s").glob("*.png"):
+        Image.new("L", (96, 96)).save(path)
+    with pytest.raises(DataError, match="look at both"):
+        agreeing_threshold(config, photos)
 
 
 def test_it_needs_saliency() -> None:
@@ -44,3 +48,6 @@ def test_it_needs_saliency() -> None:
         read_config(RunConfig, CONFIG, ["export.background_threshold=saliency"])
     with pytest.raises(ConfigError, match="background_threshold"):
         read_config(RunConfig, CONFIG, ["export.background_threshold=1.5"])
+    conditional = ["saliency.estimate=exact", "localize.inference=class-conditional"]
+    with pytest.raises(ConfigError, match="plain ones"):
+        read_config(RunConfig, CONFIG, ["export.background_threshold=saliency", *conditional])

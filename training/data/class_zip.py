@@ -19,7 +19,7 @@ class ClassZip(Dataset):
     """All photos of one zip, decoded once and kept in memory as uint8 (N, size, size, 3).
 
     An item for the key (epoch, index) is {"images": float32 (3, size, size), "class_indices": int64 ()}: a
-    random view of `view_size(epoch)` px (then so many, instead of size), or the photo as it is where that is None.
+    random view of `view_size(epoch)` px a side, or, where that is None, the photo as it is.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Masks, for measuring and for the fully supervised upper bound only.
 
-Nothing a weakly supervised run uses imports this file: `evaluate`, `report` and `supervised` do.
+Nothing a weakly supervised run uses imports this file: `evaluate`, `report`, `sheet` and `supervised` do.
 """
 
 import warnings

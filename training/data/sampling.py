@@ -60,3 +60,9 @@ def repeat_factors(image_labels: np.ndarray, threshold: float) -> np.ndarray:
     share = np.maximum(image_labels.mean(axis=0), 1e-9)
     factors = np.maximum(1.0, np.sqrt(threshold / share))
     return np.where(image_labels > 0, factors, 1.0).max(axis=1)
+
+
+def evenly_spaced(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """`count` of the names, the first and the last among them; all where there are no more, or where None."""
+    count = min(len(names), count or len(names))
+    return tuple(names[index] for index in np.linspace(0, len(names) - 1, count).astype(int))
