@@ -121,7 +121,9 @@ def fusion_needs(config: RunConfig) -> Iterator[Need]:
         return
     for folder in config.refine.others:
         remedy = None if folder.is_dir() else "no such folder; `localize` the run it belongs to first"
-        if remedy is None and folder != config.out / "cams":
+        if folder == config.out / "cams":  # the run's own
+            remedy = None
+        elif remedy is None:
             photos = open_source(config.data)
             names = photos.names("train") + photos.names("val")
             missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
