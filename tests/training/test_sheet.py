@@ -41,7 +41,8 @@ def test_a_picture_per_model_and_the_mask(tmp_path: Path, capsys: pytest.Capture
     assert "--count 0" in capsys.readouterr().err
     assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(out), "--split", "train"]) == 2
     assert "unknown split 'train'" in capsys.readouterr().err
-    (data / "ImageSets" / "val.txt").unlink()
+    for split in ("train", "val"):
+        (data / "ImageSets" / f"{split}.txt").unlink()
     (data / "labels.csv").write_text("name,classes\na,dog\n")
     splits = open_source(DataConfig(source="folder", root=data)).splits
     [empty] = [split for split, names in splits.items() if not names]  # one photo cannot be in both
