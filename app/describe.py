@@ -20,6 +20,7 @@ from app.schemas import (
     MapInfo,
     ModelInfo,
     ModelsReply,
+    RefusedModel,
     Region,
     RunLengths,
     ServedModel,
@@ -113,7 +114,11 @@ def models_reply(catalog: Catalog) -> ModelsReply:
         card = engine.card.model_dump(mode="json")
         own = {"default": catalog.defaults[engine.card.task] is engine, "sha256": engine.sha256}
         models.append(ServedModel(**card, **own, providers=engine.providers))
-    return ModelsReply(models=models)
+    refused = [
+        RefusedModel(name=name, version=version, reason=reason)
+        for (name, version), reason in sorted(catalog.refused.items())
+    ]
+    return ModelsReply(models=models, refused=refused)
 
 
 def classes_reply(engine: Engine) -> ClassesReply:

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
 from app import api_docs
+from app.model_store import Catalog
 from app.problems import add_error_handlers
 from app.request_log import RequestLog
 from app.routes import router
@@ -32,7 +34,9 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load_models(service, on_failed_start))
+        following = asyncio.create_task(_follow_models(service, loading))
         yield
+        following.cancel()
         await loading
         await asyncio.to_thread(service.pool.close)
 
@@ -44,7 +48,8 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     return app
 
 
-async def _load_models(service: Service, on_failed_start: Callable[[Exception], None] | None) -> None:
+async def _load_models(service: Service, on_failed_start: Callable[[Exception], None] | None) -> bool:
+    """Load and warm all models; returns whether they serve."""
     try:
         catalog = await asyncio.to_thread(service.models.load)
     except Exception as error:
@@ -52,9 +57,30 @@ async def _load_models(service: Service, on_failed_start: Callable[[Exception], 
             logger.exception("the models could not be loaded")
         else:
             on_failed_start(error)
+        return False
+    workers, places = service.pool.workers, service.pool.queue_size
+    logger.info("ready: %d workers, %d may wait; models: %s", workers, places, _listed(catalog))
+    return True
+
+
+async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
+    """Follow the models directory once they are loaded: at every SIGHUP, and every few seconds."""
+    called = asyncio.Event()
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows has no SIGHUP, a thread no signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, called.set)
+    if not await asyncio.shield(loading):
         return
-    listed = ", ".join(
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(called.wait(), service.settings.models_poll_seconds or None)
+        settled = not called.is_set()
+        called.clear()
+        if await asyncio.to_thread(service.models.refresh, settled):
+            logger.info("models: %s", _listed(service.models.catalog))
+
+
+def _listed(catalog: Catalog) -> str:
+    return ", ".join(
         f"{name}/{version} ({engine.card.task}, {'+'.join(engine.providers)})"
         for (name, version), engine in catalog.engines.items()
     )
-    logger.info("ready: %d workers, %d may wait; models: %s", service.pool.workers, service.pool.queue_size, listed)

@@ -1,7 +1,11 @@
-"""The models directory -> engines, by name and version: `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
+"""The models directory -> engines, by name and version: `NAME/VERSION/model.onnx`, as Triton's model repository has it.
+
+The directory may change while the service runs: `ModelStore.refresh` loads what is new beside what serves, and swaps.
+"""
 
 import logging
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +27,8 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.onnx"
+Key = tuple[str, int]  # name, version
+Stamp = tuple[int, int, int]  # what a file looks like from outside: time of change, size, inode
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
 # Among several cam models without a configured default, the method whose paper reports the better maps is preferred.
@@ -33,11 +39,13 @@ METHOD_PREFERENCE = ("edam", "amr", "drs", "cam")
 class Catalog:
     """The engines served at one moment. Replaced as a whole, never changed: a request keeps the one it began with.
 
-    engines: by (name, version). defaults: the engine of each task where a request names none.
+    engines: by (name, version). defaults: the engine of each task where a request names none. refused: why a file that lies
+    there is not served as it is now.
     """
 
-    engines: dict[tuple[str, int], Engine]
+    engines: dict[Key, Engine]
     defaults: dict[str, Engine]
+    refused: dict[Key, str] = field(default_factory=dict)
 
     def choose(self, task: Task, wanted: str | None) -> Engine:
         """The engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's default.
@@ -58,7 +66,7 @@ class Catalog:
         if task not in self.defaults:
             raise NoModelForTaskError(
                 f"this endpoint needs a {task} model and none is served. Put one into the models directory as "
-                f"NAME/VERSION/{MODEL_FILE} and restart; GET /models lists what is there."
+                f"NAME/VERSION/{MODEL_FILE}; GET /models lists what is there."
             )
         return self.defaults[task]
 
@@ -95,6 +103,8 @@ class ModelStore:
         """Look for model files, without loading any. Raises ModelStoreError where there are none."""
         self._settings = settings
         self._paths = find_model_files(settings.models)
+        self._stamps: dict[Key, Stamp] = {}  # of the files as they were loaded, or refused
+        self._seen: dict[Key, Stamp] = {}  # of the files at the last look
         self._catalog: Catalog | None = None
         self._failure: str | None = None
 
@@ -118,6 +128,7 @@ class ModelStore:
     def load(self) -> Catalog:
         """Load and warm every model, then serve them. Raises ModelCardError, DeviceError or ModelStoreError."""
         try:
+            self._stamps = stamps_of(self._paths)
             engines = {key: self._load_engine(*key, path) for key, path in self._paths.items()}
             catalog = Catalog(engines, self._choose_defaults(engines))
         except Exception as error:
@@ -125,6 +136,46 @@ class ModelStore:
             raise
         self._catalog = catalog
         return catalog
+
+    def refresh(self, settled: bool = True) -> bool:
+        """Serve the directory as it is now; returns whether that changed anything. Not to be called twice at a time.
+
+        What is new or changed is loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
+        engines it began with. A file that cannot be served leaves the one before it serving and its reason in
+        `Catalog.refused`. With `settled` a file must look as it did at the call before, so that none is read while it is
+        being written.
+        """
+        before = self.catalog
+        try:
+            paths = find_model_files(self._settings.models)
+        except ModelStoreError as error:  # all are gone, perhaps for a moment
+            logger.warning("still serving what was loaded: %s", error)
+            return False
+        stamps, seen = stamps_of(paths), self._seen
+        self._seen = stamps
+        engines = {key: engine for key, engine in before.engines.items() if key in stamps}
+        refused = {key: reason for key, reason in before.refused.items() if key in stamps}
+        for key, stamp in stamps.items():
+            if stamp == self._stamps.get(key) or (settled and stamp != seen.get(key)):
+                continue
+            self._stamps[key] = stamp
+            try:
+                engines[key] = self._load_engine(*key, paths[key])
+                refused.pop(key, None)
+            except Exception as error:  # whatever a file that somebody dropped here may do to the runtime
+                logger.warning("model %s/%d is refused: %s", *key, error)
+                refused[key] = str(error)
+        if engines == before.engines and refused == before.refused:
+            return False
+        self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in stamps}
+        try:
+            defaults = self._choose_defaults(engines)
+        except ModelStoreError as error:  # the file of a configured default is gone
+            logger.warning("still serving the models set as default: %s", error)
+            defaults = before.defaults
+            engines |= {(engine.card.name, engine.card.version): engine for engine in defaults.values()}
+        self._catalog = Catalog(engines, defaults, refused)
+        return True
 
     def _load_engine(self, name: str, version: int, path: Path) -> Engine:
         engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
@@ -140,7 +191,7 @@ class ModelStore:
         )
         return engine
 
-    def _choose_defaults(self, engines: dict[tuple[str, int], Engine]) -> dict[str, Engine]:
+    def _choose_defaults(self, engines: dict[Key, Engine]) -> dict[str, Engine]:
         configured: dict[str, str | None] = {
             "cam": self._settings.cam_model,
             "segmentation": self._settings.segmentation_model,
@@ -159,7 +210,7 @@ class ModelStore:
         return defaults
 
 
-def find_model_files(directory: Path) -> dict[tuple[str, int], Path]:
+def find_model_files(directory: Path) -> dict[Key, Path]:
     """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted.
 
     A version is a whole number above 0 without leading zeros; other folders are left alone, as Triton does.
@@ -178,6 +229,16 @@ def find_model_files(directory: Path) -> dict[tuple[str, int], Path]:
             f"`python -m training export`), or set TAG2MASK_MODELS to another directory."
         )
     return dict(sorted(found.items()))
+
+
+def stamps_of(paths: dict[Key, Path]) -> dict[Key, Stamp]:
+    """What the files look like from outside; one that is gone by now is left out."""
+    stamps = {}
+    for key, path in paths.items():
+        with suppress(OSError):
+            status = path.stat()
+            stamps[key] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return stamps
 
 
 def warm(engine: Engine) -> None:

@@ -140,10 +140,19 @@ class ServedModel(Reply):
     providers: list[str]
 
 
+class RefusedModel(Reply):
+    """A file in the models directory that is not served as it is now; an earlier one of its name and version may be."""
+
+    name: str
+    version: int
+    reason: str
+
+
 class ModelsReply(Reply):
-    """All models served."""
+    """All models served, and what lies beside them and cannot be."""
 
     models: list[ServedModel]
+    refused: list[RefusedModel]
 
 
 class ClassInfo(Reply):

@@ -14,6 +14,7 @@ class Settings(BaseSettings):
     """Every setting has an environment variable of its name, `TAG2MASK_DEVICE=cpu` for `device`.
 
     `cam_model` and `segmentation_model` ("NAME" or "NAME/VERSION") are the models used where a request names none.
+    `models` is looked at again every `models_poll_seconds` (0: never) and at a SIGHUP.
     `workers` photos are worked on at a time (default: cores / `intra_op_threads`); `queue_size` more may wait.
     """
 
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cam_model: str | None = None
     segmentation_model: str | None = None
+    models_poll_seconds: float = Field(default=5, ge=0)
 
     intra_op_threads: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)

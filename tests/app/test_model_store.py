@@ -114,3 +114,57 @@ def test_device_that_cannot_be_had(tmp_path):
     write_cam_model(tmp_path, "a", 1)
     with pytest.raises(DeviceError, match="TAG2MASK_DEVICE"):
         load(tmp_path, device="cuda")
+
+
+def test_a_new_model_is_served_once_its_file_stands_still(tmp_path):
+    write_cam_model(tmp_path, "a", 1)
+    store = ModelStore(Settings(models=tmp_path, device="cpu"))
+    first = store.load()
+    assert not store.refresh()
+    path = write_cam_model(tmp_path, "a", 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    assert not store.refresh()  # seen for the first time: perhaps still being written
+    path.write_bytes(whole)
+    assert not store.refresh()  # indeed
+    assert store.refresh()
+    second = store.catalog
+    assert sorted(second.engines) == [("a", 1), ("a", 2)]
+    assert second.choose("cam", "a").card.version == 2
+    assert second.engines["a", 1] is first.engines["a", 1]
+    assert sorted(first.engines) == [("a", 1)]  # what a request in flight goes on with
+    assert not store.refresh()
+
+
+def test_a_broken_file_leaves_the_old_one_serving(tmp_path):
+    path = write_cam_model(tmp_path, "a", 1)
+    whole = path.read_bytes()
+    store = ModelStore(Settings(models=tmp_path, device="cpu"))
+    engine = store.load().engines["a", 1]
+    path.write_bytes(b"broken")
+    assert store.refresh(settled=False)
+    assert store.catalog.engines == {("a", 1): engine}
+    assert "not a model" in store.catalog.refused["a", 1]
+    assert not store.refresh(settled=False)  # not tried again as it is
+    path.write_bytes(whole)
+    assert store.refresh(settled=False)
+    assert store.catalog.engines["a", 1] is not engine
+    assert store.catalog.refused == {}
+
+
+def test_models_that_are_taken_away(tmp_path):
+    for name in ("a", "b"):
+        write_cam_model(tmp_path, name, 1)
+    store = ModelStore(Settings(models=tmp_path, device="cpu", cam_model="b"))
+    default = store.load().defaults["cam"]
+    (tmp_path / "a" / "1" / "model.onnx").unlink()
+    assert store.refresh(settled=False)
+    assert sorted(store.catalog.engines) == [("b", 1)]
+    write_cam_model(tmp_path, "c", 1)
+    (tmp_path / "b" / "1" / "model.onnx").unlink()
+    assert store.refresh(settled=False)
+    assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]  # the default was asked for by name: it stays
+    assert store.catalog.defaults["cam"] is default
+    (tmp_path / "c" / "1" / "model.onnx").unlink()
+    assert not store.refresh(settled=False)  # an empty directory: a disk that went away, or a mistake
+    assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 from app.__main__ import main
-from tests.app.colour_models import BLACK, RED, halves, to_file
+from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model
 
 MAX_UPLOAD_BYTES = 1_000_000
 ROOT = Path(__file__).parents[2]
@@ -210,3 +210,41 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_models_come_and_break_while_the_service_runs(tmp_path, photo):
+    write_cam_model(tmp_path, "a", 1)
+    with start(tmp_path, models_poll_seconds=0) as server:
+        server.wait_until_ready()
+        with httpx2.Client(base_url=server.url) as client:
+
+            def models(wanted: Callable[[dict], bool]) -> dict:
+                """GET /models after a SIGHUP, as soon as it is as wanted."""
+                server.process.send_signal(signal.SIGHUP)
+                end = time.monotonic() + 30
+                while not wanted(reply := client.get("/models").json()):
+                    assert time.monotonic() < end, reply
+                    time.sleep(0.05)
+                return reply
+
+            path = write_cam_model(tmp_path, "a", 2)
+            models(lambda reply: [model["version"] for model in reply["models"]] == [1, 2])
+            reply = client.post("/cam?class=dog&model=a", files={"file": photo})
+            assert (reply.status_code, reply.headers["x-model"]) == (200, "a/2")
+            path.write_bytes(b"broken")
+            listed = models(lambda reply: bool(reply["refused"]))
+            assert [model["version"] for model in listed["models"]] == [1, 2]
+            assert (listed["refused"][0]["name"], listed["refused"][0]["version"]) == ("a", 2)
+            assert "not a model" in listed["refused"][0]["reason"]
+            assert client.post("/cam?class=dog&model=a/2", files={"file": photo}).status_code == 200
+
+
+def test_the_models_directory_is_looked_at_by_itself(tmp_path):
+    write_cam_model(tmp_path, "a", 1)
+    with start(tmp_path, models_poll_seconds=0.2) as server:
+        server.wait_until_ready()
+        write_cam_model(tmp_path, "b", 1)
+        end = time.monotonic() + 30
+        while len(httpx2.get(f"{server.url}/models").json()["models"]) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.1)
