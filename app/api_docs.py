@@ -15,6 +15,8 @@ APPLICATION: dict[str, Any] = {
         "Class activation maps, pseudo-labels and segmentation masks of photos, from models trained on tags alone.\n\n"
         "Send a photo with POST; every result names it by `image.id` (header `X-Image-Id`), and GET with `image=ID` asks "
         "for its other results without a second upload. `format=` or the `Accept` header chooses the format.\n\n"
+        "Every result has an `ETag`; a GET with `If-None-Match` is answered 304 while it holds. `Server-Timing` says where "
+        "the time went, `X-Request-Id` (the client's own, where it sends one) is in the log.\n\n"
         "Errors come as `application/problem+json` (RFC 9457); `detail` states the value, the limit and the remedy."
     ),
     "license_info": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -207,6 +209,7 @@ def _result(model: Any, example: dict[str, Any], words: tuple[str, ...], descrip
 
 _POST_ERRORS = _problems(400, 404, 406, 413, 415, 422, 503)
 _GET_ERRORS = _problems(400, 404, 406, 422, 503)
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "The result that If-None-Match names still holds."}}
 _KEPT = " Of a photo posted before: `image=ID`, or the cookie that POST /segment sets."
 
 _SEGMENT = {
@@ -239,7 +242,7 @@ def _post(summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _get(summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
-    responses = {**endpoint["result"], **_GET_ERRORS}
+    responses = {**endpoint["result"], **_UNCHANGED, **_GET_ERRORS}
     return {"summary": summary, "description": endpoint["description"] + _KEPT, "responses": responses}
 
 

@@ -74,9 +74,12 @@ async def answer_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
-    """A fault of the service. The server logs the traceback; the client does not see it."""
+    """A fault of the service. The server logs the traceback; the client sees the id to ask for it by.
+
+    This answer is given outside all middleware, so it names the id itself.
+    """
     message = "the service failed at this request; its log says how. This is not the request's fault."
-    return _respond(problem_of(ServiceError(message)), {})
+    return _respond(problem_of(ServiceError(message)), {"X-Request-Id": getattr(request.state, "request_id", "")})
 
 
 def _methods_of(request: Request) -> str:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app import answers, api_docs
 from app.describe import classes_reply, models_reply
+from app.entity_tag import entity_tag, matches
 from app.errors import MissingImageError, ParameterError, UnknownClassError
 from app.model_card import ModelCard
 from app.model_store import Task
@@ -139,7 +140,11 @@ async def settle(request: Request, task: Task, parameters: PhotoParameters, form
     service.pool.check_room()
     upload = await obtain_upload(request, parameters)
     request.state.image = upload.id
-    return Work(upload, engine, catalog, word, service.settings, request.scope.get("root_path", ""))
+    root_path = request.scope.get("root_path", "")
+    asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
+    engines = [engine.sha256, *(catalog.defaults[task].sha256 for task in sorted(catalog.defaults))]  # links name these
+    etag = entity_tag(root_path, request.url.path, upload.id, engines, word, asked, weak=word == "json")
+    return Work(upload, engine, catalog, word, service.settings, root_path, etag)
 
 
 async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload:
@@ -159,8 +164,13 @@ async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload
 
 
 async def run(request: Request, answer: Callable[..., Response], work: Work, *arguments: Any) -> Response:
-    """Have a worker do the work; a photo that could be worked on is kept for the requests that follow."""
+    """Have a worker do the work; a photo that could be worked on is kept for the requests that follow.
+
+    A GET whose client has the result already is told so.
+    """
     service = service_of(request)
+    if request.method in ("GET", "HEAD") and matches(work.etag, request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=work.caching)
     response = await service.pool.run(answer, work, *arguments, gone=lambda: wait_for_disconnect(request))
     service.uploads.put(work.upload)
     return response

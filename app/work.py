@@ -21,7 +21,10 @@ PATHS: Mapping[Task, str] = {"cam": "/cam", "segmentation": "/segment"}
 
 @dataclass
 class Work:
-    """A photo, the model to run on it and the format to answer in. `catalog` is the one the model was chosen from."""
+    """A photo, the model to run on it and the format to answer in. `catalog` is the one the model was chosen from.
+
+    etag: names the result (`app.entity_tag`).
+    """
 
     upload: Upload
     engine: Engine
@@ -29,6 +32,7 @@ class Work:
     format: str
     settings: Settings
     root_path: str
+    etag: str
     submitted: float = field(default_factory=time.perf_counter)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -63,6 +67,11 @@ class Work:
             "X-Model": f"{card.name}/{card.version}",
             "X-Model-SHA256": self.engine.sha256,
             "X-Model-Method": card.method,
-            "Vary": "Accept, Cookie",
+            "Server-Timing": ", ".join(f"{name};dur={ms:g}" for name, ms in self.timings_ms.items()),
         }
-        return Response(content, 200, {**provenance, **(headers or {})}, MEDIA_TYPES[self.format])
+        return Response(content, 200, {**provenance, **self.caching, **(headers or {})}, MEDIA_TYPES[self.format])
+
+    @property
+    def caching(self) -> dict[str, str]:
+        """What lets a client keep the result and ask whether it still holds."""
+        return {"ETag": self.etag, "Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}
