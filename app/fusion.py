@@ -28,6 +28,8 @@ def agreement(maps: np.ndarray) -> np.ndarray:
 
 def fuse_maps(methods: Sequence[np.ndarray]) -> np.ndarray:
     """Maps (K, h_m, w_m) in [0, 1] of the same classes by several methods -> (K, h, w) in [0, 1], at the first's size."""
+    if len(methods) == 1:
+        return methods[0]
     size = methods[0].shape[1:]
     maps = np.stack([resize_bilinear(maps.astype(np.float32), *size) for maps in methods])
     weights = agreement(maps)

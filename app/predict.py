@@ -11,6 +11,7 @@ import numpy as np
 
 from app.class_conditional import ConditionalOptions, class_conditional_maps, uint8_cams
 from app.errors import TooManyClassesError, UnknownClassError
+from app.fusion import fuse_maps
 from app.labels import BACKGROUND, MAX_CLASSES, label_of
 from app.model_card import ModelCard
 from app.pamr import refine_pamr
@@ -21,6 +22,8 @@ from app.postprocess import (
     resize_bilinear,
 )
 from app.preprocess import Geometry, geometry_of, resize_image
+
+Refinement = Literal["none", "pamr"]
 
 
 class Model(Protocol):
@@ -35,10 +38,11 @@ class Model(Protocol):
 @dataclass(frozen=True)
 class PseudoLabel:
     """label_map: uint8 (H, W) at the photo's size, 255 = ignore. class_indices: the classes it may hold.
-    thresholds: (background, foreground) as used.
+    maps: (K, h, w) of these classes, before refinement. thresholds: (background, foreground) as used.
     """
 
     label_map: np.ndarray
+    maps: np.ndarray
     scores: np.ndarray
     class_indices: tuple[int, ...]
     thresholds: tuple[float, float]
@@ -76,21 +80,35 @@ class ScaleCams:
 class Localization:
     """Class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
 
-    views: what the network said. geometry: the photo's size, which may be larger than that of the photo decoded.
+    sources: what every network said of the photo; the maps of several are fused (`app.fusion`), their scores averaged.
+    geometry: the photo's size, which may be larger than that of `image`, the photo as decoded. `refine` is "none" or "pamr"
+    (`app.pamr`). allowed: the classes that may have a map, the others' are zero; all where None.
     """
 
-    views: ScaleCams
+    sources: tuple[ScaleCams, ...]
     geometry: Geometry
+    image: np.ndarray
+    refine: Refinement = "none"
+    allowed: tuple[int, ...] | None = None
 
     @property
     def scores(self) -> np.ndarray:
         """(C,) probabilities."""
-        return self.views.scores
+        return np.mean([source.scores for source in self.sources], axis=0)
 
     @property
     def maps(self) -> np.ndarray:
         """(C, h, w) float32 in [0, 1), of all classes, at the size of the network input: see `ScaleCams.maps`."""
-        return self.views.maps()
+        return self.maps_of(tuple(range(len(self.sources[0].scores))))
+
+    def maps_of(self, class_indices: tuple[int, ...]) -> np.ndarray:
+        """(K, h, w) float32 in [0, 1), of these classes."""
+        maps = fuse_maps([source.select(class_indices).maps() for source in self.sources])
+        if self.refine == "pamr" and class_indices:
+            maps = refine_pamr(resize_image(self.image, *maps.shape[1:]), maps)
+        if self.allowed is not None:
+            maps = maps * np.isin(class_indices, self.allowed)[:, None, None]
+        return maps
 
 
 def scale_cams(
@@ -157,21 +175,32 @@ PLAIN = Inference()
 
 
 def localize(
-    model: Model, image: np.ndarray, inference: Inference = PLAIN, class_indices: tuple[int, ...] | None = None
+    model: Model,
+    image: np.ndarray,
+    inference: Inference = PLAIN,
+    class_indices: tuple[int, ...] | None = None,
+    *,
+    others: tuple[Model, ...] = (),
+    refine: Refinement = "none",
+    allowed: tuple[int, ...] | None = None,
 ) -> Localization:
-    """Class scores and localization maps of one photo, of all classes where CCRM does not ask for a choice of them."""
-    if inference.conditional:
-        views = conditional_cams(model, image, class_indices or (), inference.options())
-    else:
-        views = scale_cams(model, image, inference.scales, inference.flip)
-    return Localization(views, views.geometry)
+    """Class scores and localization maps of one photo, of all classes where CCRM does not ask for a choice of them.
+
+    `others` are models of the same classes whose maps are fused with `model`'s; for the rest see `Localization`.
+    """
+    sources = []
+    for source in (model, *others):
+        if inference.conditional:
+            sources.append(conditional_cams(source, image, class_indices or (), inference.options()))
+        else:
+            sources.append(scale_cams(source, image, inference.scales, inference.flip))
+    return Localization(tuple(sources), sources[0].geometry, image, refine, allowed)
 
 
 def localization_map(localization: Localization, class_index: int) -> np.ndarray:
     """The map of one class at the photo's own size: float32 (H, W) in [0, 1)."""
     geometry = localization.geometry
-    maps = localization.views.select((class_index,)).maps()
-    return resize_bilinear(maps, geometry.height, geometry.width)[0]
+    return resize_bilinear(localization.maps_of((class_index,)), geometry.height, geometry.width)[0]
 
 
 def present_classes(
@@ -209,7 +238,7 @@ class LabelRule:
 
     background_threshold: float | None = None
     foreground_threshold: float | None = None
-    refine: Literal["none", "pamr"] = "none"
+    refine: Refinement = "none"
 
     def thresholds(self, card: ModelCard) -> tuple[float, float]:
         """(background, foreground), the card's background threshold filled in."""
@@ -226,26 +255,32 @@ def predict_pseudo_label(
     presence_threshold: float | None = None,
     inference: Inference = PLAIN,
     size: tuple[int, int] | None = None,
+    others: tuple[Model, ...] = (),
 ) -> PseudoLabel:
     """The pseudo-label of one uint8 (H, W, 3) photo: maps of the classes present against a constant background.
 
-    It has the photo's size, or `size` (height, width) for a photo decoded at reduced size.
+    It has the photo's size, or `size` (height, width) for a photo decoded at reduced size. The maps of `others`, models of
+    the same classes, are fused with `model`'s.
 
     `tags` are the photo's image-level labels; without them the classes present are those whose score reaches
     `presence_threshold`, or the card's threshold of the class. Raises TooManyClassesError where the model has more
     classes than a label map can name.
     """
     check_labels(len(model.card.classes))
-    conditional = inference.conditional
-    views = scale_cams(model, image) if conditional else scale_cams(model, image, inference.scales, inference.flip)
-    scores = views.scores
+    models = (model, *others)
+    first = PLAIN if inference.conditional else inference  # CCRM's scales are its own
+    sources = tuple(scale_cams(each, image, first.scales, first.flip) for each in models)
+    scores = np.mean([source.scores for source in sources], axis=0)
     class_indices = present_classes(model.card, scores, tags, presence_threshold)
-    if conditional:
-        views = conditional_cams(model, image, class_indices, inference.options(), scores)
+    if inference.conditional:
+        sources = tuple(
+            conditional_cams(each, image, class_indices, inference.options(), source.scores)
+            for each, source in zip(models, sources, strict=True)
+        )
+    maps = Localization(sources, sources[0].geometry, image).maps_of(class_indices)
     thresholds = rule.thresholds(model.card)
-    maps = views.select(class_indices).maps()
     label_map = label_from_maps(image, maps, class_indices, thresholds, rule.refine, size)
-    return PseudoLabel(label_map, scores, class_indices, thresholds)
+    return PseudoLabel(label_map, maps, scores, class_indices, thresholds)
 
 
 def check_labels(highest: int) -> None:

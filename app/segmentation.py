@@ -4,51 +4,87 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.postprocess import mask_from_logits, resize_bilinear, softmax
-from app.predict import Model
+from app.labels import BACKGROUND, IGNORE_INDEX, label_of
+from app.pamr import refine_pamr
+from app.postprocess import enlarged_strips, mask_from_logits, resize_bilinear, softmax
+from app.predict import Model, Refinement
 from app.preprocess import geometry_of, resize_image
 
 TEST_SCALES = (0.75, 1.0, 1.25)  # of the preferred size, with their mirrors: a better and slower answer
+NOTHING = 1e-12  # a probability
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """mask: uint8 (H, W) at the photo's size. scores: label -> mean softmax probability over the label's pixels."""
+    """mask: uint8 (H, W) at the photo's size. scores: label -> mean probability over the label's pixels.
+
+    probabilities: (C + 1, h, w) of all labels, background first, before refinement.
+    """
 
     mask: np.ndarray
     scores: dict[int, float]
+    probabilities: np.ndarray
 
 
 def segment(
     model: Model,
     image: np.ndarray,
     size: tuple[int, int] | None = None,
+    *,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = False,
+    class_indices: tuple[int, ...] | None = None,
+    threshold: float = 0.0,
+    below: int = BACKGROUND,
+    refine: Refinement = "none",
 ) -> Segmentation:
     """The mask of one uint8 (H, W, 3) photo at its own size, or at `size` (height, width) if decoded at reduced size.
 
-    Of several views the probabilities are averaged; of one alone the mask is the network's own.
+    Where nothing else is asked for the mask is the network's own.
+
+    Args:
+        scales, flip: views of the photo, whose probabilities are averaged.
+        class_indices: the classes known to be in the photo; only they and the background can win. Any where None.
+        threshold: a pixel whose best probability lies below it gets the label `below`.
+        refine: "pamr" refines the probabilities of the labels that win somewhere by the look of the photo.
     """
     height, width = size or image.shape[:2]
-    if scales == (1.0,) and not flip:
+    if scales == (1.0,) and not flip and class_indices is None and not threshold and refine == "none":
         outputs = run_views(model, image, 1.0, mirror=False)
         logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
+        if mask.shape != (height, width):
+            mask = mask_from_logits(logits, np.unique(mask), height, width)
         probabilities = softmax(logits)
-    else:
-        logits = probabilities = segment_probabilities(model, image, scales, flip)
-        geometry = geometry_of(image.shape, model.card.preferred_size)
-        everything = np.arange(len(logits))
-        mask = mask_from_logits(logits, everything, geometry.input_height, geometry.input_width)
-    if mask.shape != (height, width):
-        mask = mask_from_logits(logits, np.unique(mask), height, width)
-    coarse = logits.argmax(axis=0)
+        return Segmentation(mask, mean_scores(mask, logits.argmax(axis=0), probabilities), probabilities)
+    probabilities = segment_probabilities(model, image, scales, flip)
+    if class_indices is not None:
+        allowed = np.isin(np.arange(len(probabilities)), [BACKGROUND, *map(label_of, class_indices)])
+        probabilities = probabilities * allowed[:, None, None]
+        probabilities /= np.maximum(probabilities.sum(axis=0), NOTHING)
+    geometry = geometry_of(image.shape, model.card.preferred_size)
+    input_size = geometry.input_height, geometry.input_width
+    candidates = np.union1d(BACKGROUND, mask_from_logits(probabilities, np.arange(len(probabilities)), *input_size))
+    chosen = probabilities[candidates]
+    if refine == "pamr":
+        chosen = refine_pamr(resize_image(image, *input_size), resize_bilinear(chosen, *input_size))
+    mask = np.empty((height, width), np.uint8)
+    for rows, enlarged in enlarged_strips(chosen, height, width):
+        best = candidates[enlarged.argmax(axis=0)]
+        mask[rows] = np.where(enlarged.max(axis=0) < threshold, below, best) if threshold else best
+    return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+
+
+def mean_scores(mask: np.ndarray, coarse: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
+    """Label -> its mean probability (C + 1, h, w) over its pixels, of every label of a mask, 255 left out.
+
+    `coarse` (h, w) are the labels at the probabilities' size; one that has no pixel there gets its largest probability.
+    """
     scores = {}
     for label in np.unique(mask):
-        where = coarse == label
-        region = probabilities[label]
-        scores[int(label)] = float(region[where].mean() if where.any() else region.max())
-    return Segmentation(mask, scores)
+        if label != IGNORE_INDEX:
+            where, region = coarse == label, probabilities[label]
+            scores[int(label)] = float(region[where].mean() if where.any() else region.max())
+    return scores
 
 
 def segment_probabilities(model: Model, image: np.ndarray, scales: tuple[float, ...], flip: bool) -> np.ndarray:

@@ -9,18 +9,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from app.labels import BACKGROUND, IGNORE_INDEX, label_of
-from app.postprocess import enlarged_strips
+from app.labels import IGNORE_INDEX
 from app.predict import Model
-from app.segmentation import TEST_SCALES, segment_probabilities
+from app.segmentation import NOTHING, TEST_SCALES, segment
 from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.fit import make_fabric
 from training.pseudo_label import write_label_map
 from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedSegmenter, TorchModel
-
-NOTHING = 1e-12  # a probability
 
 
 def fit_rounds(config: RunConfig, label_maps: Path) -> Path:
@@ -48,20 +45,13 @@ def relabel(model: Model, photos: TaggedPhotos, out: Path, unsure: float) -> Non
     for name in tqdm(photos.names("train"), desc=out.name, unit="photo", mininterval=5):
         path = out / f"{name}.png"
         if not path.is_file():
-            write_label_map(path, tagged_mask(model, photos.image(name), photos.class_indices(name), unsure))
+            image, indices = photos.image(name), photos.class_indices(name)
+            write_label_map(path, tagged_mask(model, image, indices, unsure))
 
 
 def tagged_mask(model: Model, image: np.ndarray, class_indices: tuple[int, ...], unsure: float) -> np.ndarray:
     """uint8 (H, W): the best of the background and the tagged classes; 255 where its share among them is below `unsure`,
     or none of them has any.
     """
-    labels = np.array([BACKGROUND, *map(label_of, class_indices)])
-    probabilities = segment_probabilities(model, image, TEST_SCALES, flip=True)[labels]
-    probabilities /= np.maximum(probabilities.sum(axis=0), NOTHING)
-    height, width = image.shape[:2]
-    mask = np.empty((height, width), np.uint8)
-    for rows, enlarged in enlarged_strips(probabilities, height, width):
-        mask[rows] = np.where(
-            enlarged.max(axis=0) < max(unsure, NOTHING), IGNORE_INDEX, labels[enlarged.argmax(axis=0)]
-        )
-    return mask
+    limits = {"threshold": max(unsure, NOTHING), "below": IGNORE_INDEX}
+    return segment(model, image, scales=TEST_SCALES, flip=True, class_indices=class_indices, **limits).mask
