@@ -1,8 +1,8 @@
 """The verbs of the service, done whole on one worker: decode, predict, encode."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from starlette.responses import Response
@@ -10,40 +10,56 @@ from starlette.responses import Response
 from app import encode
 from app.decode import Photo
 from app.describe import (
-    count_labels,
-    format_links,
+    describe_maps,
+    describe_mask,
+    describe_pseudo_label,
     image_info,
+    inference,
     map_info,
-    model_info,
-    regions_of,
-    result_links,
+    provenance,
     settled,
 )
 from app.errors import ReplyTooLargeError
-from app.labels import IGNORE_INDEX, MAX_CLASSES, label_of
-from app.model_card import ModelCard
-from app.parameters import ALL_CLASSES, CamParameters, LocalizationParameters, PseudoLabelParameters, SegmentParameters
+from app.labels import MAX_CLASSES, class_index_of, label_of
+from app.parameters import (
+    AnalyzeParameters,
+    CamParameters,
+    LocalizationParameters,
+    PhotoParameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+)
 from app.predict import (
     LabelRule,
     Localization,
     PseudoLabel,
+    class_index,
     localization_map,
     localize,
     predict_pseudo_label,
+    present_classes,
 )
-from app.schemas import CamReply, CamsReply, IgnoredPixels, PseudoLabelReply, SegmentReply, Thresholds
-from app.segmentation import segment
-from app.work import Work
-
-# The first word is what `*/*` gets.
-SEGMENT_FORMATS = ("json", "png", "overlay", "gray8", "npy")
-PSEUDO_LABEL_FORMATS = ("png", "overlay", "gray8", "npy", "json")
-CAM_FORMATS = ("png", "overlay", "gray8", "gray16", "npy", "json")
-ALL_CAMS_FORMATS = ("json", "npy")
+from app.preprocess import resize_image
+from app.regions import (
+    coco_document,
+    hugging_face_segments,
+    label_masks,
+    map_regions,
+    regions_of,
+)
+from app.schemas import (
+    AnalyzeReply,
+    CamReply,
+    Region,
+    Thresholds,
+)
+from app.segmentation import Segmentation, segment
+from app.work import Work, pin
 
 MASK_ENCODERS: Mapping[str, Callable[[np.ndarray], bytes]] = {
     "png": encode.mask_to_png,
     "gray8": encode.labels_to_gray8,
+    "gray16": encode.labels_to_gray16,
     "npy": encode.to_npy,
 }
 MAP_ENCODERS: Mapping[str, Callable[[np.ndarray], bytes]] = {
@@ -56,177 +72,246 @@ MAP_ENCODERS: Mapping[str, Callable[[np.ndarray], bytes]] = {
 
 def answer_segment(work: Work, parameters: SegmentParameters) -> Response:
     """`/segment`: the mask of a photo."""
-    photo = work.decode(input_scale=None if work.format == "overlay" else 1.0)
+    photo = decode(work, parameters, max(parameters.scale_factors or (1.0,)))
+    found = segment_photo(work, photo, parameters)
+    if work.format == "json":
+        return work.respond(describe_mask(work, photo, parameters, found))
+    arrays = {"mask": found.mask, "probabilities": found.probabilities}
+    return work.respond(encode_mask(work, photo, parameters, found.mask, found.scores, arrays))
+
+
+def answer_pseudo_label(work: Work, parameters: PseudoLabelParameters) -> Response:
+    """`/pseudo-label`: a label map made of the maps of the classes present."""
+    photo = decode(work, parameters, largest_scale(work, parameters))
+    label = label_photo(work, photo, parameters)
+    if work.format == "json":
+        return work.respond(describe_pseudo_label(work, parameters, photo, label))
+    arrays = {
+        "label_map": label.label_map,
+        "maps": label.maps,
+        "class_indices": np.array(label.class_indices, int),
+        "scores": label.scores,
+    }
+    scores = {label_of(index): float(score) for index, score in enumerate(label.scores)}
+    return work.respond(encode_mask(work, photo, parameters, label.label_map, scores, arrays))
+
+
+def answer_cam(work: Work, parameters: CamParameters) -> Response:
+    """`/cam` of one class: its heatmap."""
+    card = work.engine.card
+    index = card.classes.index(parameters.class_name)
+    photo = decode(work, parameters, largest_scale(work, parameters))
     with work.stage("predict"):
-        segmentation = segment(work.engine, photo.image, (photo.height, photo.width))
-    if work.format != "json":
-        return work.respond(_encode_mask(work, photo, segmentation.mask))
+        localization = localize_photo(work, photo, parameters, (index,))
+    score = {"X-Class-Score": f"{localization.scores[index]:.6f}"}
+    if work.format == "json":
+        info = map_info(work, parameters, localization, index)
+        reply = CamReply(
+            **info.model_dump(by_alias=False),
+            **provenance(work, photo, parameters),
+            thresholds=Thresholds(presence={info.class_name: card.presence_thresholds[index]}),
+            **inference(card, parameters),
+            timings_ms=work.timings_ms,
+        )
+        return work.respond(reply, score)
     with work.stage("encode"):
-        regions = regions_of(work.engine, segmentation.mask, segmentation.scores)
-    reply = SegmentReply(
+        values = cut(localization_map(localization, index), parameters.threshold)
+        if work.format == "overlay":
+            body = encode.map_to_overlay(values, resize_image(photo.image, *values.shape))
+        elif work.format in MAP_ENCODERS:
+            body = MAP_ENCODERS[work.format](values)
+        else:
+            body = encode_maps(work, photo, parameters, localization, (index,))
+    return work.respond(body, score)
+
+
+def answer_cams(work: Work, parameters: CamParameters) -> Response:
+    """`/cam` of all classes: a description, arrays, or the regions of the classes that are there."""
+    photo = decode(work, parameters, largest_scale(work, parameters))
+    if work.format == "npy":
+        check_reply_size(work, work.result_size(photo, parameters.size))
+    with work.stage("predict"):
+        localization = localize_photo(work, photo, parameters)
+    card, scores = work.engine.card, {}
+    if len(card.classes) <= MAX_CLASSES:  # a header of more would be refused on its way
+        scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in localization.scores)
+    if work.format == "json":
+        return work.respond(describe_maps(work, photo, parameters, localization), scores)
+    indices = tuple(range(len(card.classes)))
+    with work.stage("encode"):
+        if work.format == "npy":
+            maps = [cut(localization_map(localization, index), parameters.threshold) for index in indices]
+            body = encode.to_npy(np.stack(maps))
+        else:
+            here = present_classes(card, localization.scores, parameters.tag_names)
+            body = encode_maps(work, photo, parameters, localization, indices if work.format == "npz" else here)
+    return work.respond(body, scores)
+
+
+def answer_analyze(work: Work, parameters: AnalyzeParameters) -> Response:
+    """`/analyze`: mask, heatmaps and pseudo-label of one photo."""
+    photo = decode(work, parameters, max(largest_scale(work, parameters), *(parameters.scale_factors or (1.0,))))
+    label = label_photo(work, photo, parameters)
+    found = None
+    if work.segmenter:
+        found = segment_photo(work.beside(work.segmenter), photo, parameters)
+    localization = at_size(Localization(label.sources, label.sources[0].geometry, photo.image), work, photo, parameters)
+    if work.format == "npz":
+        with work.stage("encode"):
+            arrays = {
+                "label_map": label.label_map,
+                "scores": label.scores,
+                "classes": np.array(work.engine.card.classes),
+            }
+            indices = localization.sources[0].class_indices or tuple(range(len(label.scores)))
+            arrays |= {"maps": localization.maps_of(indices), "class_indices": np.array(indices, int)}
+            if found:
+                arrays |= {"mask": found.mask, "probabilities": found.probabilities}
+            body = encode.to_npz(arrays)
+        return work.respond(body)
+    mask = None
+    if work.segmenter and found:
+        mask = describe_mask(work.beside(work.segmenter), photo, parameters, found)
+    reply = AnalyzeReply(
         image=image_info(work, photo),
-        model=model_info(work.engine),
-        thresholds=Thresholds(),
-        refinement="none",
-        classes=regions,
-        links={
-            **format_links(work, "/segment", {}, ("png", "overlay", "gray8", "npy")),
-            **result_links(work, [region.class_name for region in regions]),
-        },
+        segment=mask,
+        cam=describe_maps(work, photo, parameters, localization),
+        pseudo_label=describe_pseudo_label(work, parameters, photo, label),
         timings_ms=work.timings_ms,
     )
     return work.respond(reply)
 
 
-def answer_pseudo_label(work: Work, parameters: PseudoLabelParameters) -> Response:
-    """`/pseudo-label`: a label map made of the maps of the classes present."""
-    photo = work.decode(input_scale=None if work.format == "overlay" else _largest_scale(work, parameters))
+def decode(work: Work, parameters: PhotoParameters, largest: float) -> Photo:
+    """The photo, no larger than its largest view needs where its own pixels are not part of the answer."""
+    shown = work.format == "overlay" and parameters.size == "image"
+    return work.decode(input_scale=None if shown else largest)
+
+
+def segment_photo(work: Work, photo: Photo, parameters: SegmentParameters | AnalyzeParameters) -> Segmentation:
+    """The mask of a photo as asked for."""
+    card, tags = work.engine.card, parameters.tag_names
     with work.stage("predict"):
-        label = predict_pseudo_label(
+        return segment(
+            work.engine,
+            photo.image,
+            work.result_size(photo, parameters.size),
+            scales=parameters.scale_factors or (1.0,),
+            flip=bool(parameters.flip),
+            class_indices=None if tags is None else present_classes(card, np.zeros(0), tags),
+            threshold=parameters.threshold,
+            refine=parameters.refine,
+        )
+
+
+def label_photo(work: Work, photo: Photo, parameters: PseudoLabelParameters) -> PseudoLabel:
+    """The pseudo-label of a photo as asked for."""
+    with work.stage("predict"):
+        return predict_pseudo_label(
             work.engine,
             photo.image,
             LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine),
             tags=parameters.tag_names,
             presence_threshold=parameters.presence_threshold,
             inference=parameters.settled_inference,
-            size=(photo.height, photo.width),
+            size=work.result_size(photo, parameters.size),
+            others=work.engines[1:],
         )
-    if work.format != "json":
-        return work.respond(_encode_mask(work, photo, label.label_map))
-    return work.respond(_describe_pseudo_label(work, parameters, photo, label))
 
 
-def answer_cam(work: Work, parameters: CamParameters) -> Response:
-    """`/cam` of one class: its heatmap."""
-    class_index = work.engine.card.classes.index(parameters.class_name)
-    photo = work.decode(input_scale=None if work.format == "overlay" else _largest_scale(work, parameters))
-    with work.stage("predict"):
-        localization = _localize(work, photo, parameters, (class_index,))
-    score = {"X-Class-Score": f"{localization.scores[class_index]:.6f}"}
-    if work.format != "json":
-        return work.respond(_encode_map(work, photo, localization_map(localization, class_index)), score)
-    info = map_info(work, parameters, localization, class_index)
-    reply = CamReply(
-        **info.model_dump(by_alias=False),
-        image=image_info(work, photo),
-        model=model_info(work.engine),
-        thresholds=Thresholds(presence={info.class_name: work.engine.card.presence_thresholds[class_index]}),
-        refinement="none",
-        **_inference(work.engine.card, parameters),
-        timings_ms=work.timings_ms,
-    )
-    return work.respond(reply, score)
-
-
-def answer_cams(work: Work, parameters: CamParameters) -> Response:
-    """`/cam` of all classes: a description, or one array (C, H, W)."""
-    card = work.engine.card
-    photo = work.decode(input_scale=_largest_scale(work, parameters))
-    if work.format == "npy":
-        _check_reply_size(work, photo)
-    with work.stage("predict"):
-        localization = _localize(work, photo, parameters)
-    scores = {}
-    if len(card.classes) <= MAX_CLASSES:  # a header of more would be refused on its way
-        scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in localization.scores)
-    indices = range(len(card.classes))
-    if work.format == "npy":
-        return work.respond(encode.to_npy(np.stack([localization_map(localization, i) for i in indices])), scores)
-    reply = CamsReply(
-        image=image_info(work, photo),
-        model=model_info(work.engine),
-        thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
-        refinement="none",
-        classes=[map_info(work, parameters, localization, index) for index in indices],
-        links=format_links(work, "/cam", {**settled(parameters), "class": ALL_CLASSES}, ("npy",)),
-        **_inference(card, parameters),
-        timings_ms=work.timings_ms,
-    )
-    return work.respond(reply, scores)
-
-
-def _localize(
+def localize_photo(
     work: Work, photo: Photo, parameters: LocalizationParameters, class_indices: tuple[int, ...] | None = None
 ) -> Localization:
-    """The maps of a photo; those of a photo decoded at reduced size still lead to the upload's own size."""
-    localization = localize(work.engine, photo.image, parameters.settled_inference, class_indices)
-    geometry = replace(localization.geometry, height=photo.height, width=photo.width)
-    return replace(localization, geometry=geometry)
+    """The maps of a photo as asked for."""
+    found = localize(
+        work.engine, photo.image, parameters.settled_inference, class_indices, others=work.engines[1:],
+        refine=parameters.refine,
+    )  # fmt: skip
+    return at_size(found, work, photo, parameters)
 
 
-def _largest_scale(work: Work, parameters: LocalizationParameters) -> float:
-    return parameters.settled_inference.largest_scale(work.engine.card)
+def at_size(localization: Localization, work: Work, photo: Photo, parameters: LocalizationParameters) -> Localization:
+    """Maps that lead to the size asked for, gated by the tags."""
+    height, width = work.result_size(photo, parameters.size)
+    tags = parameters.tag_names
+    return replace(
+        localization,
+        geometry=replace(localization.geometry, height=height, width=width),
+        refine=parameters.refine,
+        allowed=None if tags is None else tuple(class_index(work.engine.card, tag) for tag in tags),
+    )
 
 
-def _inference(card: ModelCard, parameters: LocalizationParameters) -> dict[str, Any]:
-    """The way of making maps, its scales and mirroring, for the reply."""
-    asked = parameters.settled_inference
-    if asked.conditional:
-        options = asked.options()
-        scales, flip = options.scales, options.flip
-    else:
-        scales, flip = asked.scales or card.scales, card.flip if asked.flip is None else asked.flip
-    return {"inference": parameters.inference, "scales": list(scales), "flip": flip}
+def largest_scale(work: Work, parameters: LocalizationParameters) -> float:
+    """Of the preferred size, that any of the models looks at."""
+    return max(parameters.settled_inference.largest_scale(engine.card) for engine in work.engines)
 
 
-def _encode_mask(work: Work, photo: Photo, mask: np.ndarray) -> bytes:
+def cut(values: np.ndarray, threshold: float | None) -> np.ndarray:
+    """A map with 0 where it does not exceed the threshold."""
+    return values if threshold is None else np.where(values > threshold, values, np.float32(0))
+
+
+def encode_mask(
+    work: Work,
+    photo: Photo,
+    parameters: PhotoParameters,
+    mask: np.ndarray,
+    scores: Mapping[int, float],
+    arrays: Mapping[str, np.ndarray],
+) -> bytes:
+    """A mask in every format but JSON; `arrays` are what npz holds."""
+    classes = work.engine.card.classes
     with work.stage("encode"):
         if work.format == "overlay":
-            return encode.mask_to_overlay(mask, photo.image)
+            return encode.mask_to_overlay(mask, resize_image(photo.image, *mask.shape))
+        if work.format == "npz":
+            return encode.to_npz({**arrays, "classes": np.array(classes)})
+        if work.format == "coco":
+            return coco(work, parameters, mask.shape, regions_of(classes, mask, scores, parameters.regions))
+        if work.format == "hf":
+            names = {classes[class_index_of(label)]: score for label, score in scores.items() if label}
+            return json.dumps(hugging_face_segments(label_masks(classes, mask), names)).encode()
         return MASK_ENCODERS[work.format](mask)
 
 
-def _encode_map(work: Work, photo: Photo, localization_map: np.ndarray) -> bytes:
-    with work.stage("encode"):
-        if work.format == "overlay":
-            return encode.map_to_overlay(localization_map, photo.image)
-        return MAP_ENCODERS[work.format](localization_map)
+def encode_maps(
+    work: Work, photo: Photo, parameters: CamParameters, localization: Localization, indices: tuple[int, ...]
+) -> bytes:
+    """Maps as npz (at the size of the network input), COCO or Hugging Face's list (where they exceed the threshold)."""
+    card = work.engine.card
+    if work.format == "npz":
+        raw = cut(localization.maps_of(indices), parameters.threshold)
+        names = np.array([card.classes[index] for index in indices])
+        return encode.to_npz({"maps": raw, "scores": localization.scores[list(indices)], "classes": names})
+    threshold = card.background_threshold if parameters.threshold is None else parameters.threshold
+    maps = [localization_map(localization, index) for index in indices]
+    if work.format == "coco":
+        regions = map_regions(card.classes, indices, maps, localization.scores, threshold, parameters.regions)
+        return coco(work, parameters, work.result_size(photo, parameters.size), regions)
+    masks = {card.classes[i]: values > threshold for i, values in zip(indices, maps, strict=True)}
+    scores = {card.classes[i]: float(localization.scores[i]) for i in indices}
+    return json.dumps(hugging_face_segments({name: m for name, m in masks.items() if m.any()}, scores)).encode()
 
 
-def _describe_pseudo_label(
-    work: Work, parameters: PseudoLabelParameters, photo: Photo, label: PseudoLabel
-) -> PseudoLabelReply:
-    card, tags = work.engine.card, parameters.tag_names
-    scores = [float(score) for score in label.scores]
-    with work.stage("encode"):
-        regions = regions_of(
-            work.engine, label.label_map, {label_of(index): score for index, score in enumerate(scores)}
-        )
-        ignored = count_labels(label.label_map)[IGNORE_INDEX]
-    presence = card.presence_thresholds
-    if parameters.presence_threshold is not None:
-        presence = (parameters.presence_threshold,) * len(card.classes)
-    present = [card.classes[index] for index in label.class_indices]
-    background, foreground = label.thresholds
-    return PseudoLabelReply(
-        image=image_info(work, photo),
-        model=model_info(work.engine),
-        thresholds=Thresholds(
-            background=background,
-            foreground=foreground,
-            presence={} if tags else dict(zip(card.classes, presence, strict=True)),
-        ),
-        refinement=parameters.refine,
-        tags=list(tags) if tags else None,
-        present=present,
-        scores=dict(zip(card.classes, scores, strict=True)),
-        **_inference(card, parameters),
-        classes=regions,
-        ignore=IgnoredPixels(pixels=ignored, share=ignored / label.label_map.size),
-        links={
-            **format_links(work, "/pseudo-label", settled(parameters), ("png", "overlay", "gray8", "npy")),
-            **result_links(work, present),
-        },
-        timings_ms=work.timings_ms,
-    )
+def coco(work: Work, parameters: PhotoParameters, size: tuple[int, ...], regions: list[Region]) -> bytes:
+    """A COCO document whose `info` says how it came about."""
+    info = {
+        "image_id": work.upload.id,
+        "models": [{"name": pin(engine), "sha256": engine.sha256} for engine in work.engines],
+        "parameters": settled(parameters),
+    }
+    return json.dumps(coco_document(work.upload.id, (size[0], size[1]), regions, info)).encode()
 
 
-def _check_reply_size(work: Work, photo: Photo) -> None:
+def check_reply_size(work: Work, size: tuple[int, int]) -> None:
+    """Raise ReplyTooLargeError where the maps of all classes would make too large a reply."""
     count, limit = len(work.engine.card.classes), work.settings.max_reply_bytes
-    size = count * photo.height * photo.width * np.dtype(np.float32).itemsize
-    if size > limit:
+    height, width = size
+    total = count * height * width * np.dtype(np.float32).itemsize
+    if total > limit:
         raise ReplyTooLargeError(
-            f"{count} maps of {photo.width} x {photo.height} pixels make {size} bytes; the limit is {limit}. Ask for one "
-            f"class at a time, or send a smaller photo.",
+            f"{count} maps of {width} x {height} pixels make {total} bytes; the limit is {limit}. Ask for one class at a "
+            f"time, for size=model or format=npz, or send a smaller photo.",
             limit=limit,
         )

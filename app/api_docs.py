@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.negotiate import MEDIA_TYPES
-from app.schemas import CamReply, CamsReply, Problem, PseudoLabelReply, SegmentReply
+from app.schemas import AnalyzeReply, CamReply, CamsReply, Problem, PseudoLabelReply, SegmentReply
 
 PROBLEM_TYPE = "application/problem+json"
 EXAMPLE_ID = "9f2c4e0d7b1a5c3e8f60d2b49a7c1e5f3d8b6a0c2e4f7915b3d0a8c6e1f42b70"
@@ -32,6 +32,7 @@ _REGION = {
     "share": 0.25712,
     "box": [112, 40, 268, 301],
     "rle": {"size": [375, 500], "counts": "ocl06a;1O1N2O0O2N1O1..."},
+    "polygons": None,
 }
 _TIMINGS = {"queue": 0.08, "decode": 5.1, "predict": 61.3, "encode": 2.4}
 _DRS = {"name": "drs_small", "version": 1, "sha256": EXAMPLE_HASH, "method": "drs"}
@@ -40,9 +41,13 @@ _CAM_LINK = f"/cam?image={EXAMPLE_ID}&class=dog"
 SEGMENT_EXAMPLE = {
     "image": _IMAGE,
     "model": {"name": "deeplab_small", "version": 1, "sha256": EXAMPLE_HASH, "method": "deeplabv3plus"},
-    "thresholds": {"background": None, "foreground": None, "presence": {}},
+    "thresholds": {"probability": 0.0, "background": None, "foreground": None, "presence": {}},
     "refinement": "none",
+    "fused_with": [],
+    "tags": None,
     "classes": [_REGION],
+    "scales": [1.0],
+    "flip": False,
     "links": {
         "png": f"/segment?image={EXAMPLE_ID}&format=png&model=deeplab_small/1",
         "pseudo_label": f"/pseudo-label?image={EXAMPLE_ID}&model=drs_small/1",
@@ -53,8 +58,10 @@ SEGMENT_EXAMPLE = {
 CAM_EXAMPLE = {
     "image": _IMAGE,
     "model": _DRS,
-    "thresholds": {"background": None, "foreground": None, "presence": {"dog": 0.41}},
+    "thresholds": {"probability": None, "background": None, "foreground": None, "presence": {"dog": 0.41}},
     "refinement": "none",
+    "fused_with": [],
+    "tags": None,
     "class": "dog",
     "label": 12,
     "score": 0.97,
@@ -68,8 +75,9 @@ CAM_EXAMPLE = {
 PSEUDO_LABEL_EXAMPLE = {
     "image": _IMAGE,
     "model": _DRS,
-    "thresholds": {"background": 0.3, "foreground": 0.4, "presence": {}},
+    "thresholds": {"probability": None, "background": 0.3, "foreground": 0.4, "presence": {}},
     "refinement": "pamr",
+    "fused_with": [],
     "tags": ["dog"],
     "present": ["dog"],
     "scores": {"cat": 0.04, "dog": 0.97},
@@ -79,6 +87,17 @@ PSEUDO_LABEL_EXAMPLE = {
     "classes": [_REGION],
     "ignore": {"pixels": 9120, "share": 0.04864},
     "links": {"png": f"/pseudo-label?image={EXAMPLE_ID}&tags=dog&refine=pamr&format=png&model=drs_small/1"},
+    "timings_ms": _TIMINGS,
+}
+ANALYZE_EXAMPLE = {
+    "image": _IMAGE,
+    "segment": SEGMENT_EXAMPLE,
+    "cam": {
+        **{key: value for key, value in CAM_EXAMPLE.items() if key not in ("label", "score", "present")},
+        "class": "all",
+        "classes": [{key: CAM_EXAMPLE[key] for key in ("class", "label", "score", "present", "links")}],
+    },
+    "pseudo_label": PSEUDO_LABEL_EXAMPLE,
     "timings_ms": _TIMINGS,
 }
 
@@ -216,19 +235,25 @@ _SEGMENT = {
     "description": "The mask of a photo at its own size: JSON with regions as COCO RLE, an indexed PNG whose pixel values "
     "are the labels (PASCAL VOC palette), the same values as grey PNG or npy, or an overlay JPEG. `*/*` gives JSON.",
     "response_model": None,
-    "result": _result(SegmentReply, SEGMENT_EXAMPLE, ("png", "overlay", "npy"), "The mask."),
+    "result": _result(SegmentReply, SEGMENT_EXAMPLE, ("png", "overlay", "npy", "npz"), "The mask."),
 }
 _CAM = {
     "description": "The class activation map of a class, in [0, 1], divided by its own maximum, at the photo's size: as "
     "colour PNG, overlay JPEG, 8- or 16-bit grey PNG, float32 npy (H, W), or described in JSON. `*/*` gives the PNG. "
     "`X-Class-Score` states the class's score: the map of an absent class looks as convincing as that of a present one. "
     "`class=all` gives JSON, or npy (C, H, W).",
-    "result": _result(CamReply | CamsReply, CAM_EXAMPLE, ("png", "overlay", "npy"), "The heatmap."),
+    "result": _result(CamReply | CamsReply, CAM_EXAMPLE, ("png", "overlay", "npy", "npz"), "The heatmap."),
 }
 _PSEUDO_LABEL = {
     "description": "A label map made of the heatmaps of the classes present: 0 background, 255 ignore. Without `tags` the "
     "classes present are those whose score reaches their presence threshold. `*/*` gives the indexed PNG.",
-    "result": _result(PseudoLabelReply, PSEUDO_LABEL_EXAMPLE, ("png", "overlay", "npy"), "The pseudo-label."),
+    "result": _result(PseudoLabelReply, PSEUDO_LABEL_EXAMPLE, ("png", "overlay", "npy", "npz"), "The pseudo-label."),
+}
+_ANALYZE = {
+    "description": "Mask, heatmaps and pseudo-label of one photo in one reply: JSON with all three as their own endpoints "
+    "describe them, or npz with all arrays (`mask`, `probabilities`, `maps` at the size of the network input, `label_map`, "
+    "`scores`, `classes`). `model` and `fuse` name cam models, `segmenter` the segmentation model.",
+    "result": _result(AnalyzeReply, ANALYZE_EXAMPLE, ("npz",), "All results."),
 }
 
 
@@ -252,6 +277,8 @@ POST_CAM = _post("Heatmap of a class in a photo", _CAM)
 GET_CAM = _get("Heatmap of a class in a kept photo", _CAM)
 POST_PSEUDO_LABEL = _post("Pseudo-label of a photo", _PSEUDO_LABEL)
 GET_PSEUDO_LABEL = _get("Pseudo-label of a kept photo", _PSEUDO_LABEL)
+POST_ANALYZE = _post("All results of a photo", _ANALYZE)
+GET_ANALYZE = _get("All results of a kept photo", _ANALYZE)
 MODELS: dict[str, Any] = {"summary": "Models served, with their cards", "responses": _problems(422, 503)}
 CLASSES: dict[str, Any] = {
     "summary": "Classes of a model, with labels and colours",

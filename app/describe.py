@@ -1,31 +1,45 @@
-"""Results -> the parts of a JSON reply: regions of a mask, classes of a map, links, model and class lists."""
+"""Results -> JSON replies: masks, maps and pseudo-labels described, links, model and class lists."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from app.decode import Photo
-from app.encode import box_of, mask_to_rle
 from app.engine import Engine
-from app.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, class_index_of, label_of, voc_colours
+from app.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
+from app.model_card import ModelCard
 from app.model_store import Catalog
-from app.parameters import LocalizationParameters, Parameters
-from app.predict import Localization
+from app.negotiate import ALL_CAMS_FORMATS, BINARY
+from app.parameters import (
+    ALL_CLASSES,
+    AnalyzeParameters,
+    CamParameters,
+    LocalizationParameters,
+    Parameters,
+    PhotoParameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+)
+from app.predict import Localization, PseudoLabel
+from app.regions import count_labels, regions_of
 from app.schemas import (
+    CamsReply,
     ClassesReply,
     ClassInfo,
+    IgnoredPixels,
     ImageInfo,
     MapInfo,
     ModelInfo,
     ModelsReply,
+    PseudoLabelReply,
     RefusedModel,
-    Region,
-    RunLengths,
+    SegmentReply,
     ServedModel,
+    Thresholds,
 )
-from app.work import Work
+from app.segmentation import Segmentation
+from app.work import Work, pin
 
 Links = dict[str, str | dict[str, str]]
 
@@ -41,51 +55,34 @@ def model_info(engine: Engine) -> ModelInfo:
     return ModelInfo(name=card.name, version=card.version, sha256=engine.sha256, method=card.method)
 
 
-def count_labels(mask: np.ndarray) -> list[int]:
-    """Pixels of each label 0..255 in a uint8 (H, W) mask."""
-    return Image.fromarray(mask).histogram()  # numpy's bincount would copy the mask to 8 bytes a pixel
-
-
-def regions_of(engine: Engine, mask: np.ndarray, scores: Mapping[int, float]) -> list[Region]:
-    """The classes of a uint8 (H, W) mask, largest first. `scores`: label -> score."""
-    regions = []
-    for label, pixels in enumerate(count_labels(mask)):
-        if pixels and label not in (BACKGROUND, IGNORE_INDEX):
-            region = Region(
-                class_name=engine.card.classes[class_index_of(label)],
-                label=label,
-                score=scores[label],
-                pixels=pixels,
-                share=pixels / mask.size,
-                box=box_of(mask == label),
-                rle=RunLengths(**mask_to_rle(mask, label)),
-            )
-            regions.append(region)
-    return sorted(regions, key=lambda region: -region.pixels)
-
-
 def map_info(work: Work, parameters: LocalizationParameters, localization: Localization, class_index: int) -> MapInfo:
     """What a reply says of the map of one class."""
     card, score = work.engine.card, float(localization.scores[class_index])
-    kept = {**settled(parameters), "class": card.classes[class_index]}
+    kept = {**settled(parameters, CamParameters), "class": card.classes[class_index]}
     return MapInfo(
         class_name=card.classes[class_index],
         label=label_of(class_index),
         score=score,
         present=score >= card.presence_thresholds[class_index],
-        links=format_links(work, "/cam", kept, ("png", "overlay", "gray8", "gray16", "npy")),
+        links=format_links(work, "/cam", kept, BINARY),
     )
 
 
-def settled(parameters: Parameters) -> dict[str, Any]:
-    """The parameters a request gave, as they stand in its query, without those a link sets anew."""
-    given = parameters.model_dump(by_alias=True, exclude_unset=True, exclude={"image", "model", "format"})
-    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+def settled(parameters: Parameters, endpoint: type[Parameters] | None = None) -> dict[str, Any]:
+    """The parameters a request gave, as they stand in its query, without those a link sets anew.
+
+    Only those the endpoint of a link knows, where it is another one.
+    """
+    given = parameters.model_dump(by_alias=True, exclude_unset=True, exclude={"image", "model", "fuse", "format"})
+    known = [field.alias or name for name, field in (endpoint or type(parameters)).model_fields.items()]
+    return {
+        name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items() if name in known
+    }
 
 
 def format_links(work: Work, path: str, parameters: Mapping[str, object], words: Iterable[str]) -> dict[str, str]:
     """The same result in other formats."""
-    return {word: work.link(path, work.engine, {**parameters, "format": word}) for word in words}
+    return {word: work.link(path, work.pinned, {**parameters, "format": word}) for word in words}
 
 
 def result_links(work: Work, class_names: Sequence[str]) -> Links:
@@ -93,18 +90,112 @@ def result_links(work: Work, class_names: Sequence[str]) -> Links:
 
     A model of the other task is the default one; the model that answered is pinned for its own task.
     """
-    engines = {**work.catalog.defaults, work.engine.card.task: work.engine}
+    defaults, own = work.catalog.defaults, work.engine.card.task
+    pins = {task: {"model": pin(engine)} for task, engine in defaults.items()} | {own: work.pinned}
     links: Links = {}
-    if "segmentation" in engines:
-        links["segment"] = work.link("/segment", engines["segmentation"], {})
-    if "cam" in engines:
-        cam = engines["cam"]
-        if len(cam.card.classes) <= MAX_CLASSES:  # more have no label map
-            links["pseudo_label"] = work.link("/pseudo-label", cam, {})
-        links["cam"] = {
-            name: work.link("/cam", cam, {"class": name}) for name in class_names if name in cam.card.classes
-        }
+    if "segmentation" in pins:
+        links["segment"] = work.link("/segment", pins["segmentation"], {})
+    if "cam" in pins:
+        known = (work.engine if own == "cam" else defaults["cam"]).card.classes
+        if len(known) <= MAX_CLASSES:  # more have no label map
+            links["pseudo_label"] = work.link("/pseudo-label", pins["cam"], {})
+        links["cam"] = {name: work.link("/cam", pins["cam"], {"class": name}) for name in class_names if name in known}
     return links
+
+
+def provenance(work: Work, photo: Photo, parameters: PhotoParameters) -> dict[str, Any]:
+    """What every reply says of how it came about."""
+    tags = parameters.tag_names
+    return {
+        "image": image_info(work, photo),
+        "model": model_info(work.engine),
+        "fused_with": [model_info(engine) for engine in work.engines[1:]],
+        "tags": None if tags is None else list(tags),
+        "refinement": parameters.refine,
+    }
+
+
+def inference(card: ModelCard, parameters: LocalizationParameters) -> dict[str, Any]:
+    """The way of making maps, its scales and mirroring, for the reply."""
+    asked = parameters.settled_inference
+    if asked.conditional:
+        options = asked.options()
+        scales, flip = options.scales, options.flip
+    else:
+        scales, flip = asked.scales or card.scales, card.flip if asked.flip is None else asked.flip
+    return {"inference": parameters.inference, "scales": list(scales), "flip": flip}
+
+
+def describe_mask(
+    work: Work, photo: Photo, parameters: SegmentParameters | AnalyzeParameters, found: Segmentation
+) -> SegmentReply:
+    """A mask in JSON."""
+    with work.stage("encode"):
+        regions = regions_of(work.engine.card.classes, found.mask, found.scores, parameters.regions)
+    return SegmentReply(
+        **provenance(work, photo, parameters),
+        thresholds=Thresholds(probability=parameters.threshold),
+        classes=regions,
+        scales=list(parameters.scale_factors or (1.0,)),
+        flip=bool(parameters.flip),
+        links={
+            **format_links(work, "/segment", settled(parameters, SegmentParameters), BINARY),
+            **result_links(work, [region.class_name for region in regions]),
+        },
+        timings_ms=work.timings_ms,
+    )
+
+
+def describe_maps(
+    work: Work, photo: Photo, parameters: CamParameters | AnalyzeParameters, localization: Localization
+) -> CamsReply:
+    """The maps of all classes in JSON, or of those CCRM was asked for."""
+    card = work.engine.card
+    indices = localization.sources[0].class_indices or range(len(card.classes))
+    kept = {**settled(parameters, CamParameters), "class": ALL_CLASSES}
+    return CamsReply(
+        **provenance(work, photo, parameters),
+        thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
+        classes=[map_info(work, parameters, localization, index) for index in indices],
+        links=format_links(work, "/cam", kept, ALL_CAMS_FORMATS[1:]) if parameters.inference == "plain" else {},
+        **inference(card, parameters),
+        timings_ms=work.timings_ms,
+    )
+
+
+def describe_pseudo_label(
+    work: Work, parameters: PseudoLabelParameters, photo: Photo, label: PseudoLabel
+) -> PseudoLabelReply:
+    """A pseudo-label in JSON."""
+    card, tags = work.engine.card, parameters.tag_names
+    scores = [float(score) for score in label.scores]
+    with work.stage("encode"):
+        by_label = {label_of(index): score for index, score in enumerate(scores)}
+        regions = regions_of(card.classes, label.label_map, by_label, parameters.regions)
+        ignored = count_labels(label.label_map)[IGNORE_INDEX]
+    presence = card.presence_thresholds
+    if parameters.presence_threshold is not None:
+        presence = (parameters.presence_threshold,) * len(card.classes)
+    present = [card.classes[index] for index in label.class_indices]
+    background, foreground = label.thresholds
+    return PseudoLabelReply(
+        **provenance(work, photo, parameters),
+        thresholds=Thresholds(
+            background=background,
+            foreground=foreground,
+            presence={} if tags else dict(zip(card.classes, presence, strict=True)),
+        ),
+        present=present,
+        scores=dict(zip(card.classes, scores, strict=True)),
+        **inference(card, parameters),
+        classes=regions,
+        ignore=IgnoredPixels(pixels=ignored, share=ignored / label.label_map.size),
+        links={
+            **format_links(work, "/pseudo-label", settled(parameters, PseudoLabelParameters), BINARY),
+            **result_links(work, present),
+        },
+        timings_ms=work.timings_ms,
+    )
 
 
 def models_reply(catalog: Catalog) -> ModelsReply:

@@ -4,6 +4,7 @@ PNGs are written at compression level 1 to 3: the higher levels cost more time t
 """
 
 import io
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypedDict
 
@@ -61,9 +62,9 @@ def mask_to_overlay(mask: np.ndarray, image: np.ndarray) -> bytes:
     return _overlay(image, _with_palette(mask, voc_palette()), opacity[mask])
 
 
-def mask_to_rle(mask: np.ndarray, label: int) -> RunLengths:
-    """COCO run-length encoding of the pixels of one label."""
-    encoded = coco_mask.encode(np.asfortranarray(mask == label, dtype=np.uint8))
+def mask_to_rle(region: np.ndarray) -> RunLengths:
+    """COCO run-length encoding of a bool (H, W) region."""
+    encoded = coco_mask.encode(np.asfortranarray(region, dtype=np.uint8))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
@@ -99,6 +100,18 @@ def to_gray16(localization_map: np.ndarray) -> bytes:
 def labels_to_gray8(mask: np.ndarray) -> bytes:
     """A label map, uint8 (H, W), as grey PNG without a palette: the grey values are the labels."""
     return _png(Image.fromarray(mask))
+
+
+def labels_to_gray16(mask: np.ndarray) -> bytes:
+    """A label map, uint8 (H, W), as 16-bit grey PNG: the grey values are the labels."""
+    return _png(Image.fromarray(mask.astype(np.uint16)))
+
+
+def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Named arrays in numpy's own archive, compressed."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
 
 
 def to_npy(array: np.ndarray) -> bytes:

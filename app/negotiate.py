@@ -11,7 +11,16 @@ MEDIA_TYPES = {
     "gray8": "image/png",
     "gray16": "image/png",
     "npy": "application/x-npy",
+    "npz": "application/x-npz",
+    "coco": "application/json",
+    "hf": "application/json",
 }
+# What each endpoint can answer; the first word is what `*/*` gets.
+BINARY = ("png", "overlay", "gray8", "gray16", "npy", "npz", "coco", "hf")
+SEGMENT_FORMATS = ("json", *BINARY)
+CAM_FORMATS = PSEUDO_LABEL_FORMATS = (*BINARY[:5], "json", *BINARY[5:])
+ALL_CAMS_FORMATS = ("json", "npy", "npz", "coco", "hf")
+ANALYZE_FORMATS = ("json", "npz")
 
 
 def choose_format(wanted: str | None, accept: str | None, available: Sequence[str]) -> str:

@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.errors import ParameterError, nearest_name
-from app.predict import Inference
+from app.predict import Inference, Refinement
+from app.regions import Shape
 
-ALL_CLASSES = "all"
+ALL_CLASSES = ALL_MODELS = "all"
+MAX_FUSED = 8
+MASK_FORMATS = "json, png, overlay, gray8, gray16, npy, npz, coco or hf; goes before the Accept header."
 MAX_SCALES = 6
 SCALE_RANGE = (0.25, 2.0)
 
@@ -58,35 +61,26 @@ class PhotoParameters(ModelParameters):
     """For what is answered of one photo."""
 
     format: str | None = None
-
-    def class_names(self) -> list[tuple[str, str]]:
-        """(parameter, class name) of every class the request names."""
-        return []
-
-
-class SegmentParameters(PhotoParameters):
-    """For a mask."""
-
-    format: str | None = Field(
-        default=None, description="json, png, overlay, gray8 or npy; goes before the Accept header."
+    size: Literal["image", "model"] = Field(
+        default="image", description="Of the result: the photo's, or the smaller one at which the model saw it."
     )
-
-
-class LocalizationParameters(PhotoParameters):
-    """For what is made of class activation maps."""
-
+    tags: str | None = Field(
+        default=None,
+        max_length=4000,
+        description="The classes known to be in the photo, separated by commas: no other gets a map or a label.",
+        examples=["dog,person"],
+    )
     scales: str | None = Field(
         default=None,
         max_length=100,
-        description=f"Factors of the network's input size, maps summed: up to {MAX_SCALES}, each in "
+        description=f"Factors of the network's input size, answers joined: up to {MAX_SCALES}, each in "
         f"{SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}; default: the model's.",
         examples=["0.5,1,1.5"],
     )
-    flip: bool | None = Field(default=None, description="Add the mirrored photo's maps; default: the model's.")
-    inference: Literal["plain", "class-conditional"] = Field(
-        default="plain",
-        description="class-conditional: CCRM splits the photo, erases what was found and looks again, which finds more of "
-        "each thing and takes some fifty times as long. Its scales and mirroring default to those of the paper.",
+    flip: bool | None = Field(default=None, description="Look at the mirrored photo as well; default: the model's.")
+    refine: Refinement = Field(default="none", description="pamr: refine the maps by the look of the photo.")
+    regions: Shape = Field(
+        default="rle", description="How json and coco give regions: COCO's run lengths, or polygons, which lose holes."
     )
 
     @field_validator("scales")
@@ -102,10 +96,67 @@ class LocalizationParameters(PhotoParameters):
         return scales
 
     @property
+    def scale_factors(self) -> tuple[float, ...] | None:
+        """The scales as numbers."""
+        return None if self.scales is None else parse_scales(self.scales)
+
+    @property
+    def tag_names(self) -> tuple[str, ...] | None:
+        """The tags as names, None where not given. Raises ParameterError for a list without a name."""
+        return parse_names(self.tags, "tags", "Write tags=dog,person, or leave it out to go by the scores.")
+
+    @property
+    def fused_names(self) -> tuple[str, ...]:
+        """The models whose maps are fused."""
+        return ()
+
+    def class_names(self) -> list[tuple[str, str]]:
+        """(parameter, class name) of every class the request names."""
+        return [("tags", name) for name in self.tag_names or ()]
+
+
+class SegmentParameters(PhotoParameters):
+    """For a mask."""
+
+    format: str | None = Field(default=None, description=MASK_FORMATS)
+    threshold: Fraction = Field(
+        default=0, description="Pixels whose best probability lies below it are background; default: none are."
+    )
+
+
+class LocalizationParameters(PhotoParameters):
+    """For what is made of class activation maps."""
+
+    inference: Literal["plain", "class-conditional"] = Field(
+        default="plain",
+        description="class-conditional: CCRM splits the photo, erases what was found and looks again, which finds more of "
+        "each thing and takes some fifty times as long. Its scales and mirroring default to those of the paper.",
+    )
+    fuse: str | None = Field(
+        default=None,
+        max_length=400,
+        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}'. Their "
+        "maps are averaged, each as much as the others agree with it.",
+        examples=["cam,drs"],
+    )
+
+    @property
     def settled_inference(self) -> Inference:
         """What was asked for, as prediction takes it."""
-        scales = None if self.scales is None else parse_scales(self.scales)
-        return Inference(self.inference == "class-conditional", scales, self.flip)
+        return Inference(self.inference == "class-conditional", self.scale_factors, self.flip)
+
+    @property
+    def fused_names(self) -> tuple[str, ...]:
+        return parse_names(self.fuse, "fuse", "Write fuse=cam,drs, or leave it out.") or ()
+
+    @model_validator(mode="after")
+    def _check_models(self) -> "LocalizationParameters":
+        if self.fuse is not None and self.model is not None:
+            raise ParameterError(
+                "fuse= names all models whose maps are fused; leave model= out, or add it to that list.",
+                parameter="fuse",
+            )
+        return self
 
 
 class CamParameters(LocalizationParameters):
@@ -116,8 +167,13 @@ class CamParameters(LocalizationParameters):
     )
     format: str | None = Field(
         default=None,
-        description="png (colours), overlay, gray8, gray16, npy or json; for class=all json or npy. Goes before the "
-        "Accept header.",
+        description="png (colours), overlay, gray8, gray16, npy, npz, json, coco or hf; for class=all json, npy, npz, coco "
+        "or hf. Goes before the Accept header.",
+    )
+    threshold: Fraction | None = Field(
+        default=None,
+        description="The map is 0 where it does not exceed it; coco and hf hold what exceeds it. Default: none, for coco "
+        "and hf the model's background threshold.",
     )
 
     @model_validator(mode="after")
@@ -131,22 +187,14 @@ class CamParameters(LocalizationParameters):
         return self
 
     def class_names(self) -> list[tuple[str, str]]:
-        return [] if self.class_name == ALL_CLASSES else [("class", self.class_name)]
+        own = [] if self.class_name == ALL_CLASSES else [("class", self.class_name)]
+        return [*own, *super().class_names()]
 
 
 class PseudoLabelParameters(LocalizationParameters):
     """For a pseudo-label."""
 
-    format: str | None = Field(
-        default=None, description="png, overlay, gray8, npy or json; goes before the Accept header."
-    )
-    tags: str | None = Field(
-        default=None,
-        max_length=4000,
-        description="The classes known to be in the photo, separated by commas; without it those whose score reaches "
-        "their presence threshold.",
-        examples=["dog,person"],
-    )
+    format: str | None = Field(default=None, description=MASK_FORMATS)
     background_threshold: Fraction | None = Field(
         default=None, description="Pixels whose best map is at or below it are background; default: the model's."
     )
@@ -156,24 +204,24 @@ class PseudoLabelParameters(LocalizationParameters):
         "'ignore' (255). Default: the background threshold, so that nothing is ignored.",
     )
     presence_threshold: Fraction | None = Field(
-        default=None, description="One threshold for all class scores; default: the model's, one per class."
+        default=None,
+        description="Without `tags`, one threshold for all class scores; default: the model's, one per class.",
     )
-    refine: Literal["none", "pamr"] = Field(default="none", description="Refinement of the maps by the photo.")
 
-    @property
-    def tag_names(self) -> tuple[str, ...] | None:
-        """The tags as names, None where not given. Raises ParameterError for a list without a name."""
-        if self.tags is None:
-            return None
-        names = tuple(dict.fromkeys(name.strip() for name in self.tags.split(",") if name.strip()))
-        if not names:
-            raise ParameterError(
-                "tags= names no class. Write tags=dog,person, or leave it out to go by the scores.", parameter="tags"
-            )
-        return names
 
-    def class_names(self) -> list[tuple[str, str]]:
-        return [("tags", name) for name in self.tag_names or ()]
+class AnalyzeParameters(PseudoLabelParameters):
+    """For all results of a photo at once."""
+
+    format: str | None = Field(default=None, description="json or npz; goes before the Accept header.")
+    model: str | None = Field(
+        default=None, max_length=100, description="Of the maps and the pseudo-label; default: the default cam model."
+    )
+    segmenter: str | None = Field(
+        default=None, max_length=100, description="Of the mask; default: the default segmentation model."
+    )
+    threshold: Fraction = Field(
+        default=0, description="Pixels of the mask whose best probability lies below it are background."
+    )
 
 
 class KeptImage(BaseModel):
@@ -199,6 +247,21 @@ class KeptPseudoLabelParameters(PseudoLabelParameters, KeptImage):
     """For the pseudo-label of a photo posted before."""
 
 
+class KeptAnalyzeParameters(AnalyzeParameters, KeptImage):
+    """For all results of a photo posted before."""
+
+
 def parse_scales(text: str) -> tuple[float, ...]:
     """ "0.5,1,1.5" -> (0.5, 1.0, 1.5). Raises ValueError."""
     return tuple(float(part) for part in text.split(",") if part.strip())
+
+
+def parse_names(text: str | None, parameter: str, remedy: str) -> tuple[str, ...] | None:
+    """ "dog, person,dog" -> ("dog", "person"), None for None. Raises ParameterError for a list without a name."""
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        what = "class" if parameter == "tags" else "model"
+        raise ParameterError(f"{parameter}= names no {what}. {remedy}", parameter=parameter)
+    return names

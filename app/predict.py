@@ -36,19 +36,6 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class PseudoLabel:
-    """label_map: uint8 (H, W) at the photo's size, 255 = ignore. class_indices: the classes it may hold.
-    maps: (K, h, w) of these classes, before refinement. thresholds: (background, foreground) as used.
-    """
-
-    label_map: np.ndarray
-    maps: np.ndarray
-    scores: np.ndarray
-    class_indices: tuple[int, ...]
-    thresholds: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class ScaleCams:
     """What the network said of one photo at several scales, mirrored views already turned back and added.
 
@@ -74,6 +61,21 @@ class ScaleCams:
         """
         height, width = self.geometry.input_height, self.geometry.input_width
         return normalize_cam(np.sum([resize_bilinear(cam, height, width) for cam in self.cams], axis=0))
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """label_map: uint8 (H, W) at the photo's size, 255 = ignore. class_indices: the classes it may hold.
+    maps: (K, h, w) of these classes, before refinement. sources: what every network said. thresholds: (background,
+    foreground) as used.
+    """
+
+    label_map: np.ndarray
+    maps: np.ndarray
+    sources: tuple[ScaleCams, ...]
+    scores: np.ndarray
+    class_indices: tuple[int, ...]
+    thresholds: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ def predict_pseudo_label(
     maps = Localization(sources, sources[0].geometry, image).maps_of(class_indices)
     thresholds = rule.thresholds(model.card)
     label_map = label_from_maps(image, maps, class_indices, thresholds, rule.refine, size)
-    return PseudoLabel(label_map, maps, scores, class_indices, thresholds)
+    return PseudoLabel(label_map, maps, sources, scores, class_indices, thresholds)
 
 
 def check_labels(highest: int) -> None:

@@ -9,16 +9,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import answers, api_docs
+from app import answers, api_docs, negotiate
 from app.describe import classes_reply, models_reply
+from app.engine import Engine
 from app.entity_tag import entity_tag, matches
-from app.errors import MissingImageError, ParameterError, UnknownClassError
+from app.errors import MissingImageError, ParameterError, ServiceError, UnknownClassError
 from app.model_card import ModelCard
-from app.model_store import Task
-from app.negotiate import choose_format
+from app.model_store import Catalog, Task
 from app.parameters import (
     ALL_CLASSES,
+    ALL_MODELS,
+    MAX_FUSED,
+    AnalyzeParameters,
     CamParameters,
+    KeptAnalyzeParameters,
     KeptCamParameters,
     KeptImage,
     KeptPseudoLabelParameters,
@@ -33,7 +37,7 @@ from app.receive import receive_photo
 from app.schemas import ClassesReply, ModelsReply, Status
 from app.service import Service
 from app.upload_store import Upload
-from app.work import Work
+from app.work import Work, pin
 
 IMAGE_COOKIE = "tag2mask_image"
 
@@ -51,7 +55,7 @@ router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 @router.post("/segment", **api_docs.POST_SEGMENT)
 async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
-    work = await settle(request, "segmentation", parameters, answers.SEGMENT_FORMATS)
+    work = await settle(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
     response = await run(request, answers.answer_segment, work, parameters)
     set_image_cookie(request, response, work.upload)
     return response
@@ -59,7 +63,7 @@ async def segment_upload(request: Request, parameters: Annotated[SegmentParamete
 
 @router.get("/segment", **api_docs.GET_SEGMENT)
 async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
-    work = await settle(request, "segmentation", parameters, answers.SEGMENT_FORMATS)
+    work = await settle(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
     return await run(request, answers.answer_segment, work, parameters)
 
 
@@ -81,6 +85,20 @@ async def pseudo_label_upload(request: Request, parameters: Annotated[PseudoLabe
 @router.get("/pseudo-label", **api_docs.GET_PSEUDO_LABEL)
 async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLabelParameters, Query()]) -> Response:
     return await pseudo_label(request, parameters)
+
+
+@router.post("/analyze", **api_docs.POST_ANALYZE)
+async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
+    work = await settle(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    response = await run(request, answers.answer_analyze, work, parameters)
+    set_image_cookie(request, response, work.upload)
+    return response
+
+
+@router.get("/analyze", **api_docs.GET_ANALYZE)
+async def analyze_kept(request: Request, parameters: Annotated[KeptAnalyzeParameters, Query()]) -> Response:
+    work = await settle(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    return await run(request, answers.answer_analyze, work, parameters)
 
 
 @router.get("/models", **api_docs.MODELS)
@@ -115,7 +133,7 @@ for route in list(router.routes):  # a GET that answers HEAD too, as RFC 9110 as
 async def cam(request: Request, parameters: CamParameters) -> Response:
     """`/cam` of one class, or of all."""
     everything = parameters.class_name == ALL_CLASSES
-    formats = answers.ALL_CAMS_FORMATS if everything else answers.CAM_FORMATS
+    formats = negotiate.ALL_CAMS_FORMATS if everything else negotiate.CAM_FORMATS
     work = await settle(request, "cam", parameters, formats)
     if everything:
         return await run(request, answers.answer_cams, work, parameters)
@@ -124,7 +142,7 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
     """`/pseudo-label` of an upload or of a kept photo."""
-    work = await settle(request, "cam", parameters, answers.PSEUDO_LABEL_FORMATS)
+    work = await settle(request, "cam", parameters, negotiate.PSEUDO_LABEL_FORMATS)
     return await run(request, answers.answer_pseudo_label, work, parameters)
 
 
@@ -132,19 +150,59 @@ async def settle(request: Request, task: Task, parameters: PhotoParameters, form
     """Everything that can be refused without the photo, in order of cost; then the photo itself."""
     service = service_of(request)
     catalog = service.models.catalog
-    engine = catalog.choose(task, parameters.model)
-    request.state.model = f"{engine.card.name}/{engine.card.version}"
-    word = choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
+    engines = choose_engines(catalog, task, parameters)
+    segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
+    request.state.model = ",".join(map(pin, engines))
+    word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
     for parameter, name in parameters.class_names():
-        check_class(engine.card, name, parameter)
+        for engine in filter(None, (engines[0], segmenter)):
+            check_class(engine.card, name, parameter)
     service.pool.check_room()
     upload = await obtain_upload(request, parameters)
     request.state.image = upload.id
     root_path = request.scope.get("root_path", "")
     asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
-    engines = [engine.sha256, *(catalog.defaults[task].sha256 for task in sorted(catalog.defaults))]  # links name these
-    etag = entity_tag(root_path, request.url.path, upload.id, engines, word, asked, weak=word == "json")
-    return Work(upload, engine, catalog, word, service.settings, root_path, etag)
+    linked = [catalog.defaults[other] for other in sorted(catalog.defaults)]
+    used = [engine.sha256 for engine in (*engines, *filter(None, [segmenter]), *linked)]
+    etag = entity_tag(root_path, request.url.path, upload.id, used, word, asked, weak=word == "json")
+    return Work(upload, engines, catalog, word, service.settings, root_path, etag, segmenter)
+
+
+def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[Engine, ...]:
+    """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
+    names = parameters.fused_names
+    if not names:
+        return (catalog.choose(task, parameters.model),)
+    if names == (ALL_MODELS,):
+        newest = {name: catalog.find(name) for name, _ in catalog.engines}
+        engines = [engine for engine in newest.values() if engine.card.task == task]
+    else:
+        engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
+    if not 2 <= len(engines) <= MAX_FUSED:
+        raise ParameterError(
+            f"fuse= names {len(engines)} models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
+            parameter="fuse",
+            limit=MAX_FUSED,
+        )
+    for engine in engines[1:]:
+        if engine.card.classes != engines[0].card.classes:
+            raise ParameterError(
+                f"{pin(engine)} and {pin(engines[0])} know different classes, so their maps cannot be fused. Name models "
+                f"of the same classes.",
+                parameter="fuse",
+            )
+    return tuple(engines)
+
+
+def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters) -> Engine | None:
+    """The segmentation model of `/analyze`; None where none is named and none is served."""
+    if parameters.segmenter is None:
+        return catalog.defaults.get("segmentation")
+    try:
+        return catalog.choose("segmentation", parameters.segmenter)
+    except ServiceError as error:
+        error.details["parameter"] = "segmenter"
+        raise
 
 
 async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload:

@@ -29,18 +29,25 @@ class ModelInfo(Reply):
 
 
 class Thresholds(Reply):
-    """The thresholds in use. All are empty for a segmentation model: its mask is the arg-max over its classes."""
+    """The thresholds in use. `probability` is a mask's (0: the arg-max over the classes), the others those of maps."""
 
+    probability: float | None = None
     background: float | None = None
     foreground: float | None = None
     presence: dict[str, float] = Field(default_factory=dict)
 
 
 class Provenance(Reply):
-    """How a result came about; part of every reply about a photo."""
+    """How a result came about; part of every reply about a photo.
+
+    `fused_with`: the other models whose maps are part of it. `tags`: the classes the request knew to be in the photo, null
+    where it named none.
+    """
 
     image: ImageInfo
     model: ModelInfo
+    fused_with: list[ModelInfo] = Field(default_factory=list)
+    tags: list[str] | None = None
     thresholds: Thresholds
     refinement: Literal["none", "pamr"]
 
@@ -53,7 +60,10 @@ class RunLengths(Reply):
 
 
 class Region(Reply):
-    """The pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels."""
+    """The pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels.
+
+    The region itself comes as `rle`, or with `regions=polygons` as `polygons`: outer borders [x, y, x, y, ...] in pixels.
+    """
 
     class_name: str = Field(alias="class")
     label: int
@@ -61,13 +71,16 @@ class Region(Reply):
     pixels: int
     share: float
     box: list[int]
-    rle: RunLengths
+    rle: RunLengths | None = None
+    polygons: list[list[float]] | None = None
 
 
 class SegmentReply(Provenance):
     """A mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels."""
 
     classes: list[Region]
+    scales: list[float]
+    flip: bool
     links: dict[str, str | dict[str, str]]
     timings_ms: dict[str, float]
 
@@ -111,9 +124,8 @@ class IgnoredPixels(Reply):
 
 
 class PseudoLabelReply(Provenance):
-    """A pseudo-label. `present`: the classes it may hold; `tags`: those the request named, null where it named none."""
+    """A pseudo-label. `present`: the classes it may hold."""
 
-    tags: list[str] | None
     present: list[str]
     scores: dict[str, float]
     inference: Literal["plain", "class-conditional"]
@@ -122,6 +134,18 @@ class PseudoLabelReply(Provenance):
     classes: list[Region]
     ignore: IgnoredPixels
     links: dict[str, str | dict[str, str]]
+    timings_ms: dict[str, float]
+
+
+class AnalyzeReply(Reply):
+    """All results of one photo: what `/segment`, `/cam?class=all` and `/pseudo-label` answer, the mask null where no
+    segmentation model is served.
+    """
+
+    image: ImageInfo
+    segment: SegmentReply | None
+    cam: CamsReply
+    pseudo_label: PseudoLabelReply
     timings_ms: dict[str, float]
 
 

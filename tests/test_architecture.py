@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What serving may import: the standard library, `app`, and the dependencies of pyproject.toml under their import names.
 SERVING = {
+    "contourpy",
     "fastapi",
     "numpy",
     "PIL",
@@ -26,6 +27,7 @@ SERVING = {
     "pydantic",
     "pydantic_settings",
     "python_multipart",
+    "shapely",
     "starlette",
     "uvicorn",
 }

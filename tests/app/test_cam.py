@@ -68,9 +68,9 @@ def test_json_describes_the_map(client, photo):
     assert (body["class"], body["label"], body["score"], body["present"]) == ("dog", DOG, 1, True)
     assert (body["image"]["width"], body["image"]["height"]) == (SIDE, SIDE)
     assert body["model"]["name"] == "drs_colours"
-    assert body["thresholds"] == {"background": None, "foreground": None, "presence": {"dog": 0.5}}
+    assert body["thresholds"] == {"probability": None, "background": None, "foreground": None, "presence": {"dog": 0.5}}
     assert (body["refinement"], body["scales"], body["flip"]) == ("none", [1], False)
-    assert set(body["links"]) == {"png", "overlay", "gray8", "gray16", "npy"}
+    assert set(body["links"]) == {"png", "overlay", "gray8", "gray16", "npy", "npz", "coco", "hf"}
     for word, link in body["links"].items():
         assert client.get(link).content == cam(client, photo, format=word).content
     assert cam(client, photo, "cat", format="json").json()["present"] is False
@@ -114,7 +114,7 @@ def test_all_classes_in_one_array(client, photo):
 def test_all_classes_have_no_picture(client, photo):
     reply = cam(client, photo, "all", format="png")
     assert reply.status_code == 422
-    assert reply.json()["known"] == ["json", "npy"]
+    assert reply.json()["known"] == ["json", "npy", "npz", "coco", "hf"]
     reply = client.post("/cam?class=all", files={"file": photo}, headers={"Accept": "image/png"})
     assert reply.status_code == 406
 

@@ -28,7 +28,7 @@ def test_mask_png_in_colour():
 
 
 def test_rle_counts_down_the_columns():
-    encoded = encode.mask_to_rle(MASK, 1)
+    encoded = encode.mask_to_rle(MASK == 1)
     assert encoded["size"] == [4, 4]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools 2.0.11 under numpy 2

@@ -196,7 +196,19 @@ def test_malformed_scales(client, photo, value):
 
 
 @pytest.mark.parametrize(
-    "query", ["flip=perhaps", "refine=crf", "format=jpeg", "format=gray16", "format=", "tags=" + "a" * 5000, "model="]
+    "query",
+    [
+        "flip=perhaps",
+        "refine=crf",
+        "format=jpeg",
+        "size=half",
+        "regions=boxes",
+        "fuse=drs_colours",
+        "fuse=,",
+        "format=",
+        "tags=" + "a" * 5000,
+        "model=",
+    ],
 )
 def test_other_malformed_parameters(client, photo, query):
     reply = client.post(f"/pseudo-label?{query}", files={"file": photo})
@@ -206,7 +218,7 @@ def test_other_malformed_parameters(client, photo, query):
 
 def test_unknown_format_lists_the_known(client, photo):
     body = check_problem(client.post("/segment?format=pgn", files={"file": photo}), 422, "'png'", "overlay")
-    assert body["known"] == ["json", "png", "overlay", "gray8", "npy"]
+    assert body["known"] == ["json", "png", "overlay", "gray8", "gray16", "npy", "npz", "coco", "hf"]
 
 
 def test_not_acceptable_lists_what_is(client, photo):

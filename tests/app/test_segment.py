@@ -117,7 +117,10 @@ def test_every_reply_states_its_provenance_in_headers(client, photo):
 def test_links_lead_to_the_other_results(client, photo):
     links = client.post("/segment", files={"file": photo}).json()["links"]
     client.cookies.clear()
-    assert set(links) == {"png", "overlay", "gray8", "npy", "segment", "pseudo_label", "cam"}
+    assert set(links) == {
+        *("png", "overlay", "gray8", "gray16", "npy", "npz", "coco", "hf"),
+        *("segment", "pseudo_label", "cam"),
+    }
     assert set(links["cam"]) == {"dog"}
     for link in [*(links[name] for name in links if name != "cam"), links["cam"]["dog"]]:
         assert client.get(link).status_code == 200, link

@@ -89,10 +89,12 @@ def test_one_line_in_the_log_per_request(client, photo, caplog):
 def test_documentation_page_and_schema(client):
     assert client.get("/docs").status_code == 200
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/segment", "/cam", "/pseudo-label", "/models", "/classes", "/healthz", "/readyz"}
+    about_photos = {"/segment", "/cam", "/pseudo-label", "/analyze"}
+    assert set(document["paths"]) == about_photos | {"/models", "/classes", "/healthz", "/readyz"}
     post = document["paths"]["/segment"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png", "image/webp"}
-    assert {parameter["name"] for parameter in post["parameters"]} == {"model", "format"}
+    common = {"model", "format", "size", "tags", "scales", "flip", "refine", "regions"}
+    assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold"}
     kept = document["paths"]["/cam"]["get"]["parameters"]
     assert {parameter["name"] for parameter in kept if parameter["required"]} == {"class"}
     for path, methods in document["paths"].items():
