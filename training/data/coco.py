@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from app.errors import DataError
+from app.tags import name_of
 from training.data.config import DataConfig
-from training.data.folder import name_of, require_directory
+from training.data.folder import require_directory
 from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos, split_by_hash
 
 

@@ -1,24 +1,19 @@
 """A folder of photos with a `labels.csv`.
 
-    ROOT/labels.csv                   name,classes: one row per photo, the name with or without its suffix
-    ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
-    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
-    ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
-
-Classes are separated by spaces. Where a `classes` field anywhere in the file holds a semicolon (or, quoted, a comma),
-that character separates the classes of the whole file, so that names may hold spaces: `photo1,traffic light;bus`.
-Several rows of one photo add up. Rows are counted as lines of the file, the header being row 1.
+ROOT/labels.csv                   name,classes: one row per photo (`app.tags`)
+ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
+ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
+ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
 """
 
-import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import DataError
+from app.tags import PHOTO_SUFFIXES, name_of, read_rows
 from training.data.config import DataConfig
 from training.data.source import (
-    PHOTO_SUFFIXES,
     Intake,
     PhotoFiles,
     TaggedPhotos,
@@ -28,7 +23,6 @@ from training.data.source import (
 )
 
 PHOTO_DIRECTORIES = ("JPEGImages", "images")
-EXAMPLE = "name,classes\nphoto1,dog person"
 Splits = dict[str, tuple[str, ...]]
 
 
@@ -75,24 +69,11 @@ def photo_directory(root: Path) -> Path:
     return next((root / name for name in PHOTO_DIRECTORIES if (root / name).is_dir()), root)
 
 
-def name_of(written: str) -> str:
-    """A photo's name: as written, without a photo's suffix."""
-    stem, dot, suffix = written.rpartition(".")
-    return stem if dot + suffix.lower() in PHOTO_SUFFIXES else written
-
-
 def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
     """labels.csv -> name -> row, in the file's order. Raises DataError where it is not such a file."""
-    lines = list(_csv_rows(path))
-    if not lines or [cell.strip().lower() for cell in lines[0][1]][:2] != ["name", "classes"]:
-        found = ",".join(lines[0][1]) if lines else "nothing"
-        raise DataError(
-            f"{path}: the first row must be 'name,classes', found {found!r}. Write it like this:\n{EXAMPLE}"
-        )
-    columns = len(lines[0][1])
-    separator = _separator(cells[1] for _, cells in lines[1:] if len(cells) > 1)
+    columns, lines = read_rows(path)
     rows: dict[str, Row] = {}
-    for number, cells in lines[1:]:
+    for number, cells, tags in lines:
         written = cells[0].strip()
         where = f"{path.name} row {number} ({written!r})"
         if len(cells) > columns:
@@ -104,8 +85,6 @@ def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
                 where, "not a photo's file name", f"Write the name of a file of {photo_directory(path.parent)}"
             )
             continue
-        fields = cells[1].split(separator) if len(cells) > 1 else []
-        tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in fields if tag.strip()))
         _add(rows, Row(number, written, tags), where, intake)
     return rows
 
@@ -121,30 +100,6 @@ def _add(rows: dict[str, Row], row: Row, where: str, intake: Intake) -> None:
         return
     written = max(first.written, row.written, key=len)
     rows[name] = Row(first.number, written, tuple(dict.fromkeys(first.tags + row.tags)))
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    yield reader.line_num, cells
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist: it gives the tags of every photo. Write it like this:\n{EXAMPLE}"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} is not CSV text in UTF-8 ({error}). Save it as 'CSV UTF-8', comma separated."
-        ) from None
-
-
-def _separator(fields: Iterator[str]) -> str | None:
-    """What separates the classes of a file: ';' or ',' where a field holds one, else any white space."""
-    text = "\n".join(fields)
-    return next((separator for separator in ";," if separator in text), None)
 
 
 def read_list(path: Path) -> list[tuple[int, str]]:

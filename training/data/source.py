@@ -20,7 +20,6 @@ from app.errors import DataError, UploadError, nearest_name
 from app.labels import VOC_CLASSES
 from training.data.config import DataConfig
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FREQUENT, SLIP_SIMILARITY = 5, 0.65  # photos; difflib ratio: 'dgo' is 0.67 like 'dog'
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
