@@ -1,4 +1,7 @@
-"""`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first."""
+"""`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first.
+
+`python -m app label PHOTOS --out DIR` labels a folder instead (`app.label_folder`).
+"""
 
 import argparse
 import contextlib
@@ -6,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 
 # Before numpy is loaded: every worker of the pool multiplies in its own thread, more threads would only get in the way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -13,24 +17,63 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import uvicorn
 from pydantic import ValidationError
 
-from app.errors import Tag2MaskError
+from app.errors import DataError, Tag2MaskError
+from app.label_folder import label_folder
+from app.labellers import InProcess, Remote
 from app.main import create_app
+from app.parameters import AnalyzeParameters
 from app.settings import Settings
 
 
 def main() -> None:
-    """Serve; end with a one-line error where the service cannot start."""
-    names = ", ".join(f"TAG2MASK_{name.upper()}" for name in Settings.model_fields)
-    argparse.ArgumentParser(
-        prog="python -m app", description="The tag2mask service.", epilog=f"Settings by environment variables: {names}."
-    ).parse_args()
+    """Serve, or label a folder; end with a one-line error where that cannot be done."""
+    options = parse()
     try:
-        serve(Settings())
+        if options.verb == "label":
+            print(label(options))
+        else:
+            serve(Settings())
     except ValidationError as error:
         first = error.errors()[0]
         sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {first['msg']}.")
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    names = ", ".join(f"TAG2MASK_{name.upper()}" for name in Settings.model_fields)
+    parser = argparse.ArgumentParser(
+        prog="python -m app", description="The tag2mask service.", epilog=f"Settings by environment variables: {names}."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="label")
+    command = verbs.add_parser("label", help="label a folder of photos instead of serving")
+    command.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of JPEG, PNG and WebP files")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
+    command.add_argument("--tags", type=Path, metavar="labels.csv", help="the photos' known classes: name,classes")
+    command.add_argument("--server", metavar="URL", help="a running service; without it the models run here")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of POST /analyze"
+    )
+    return parser.parse_args()
+
+
+def label(options: argparse.Namespace) -> str:
+    """Label a folder. Raises Tag2MaskError."""
+    given = dict(entry.partition("=")[::2] for entry in options.set)
+    for name in ("tags", "format", "size", "fuse", "regions"):
+        if name in given:
+            raise DataError(
+                f"--set {name}=... has no place here; --tags, --out and the models in TAG2MASK_MODELS decide it"
+            )
+    try:
+        parameters = AnalyzeParameters.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"--set {first['loc'][-1]}={first['input']}: {first['msg']}") from None
+    settings = Settings()
+    labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
+    return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count)
 
 
 def serve(settings: Settings) -> None:

@@ -163,8 +163,9 @@ def answer_analyze(work: Work, parameters: AnalyzeParameters) -> Response:
                 "scores": label.scores,
                 "classes": np.array(work.engine.card.classes),
             }
-            indices = localization.sources[0].class_indices or tuple(range(len(label.scores)))
+            indices = localization.class_indices
             arrays |= {"maps": localization.maps_of(indices), "class_indices": np.array(indices, int)}
+            arrays["present"] = np.array(label.class_indices, int)
             if found:
                 arrays |= {"mask": found.mask, "probabilities": found.probabilities}
             body = encode.to_npz(arrays)

@@ -64,12 +64,15 @@ KNOWN_SIGNATURES = {
 class Photo:
     """A decoded photo. `height` and `width` are those of the upload after EXIF orientation.
 
-    image: uint8 RGB (H, W, 3) of that size, or smaller where a reduced decoding was asked for.
+    image: uint8 RGB (H, W, 3) of that size, or smaller where a reduced decoding was asked for. `upright`: the file's own
+    pixels lie that way already. kind: "JPEG", "PNG" or "WebP".
     """
 
     image: np.ndarray
     height: int
     width: int
+    upright: bool = True
+    kind: str = "JPEG"
 
 
 def decode(data: bytes, *, max_image_pixels: int | None = None, input_long_side: int | None = None) -> Photo:
@@ -105,7 +108,7 @@ def decode(data: bytes, *, max_image_pixels: int | None = None, input_long_side:
         picture = picture.transpose(TRANSPOSITIONS[orientation])
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return Photo(np.asarray(picture), height, width)
+    return Photo(np.asarray(picture), height, width, orientation not in TRANSPOSITIONS, kind)
 
 
 def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:

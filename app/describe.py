@@ -151,12 +151,11 @@ def describe_maps(
 ) -> CamsReply:
     """The maps of all classes in JSON, or of those CCRM was asked for."""
     card = work.engine.card
-    indices = localization.sources[0].class_indices or range(len(card.classes))
     kept = {**settled(parameters, CamParameters), "class": ALL_CLASSES}
     return CamsReply(
         **provenance(work, photo, parameters),
         thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
-        classes=[map_info(work, parameters, localization, index) for index in indices],
+        classes=[map_info(work, parameters, localization, index) for index in localization.class_indices],
         links=format_links(work, "/cam", kept, ALL_CAMS_FORMATS[1:]) if parameters.inference == "plain" else {},
         **inference(card, parameters),
         timings_ms=work.timings_ms,

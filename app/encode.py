@@ -121,6 +121,13 @@ def to_npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def to_jpeg(image: np.ndarray, quality: int = OVERLAY_QUALITY) -> bytes:
+    """A photo, uint8 RGB (H, W, 3), as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def _quantize(values: np.ndarray, dtype: type[np.unsignedinteger[Any]]) -> np.ndarray:
     scaled = values * np.float32(np.iinfo(dtype).max)
     np.rint(scaled, out=scaled)
@@ -136,9 +143,7 @@ def _with_palette(indices: np.ndarray, palette: np.ndarray) -> Image.Image:
 def _overlay(image: np.ndarray, colours: Image.Image, opacity: np.ndarray) -> bytes:
     picture = Image.fromarray(image)
     picture.paste(colours.convert("RGB"), mask=Image.fromarray(opacity))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=OVERLAY_QUALITY)
-    return buffer.getvalue()
+    return to_jpeg(np.asarray(picture))
 
 
 def _png(picture: Image.Image) -> bytes:

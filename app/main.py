@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app import api_docs
 from app.model_store import Catalog
+from app.page import add_page
 from app.problems import add_error_handlers
 from app.request_log import RequestLog
 from app.routes import router
@@ -43,6 +44,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     app = FastAPI(lifespan=lifespan, **api_docs.APPLICATION)
     app.state.service = service
     app.include_router(router)
+    add_page(app)
     app.add_middleware(RequestLog)
     add_error_handlers(app)
     return app

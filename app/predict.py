@@ -100,8 +100,14 @@ class Localization:
 
     @property
     def maps(self) -> np.ndarray:
-        """(C, h, w) float32 in [0, 1), of all classes, at the size of the network input: see `ScaleCams.maps`."""
-        return self.maps_of(tuple(range(len(self.sources[0].scores))))
+        """(C, h, w) float32 in [0, 1), of all classes there are maps of, at the size of the network input."""
+        return self.maps_of(self.class_indices)
+
+    @property
+    def class_indices(self) -> tuple[int, ...]:
+        """The classes that have a map: all, or those CCRM was asked for."""
+        known = self.sources[0].class_indices
+        return tuple(range(len(self.sources[0].scores))) if known is None else known
 
     def maps_of(self, class_indices: tuple[int, ...]) -> np.ndarray:
         """(K, h, w) float32 in [0, 1), of these classes."""

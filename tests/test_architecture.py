@@ -29,6 +29,7 @@ SERVING = {
     "python_multipart",
     "shapely",
     "starlette",
+    "tqdm",
     "uvicorn",
 }
 ENGINE = "onnxruntime"
@@ -38,13 +39,13 @@ NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx",
 # they know neither HTTP nor ONNX Runtime.
 SHARED = {
     *("class_conditional", "decode", "edam_rule", "encode", "errors", "fusion", "labels", "model_card"),
-    *("pamr", "postprocess", "predict", "preprocess", "segmentation", "tags"),
+    *("pamr", "postprocess", "predict", "preprocess", "quality", "segmentation", "tags"),
 }
 SHARED_MAY_IMPORT = {"numpy", "PIL", "pycocotools", "pydantic"}
 # Verbs of training that run an exported file, or check one.
 MAY_USE_ENGINE = {f"training.{verb}" for verb in ("__main__", "evaluate", "export", "localize", "report", "sheet")}
 # Verbs that measure against masks; every other one trains on tags alone.
-MAY_READ_MASKS = {f"training.{verb}" for verb in ("evaluate", "report", "sheet", "supervised")}
+MAY_READ_MASKS = {f"training.{verb}" for verb in ("evaluate", "report", "review", "sheet", "supervised")}
 # Imports point one way: a module of the left part imports only from the parts on the right.
 LAYERS = {
     "config": {"config", "data"},

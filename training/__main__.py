@@ -11,6 +11,7 @@ export CONFIG          ONNX files into models/NAME/VERSION
 evaluate CONFIG        figures of the exported files; or --model FILE.onnx --data DIR --split NAME [--json]
 report CONFIG          report.html
 sheet                  one picture: photos beside every model's heatmaps and masks (--models FILE.onnx ... --data DIR)
+review DIR             how well `python -m app label` ranked a folder's photos, against masks (--data DIR)
 compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
 import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
@@ -43,6 +44,7 @@ from training.parity import format_table, run_parity
 from training.pretrain import pretrain
 from training.pseudo_label import pseudo_label_folder
 from training.released import CONVERTERS
+from training.review import review
 from training.run import VERBS, do, run
 from training.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
 from training.sheet import MAX_SHOWN, SHOWN, write_sheet
@@ -116,6 +118,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sheet.add_argument("--count", type=int, default=SHOWN)
     sheet.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
     sheet.set_defaults(act=act_sheet)
+    reviewed = verbs.add_parser("review")
+    reviewed.add_argument("labelled", type=Path, metavar="DIR")
+    reviewed.add_argument("--data", type=Path, metavar="DIR", required=True)
+    reviewed.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
+    reviewed.set_defaults(act=lambda options: review(options.labelled, folder_of(options)))
     scenes = verbs.add_parser("scenes")
     scenes.add_argument("root", type=Path, metavar="DIR")
     for key, default in (("count", 400), ("val-count", 100), ("size", 96), ("class-count", 5), ("random-seed", 0)):

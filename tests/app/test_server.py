@@ -17,6 +17,10 @@ import onnxruntime
 import pytest
 
 from app.__main__ import main
+from app.label_folder import label_folder
+from app.labellers import InProcess, Remote
+from app.parameters import AnalyzeParameters
+from app.settings import Settings
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model
 
 MAX_UPLOAD_BYTES = 1_000_000
@@ -248,3 +252,20 @@ def test_the_models_directory_is_looked_at_by_itself(tmp_path):
         while len(httpx2.get(f"{server.url}/models").json()["models"]) < 2:
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+def test_a_folder_labelled_by_a_server_is_as_labelled_here(server, models_directory, photo, slow_photo, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(photo)
+    (photos / "b.png").write_bytes(slow_photo)
+    (photos / "large.png").write_bytes(bytes(MAX_UPLOAD_BYTES + 1))
+    settings, parameters = Settings(models=models_directory, device="cpu"), AnalyzeParameters(refine="pamr")
+    said = label_folder(photos, tmp_path / "there", Remote(server.url, parameters), workers=3)
+    label_folder(photos, tmp_path / "here", InProcess(settings, parameters))
+    assert said.startswith("2 of 3 photos labelled")
+    assert "large.png: the upload has" in said or "large.png: the upload is" in said
+    for name in ("a", "b"):
+        there, here = (tmp_path / side / "SegmentationClass" / f"{name}.png" for side in ("there", "here"))
+        assert there.read_bytes() == here.read_bytes()
+    assert (tmp_path / "there" / "review.csv").read_bytes() == (tmp_path / "here" / "review.csv").read_bytes()

@@ -1,0 +1,166 @@
+"""Who labels the photos of a folder: the models in this process, or a server. Both answer alike."""
+
+import io
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.decode import decode
+from app.errors import DataError, ServiceError, UnavailableError
+from app.model_store import Catalog, ModelStore
+from app.parameters import AnalyzeParameters
+from app.predict import LabelRule, predict_pseudo_label, present_classes
+from app.segmentation import segment
+from app.settings import Settings
+from app.work import pin
+
+TIMEOUT = 120  # s, for a server's answer
+TRIES = 6  # where a server is busy
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One photo's results. label_map and mask: uint8 (H, W), of the maps and of the segmenter; mask and probabilities
+    (C + 1, h, w) are None where no segmenter is served. scores: (C,). present: class indices held to be there.
+    """
+
+    label_map: np.ndarray
+    mask: np.ndarray | None
+    probabilities: np.ndarray | None
+    scores: np.ndarray
+    present: tuple[int, ...]
+
+
+class Labeller(Protocol):
+    """Labels photos. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
+
+    classes: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled: ...
+
+
+class InProcess:
+    """The models of a directory, in this process."""
+
+    def __init__(self, settings: Settings, parameters: AnalyzeParameters) -> None:
+        catalog: Catalog = ModelStore(settings).load()
+        self.parameters, self.settings = parameters, settings
+        self.engine = catalog.choose("cam", parameters.model)
+        self.segmenter = catalog.defaults.get("segmentation")
+        if parameters.segmenter is not None:
+            self.segmenter = catalog.choose("segmentation", parameters.segmenter)
+        if self.segmenter and self.segmenter.card.classes != self.engine.card.classes:
+            raise DataError(f"{pin(self.engine)} and {pin(self.segmenter)} know different classes; name others")
+        self.classes = self.engine.card.classes
+        engines = [engine for engine in (self.engine, self.segmenter) if engine]
+        self.provenance = {
+            "models": {pin(engine): engine.sha256 for engine in engines},
+            "parameters": parameters.model_dump(exclude_unset=True),
+        }
+
+    def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
+        """What the service's `/analyze` answers."""
+        parameters = self.parameters
+        cards = [engine.card for engine in (self.engine, self.segmenter) if engine]
+        largest = max(
+            parameters.settled_inference.largest_scale(self.engine.card), *(parameters.scale_factors or (1.0,))
+        )
+        long_side = round(largest * max(card.preferred_size for card in cards))
+        photo = decode(data, max_image_pixels=self.settings.max_image_pixels, input_long_side=long_side)
+        size = photo.height, photo.width
+        known = None if tags is None else present_classes(self.engine.card, np.zeros(0), tags)
+        rule = LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine)
+        label = predict_pseudo_label(
+            self.engine, photo.image, rule, tags=tags, presence_threshold=parameters.presence_threshold,
+            inference=parameters.settled_inference, size=size,
+        )  # fmt: skip
+        found = None
+        if self.segmenter:
+            found = segment(
+                self.segmenter, photo.image, size, scales=parameters.scale_factors or (1.0,), flip=bool(parameters.flip),
+                class_indices=known, threshold=parameters.threshold, refine=parameters.refine,
+            )  # fmt: skip
+        return Labelled(
+            label.label_map,
+            found.mask if found else None,
+            found.probabilities if found else None,
+            label.scores,
+            label.class_indices,
+        )
+
+
+class Remote:
+    """A running service, asked over HTTP."""
+
+    def __init__(self, address: str, parameters: AnalyzeParameters) -> None:
+        self.address = address.rstrip("/")
+        if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
+            raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
+        self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
+        served = json.loads(self._ask(urllib.request.Request(f"{self.address}/models")))["models"]
+        self.classes = self._classes(served)
+        self.provenance = {
+            "server": self.address,
+            "models": {f"{model['name']}/{model['version']}": model["sha256"] for model in served if model["default"]},
+            "parameters": self.query,
+        }
+
+    def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
+        """`POST /analyze`."""
+        query = {**self.query, "format": "npz"} | ({} if tags is None else {"tags": ",".join(tags)})
+        address = f"{self.address}/analyze?{urllib.parse.urlencode(query)}"
+        request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
+        with np.load(io.BytesIO(self._ask(request)), allow_pickle=False) as arrays:
+            return Labelled(
+                arrays["label_map"],
+                arrays.get("mask"),
+                arrays.get("probabilities"),
+                arrays["scores"],
+                tuple(arrays["present"].tolist()),
+            )
+
+    def _classes(self, served: list[dict[str, Any]]) -> tuple[str, ...]:
+        wanted = self.query.get("model")
+        for model in served:
+            names = (model["name"], f"{model['name']}/{model['version']}")
+            if model["task"] == "cam" and (wanted in names if wanted else model["default"]):
+                return tuple(model["classes"])
+        raise DataError(
+            f"{self.address} serves no cam model {wanted or ''}; GET {self.address}/models lists those it does"
+        )
+
+    def _ask(self, request: urllib.request.Request) -> bytes:
+        """The body of the answer. Raises DataError with what the server says, after some patience where it is busy."""
+        for attempt in range(TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
+                    return bytes(reply.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    detail = _detail(error.read()) or str(error)
+                if error.code == UnavailableError.status and attempt < TRIES - 1:
+                    time.sleep(min(30, int(error.headers.get("Retry-After") or 1)))
+                    continue
+                raise DataError(f"the server refuses it: {detail}") from None
+            except OSError as error:
+                raise ServerGoneError(f"{self.address} does not answer ({error})") from None
+        raise AssertionError("the last try returns or raises")
+
+
+class ServerGoneError(ServiceError):
+    """The server does not answer: no photo is to blame, and none after it will fare better."""
+
+
+def _detail(body: bytes) -> str:
+    """What a problem document says; nothing where the body is none."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ""

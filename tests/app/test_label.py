@@ -1,0 +1,193 @@
+"""`python -m app label`: what it writes, what it refuses, how it goes on; and the quality estimate by hand."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from app.errors import DataError
+from app.label_folder import label_folder
+from app.labellers import InProcess, Remote, ServerGoneError
+from app.parameters import AnalyzeParameters
+from app.quality import quality_of
+from app.settings import Settings
+from tests.app.colour_models import BLACK, BLUE, DOG, GREEN, PERSON, RED, halves, to_file
+
+# pycocotools 2.0.11 under numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+ROOT = Path(__file__).parents[2]
+TURNED = 6  # EXIF: the upright picture is the stored one turned to the right
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A dog, a person in a folder below, a dog that lies on its side in the file, and a file that is no photo."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    (folder / "dog.png").write_bytes(to_file(halves(RED, BLACK)))
+    Image.fromarray(halves(BLUE, BLACK, 40, 80)).save(folder / "more" / "person.webp", lossless=True)
+    exif = Image.Exif()
+    exif[0x0112] = TURNED
+    Image.fromarray(halves(RED, BLACK, 64, 32)).save(folder / "turned.jpg", quality=95, exif=exif)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xffnothing more")
+    return folder
+
+
+@pytest.fixture
+def labeller(models_directory: Path) -> InProcess:
+    return InProcess(Settings(models=models_directory, device="cpu"), AnalyzeParameters())
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_becomes_a_data_set(photos, tmp_path, labeller):
+    out = tmp_path / "out"
+    said = label_folder(photos, out, labeller)
+    assert said.startswith("3 of 4 photos labelled")
+    assert "broken.jpg: the JPEG file of 15 bytes is damaged" in said
+    assert [row["photo"] for row in rows_of(out / "refused.csv")] == [str(photos / "broken.jpg")]
+    names = (out / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    assert names == ["dog", "more__person", "turned"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(out / "annotations.json"))
+    assert len(coco.imgs) == 3
+    for image in coco.imgs.values():
+        name = Path(image["file_name"]).stem
+        with (
+            Image.open(out / image["file_name"]) as photo,
+            Image.open(out / "SegmentationClass" / f"{name}.png") as mask,
+        ):
+            assert photo.size == mask.size == (image["width"], image["height"])
+            assert mask.mode == "P"
+            labels = np.array(mask)
+        with Image.open(out / "overlays" / f"{name}.jpg") as overlay:
+            assert overlay.format == "JPEG"
+        [annotation] = coco.imgToAnns[image["id"]]
+        label = PERSON if name == "more__person" else DOG
+        assert annotation["category_id"] == label
+        np.testing.assert_array_equal(coco.annToMask(annotation) > 0, labels == label)
+    with Image.open(out / "SegmentationClass" / "turned.png") as mask:
+        assert mask.size == (64, 32)
+        assert (np.array(mask)[:12] == DOG).all()  # the red half lies on top once it is upright
+    review = rows_of(out / "review.csv")
+    qualities = [float(row["quality"]) for row in review]
+    assert qualities == sorted(qualities)
+    assert {row["name"]: row["found"] for row in review}["dog"] == "dog"
+
+
+def test_the_data_set_loads_in_torchvision(photos, tmp_path, labeller):
+    datasets = pytest.importorskip("torchvision.datasets")
+    label_folder(photos, tmp_path / "root" / "VOCdevkit" / "VOC2012", labeller)
+    loaded = datasets.VOCSegmentation(str(tmp_path / "root"), year="2012", image_set="train")
+    assert len(loaded) == 3
+    photo, mask = loaded[0]
+    assert photo.size == mask.size
+    assert DOG in np.array(mask)
+
+
+def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
+    tags = tmp_path / "labels.csv"
+    tags.write_text("name,classes\ndog,cat\nperson.webp,person\nturned,dgo\n")
+    with pytest.raises(DataError, match="1 of 4 photos have no row in the tags \\(first: broken\\)"):
+        label_folder(photos, tmp_path / "out", labeller, tags)
+    (photos / "broken.jpg").unlink()
+    said = label_folder(photos, tmp_path / "out", labeller, tags)
+    assert "unknown class 'dgo'. Did you mean 'dog'?" in said
+    found = {row["name"]: row for row in rows_of(tmp_path / "out" / "review.csv")}
+    assert found["dog"]["found"] == ""  # the photo shows a dog, and its tag says it does not
+    assert found["more__person"]["found"] == "person"
+    assert float(found["dog"]["consistency"]) == 0
+
+
+def test_it_goes_on_where_it_was_killed(tmp_path, models_directory):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02}.png").write_bytes(to_file(halves(RED if number % 2 else GREEN, BLACK, 600, 800)))
+    command = [sys.executable, "-m", "app", "label", str(folder), "--out", str(out)]
+    environment = {
+        **os.environ,
+        "TAG2MASK_MODELS": str(models_directory),
+        "TAG2MASK_DEVICE": "cpu",
+        "TAG2MASK_WORKERS": "1",
+    }
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 60
+        while not list((out / "records").glob("*.json")):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.kill()
+    before = {path: path.stat().st_mtime_ns for path in (out / "records").glob("*.json")}
+    assert 0 < len(before) < 40
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("40 of 40 photos labelled")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(rows_of(out / "review.csv")) == 40
+    other = subprocess.run(
+        [*command, "--set", "refine=pamr"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (other.returncode, "other models or parameters" in other.stderr) == (1, True)
+    wrong = subprocess.run(
+        [*command, "--set", "threshold=2"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (wrong.returncode, "--set threshold=2" in wrong.stderr) == (1, True)
+
+
+def test_nothing_to_label(tmp_path, labeller):
+    with pytest.raises(DataError, match="there is no folder"):
+        label_folder(tmp_path / "none", tmp_path / "out", labeller)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no photo"):
+        label_folder(tmp_path / "empty", tmp_path / "out", labeller)
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / "empty" / name).write_bytes(b"")
+    with pytest.raises(DataError, match="would share the name 'a'"):
+        label_folder(tmp_path / "empty", tmp_path / "out", labeller)
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with pytest.raises(ServerGoneError, match="does not answer"):
+        Remote("http://127.0.0.1:9", AnalyzeParameters())
+    with pytest.raises(DataError, match="not the address of a server"):
+        Remote("ftp://127.0.0.1", AnalyzeParameters())
+
+
+def test_quality_by_hand():
+    label = np.zeros((4, 4), np.uint8)
+    label[:2] = 1
+    other = np.zeros((4, 4), np.uint8)
+    other[0] = 1
+    other[3] = 2
+    probabilities = np.zeros((3, 4, 4), np.float32)
+    probabilities[1, :2], probabilities[0, :2] = 0.75, 0.25
+    probabilities[0, 2:] = 1
+    quality = quality_of(label, other, probabilities, frozenset({1, 2}))
+    assert quality.agreement == pytest.approx((4 / 8 + 0) / 2)
+    assert quality.consistency == pytest.approx(1 / 2)
+    assert quality.margin == pytest.approx(0.5)
+    assert quality.estimate == pytest.approx((0.25 + 0.5 + 0.5) / 3)
+    alone = quality_of(label, None, None, frozenset({1}))
+    assert (alone.agreement, alone.margin, alone.estimate) == (None, None, 1)
+    nothing = np.zeros((4, 4), np.uint8)
+    assert quality_of(nothing, nothing, None, frozenset()).estimate == 1
+
+
+def test_a_record_tells_how_it_came_about(photos, tmp_path, labeller):
+    label_folder(photos, tmp_path / "out", labeller)
+    settings = json.loads((tmp_path / "out" / "label.json").read_text())
+    assert set(settings["models"]) == {"drs_colours/1", "deeplab_colours/1"}
+    assert all(len(sha256) == 64 for sha256 in settings["models"].values())
