@@ -14,6 +14,7 @@ from app.errors import DeviceError, ModelCardError
 from app.model_card import IMAGE_INPUT, ModelCard
 
 Device = Literal["auto", "cpu", "cuda"]
+TENSOR_TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32", "tensor(float16)": "FP16"}
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -56,6 +57,18 @@ class Engine:
         """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`)."""
         names = self.card.outputs
         return dict(zip(names, self._session.run(list(names), {IMAGE_INPUT: images}), strict=True))
+
+    @property
+    def interface(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Output's name -> (datatype as the Open Inference Protocol names it, shape with -1 where it varies)."""
+        nodes = {node.name: node for node in self._session.get_outputs()}
+        return {
+            name: (
+                TENSOR_TYPES[nodes[name].type],
+                tuple(side if isinstance(side, int) else -1 for side in nodes[name].shape),
+            )
+            for name in self.card.outputs
+        }
 
     def _check_interface(self) -> None:
         inputs = {node.name: node.type for node in self._session.get_inputs()}

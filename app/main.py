@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from app import api_docs
+from app import api_docs, label_studio, open_inference
 from app.model_store import Catalog
 from app.page import add_page
 from app.problems import add_error_handlers
@@ -44,6 +44,8 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     app = FastAPI(lifespan=lifespan, **api_docs.APPLICATION)
     app.state.service = service
     app.include_router(router)
+    app.include_router(label_studio.router)
+    app.include_router(open_inference.router)
     add_page(app)
     app.add_middleware(RequestLog)
     add_error_handlers(app)

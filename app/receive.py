@@ -22,7 +22,7 @@ async def receive_photo(request: Request, max_bytes: int) -> bytes:
     if content_type == "multipart/form-data":
         data = await _receive_form(request, max_bytes)
     elif content_type.startswith("image/"):
-        data = b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
+        data = await receive_body(request, max_bytes)
     elif content_type:
         raise UnsupportedTypeError(f"a body of type {content_type[:100]!r} is not read. {REMEDY}")
     else:
@@ -30,6 +30,11 @@ async def receive_photo(request: Request, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise _too_large(len(data), max_bytes)
     return data
+
+
+async def receive_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, whatever its type. Raises UploadTooLargeError."""
+    return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
 
 
 async def _receive_form(request: Request, max_bytes: int) -> bytes:

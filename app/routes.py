@@ -35,7 +35,7 @@ from app.parameters import (
 )
 from app.receive import receive_photo
 from app.schemas import ClassesReply, ModelsReply, Status
-from app.service import Service
+from app.service import service_of
 from app.upload_store import Upload
 from app.work import Work, pin
 
@@ -251,9 +251,3 @@ def check_class(card: ModelCard, name: str, parameter: str) -> None:
     """Raise UnknownClassError for a name the model does not know."""
     if name not in card.classes:
         raise UnknownClassError(name, card.classes, parameter)
-
-
-def service_of(request: Request) -> Service:
-    """The service this application was made for."""
-    service: Service = request.app.state.service
-    return service

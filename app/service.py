@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from starlette.requests import Request
+
 from app.model_store import ModelStore
 from app.pool import Pool
 from app.settings import Settings
@@ -26,3 +28,9 @@ class Service:
             UploadStore(settings.upload_store_bytes, settings.upload_ttl_seconds),
             Pool(settings.worker_count, settings.queue_size),
         )
+
+
+def service_of(request: Request) -> Service:
+    """The service that the application of a request was made for."""
+    service: Service = request.app.state.service
+    return service
