@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check check-cuda format image models
+.PHONY: help serve test check api check-cuda format image models
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -55,6 +55,9 @@ check-cuda: .venv-dev/.installed-$(ENGINE)  ## compare CUDA with the CPU: maps, 
 format: .venv-dev/.installed-$(ENGINE)  ## rewrite the code in the house format
 	@.venv-dev/bin/python -m ruff check --quiet --fix-only .
 	@.venv-dev/bin/python -m ruff format .
+
+api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md from the OpenAPI document
+	@.venv-dev/bin/python docs/make_api.py
 
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
 	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .

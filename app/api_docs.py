@@ -241,7 +241,7 @@ _CAM = {
     "description": "The class activation map of a class, in [0, 1], divided by its own maximum, at the photo's size: as "
     "colour PNG, overlay JPEG, 8- or 16-bit grey PNG, float32 npy (H, W), or described in JSON. `*/*` gives the PNG. "
     "`X-Class-Score` states the class's score: the map of an absent class looks as convincing as that of a present one. "
-    "`class=all` gives JSON, or npy (C, H, W).",
+    "`class=all` gives JSON, npy (C, H, W), npz, or the regions of the classes present as coco or hf.",
     "result": _result(CamReply | CamsReply, CAM_EXAMPLE, ("png", "overlay", "npy", "npz"), "The heatmap."),
 }
 _PSEUDO_LABEL = {

@@ -1,0 +1,58 @@
+"""The manual says what the service does: the reference is up to date, every example runs."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app.test_server import Server, start
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with start(ROOT / "models") as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_the_reference_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_api = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_api)
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert text == make_api.reference(), "docs/api.md is out of date: run `make api`"
+    for path in ("/segment", "/cam", "/pseudo-label", "/analyze", "/models"):
+        assert f"`{path}`" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "said", "left"),
+    [
+        (["sh"], "quickstart.sh", "photo ", {"mask.png", "heat.jpg", "label.png", "all.npz", "coco.json"}),
+        ([sys.executable], "quickstart.py", "label_map", set()),
+        (["node"], "quickstart.mjs", "again: 304", {"heat.jpg"}),
+    ],
+)
+def test_examples_run(program: list[str], name: str, said: str, left: set[str], server: Server, tmp_path: Path) -> None:
+    needed = "curl" if program == ["sh"] else program[0]
+    if shutil.which(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    command = [*program, str(EXAMPLES / name), str(ROOT / "tests" / "photos" / "cat.jpg"), server.url]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.iterdir()} == {"quickstart.sh", "quickstart.py", "quickstart.mjs"}
