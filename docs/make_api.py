@@ -43,10 +43,11 @@ def page(document: dict[str, Any]) -> str:
         parts.append(f"## {' and '.join(f'`{method.upper()}`' for method in methods)} `{path}`\n")
         operations = list(methods.values())
         longest = max(operations, key=lambda operation: len(operation.get("parameters", [])))
+        said = ""
         for method, operation in methods.items():
-            parts.append(
-                f"`{method.upper()}`: {operation['summary']}. {operation.get('description', '')}".rstrip() + "\n"
-            )
+            own = operation.get("description", "").removeprefix(said).strip()
+            parts.append(f"`{method.upper()}`: {operation['summary']}. {own}".rstrip() + "\n")
+            said = said or operation.get("description", "")
         if longest.get("parameters"):
             parts += ["| parameter | values | default | meaning |", "|---|---|---|---|"]
             parts += [row(parameter) for parameter in longest["parameters"]]
