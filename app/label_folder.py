@@ -2,7 +2,7 @@
 
 OUT/JPEGImages/NAME.jpg           the photo, upright
 OUT/SegmentationClass/NAME.png    its label map, indexed, PASCAL VOC's palette; 255 is "ignore"
-OUT/ImageSets/Segmentation/train.txt
+OUT/ImageSets/Segmentation/train.txt, classes.txt
 OUT/annotations.json              the same as COCO instances, one per class and photo, regions as run lengths
 OUT/overlays/NAME.jpg             the label map over the photo
 OUT/review.csv                    every photo with its estimated quality (`app.quality`), worst first
@@ -179,6 +179,7 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
 def write_data_set(out: Path, tasks: list[Task], labeller: Labeller, photos: Path) -> None:
     """The list, the COCO file and the review of all photos that have a record."""
     records = [json.loads(record_path(out, task).read_text()) for task in tasks if record_path(out, task).is_file()]
+    write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
     names = "".join(f"{record['name']}\n" for record in records)
     write(out / "ImageSets" / "Segmentation" / "train.txt", names.encode())
     write(out / "annotations.json", json.dumps(coco_data_set(records, labeller)).encode())

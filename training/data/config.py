@@ -48,7 +48,7 @@ class ScenesConfig(_Table):
 class DataConfig(_Table):
     """Where tagged photos come from.
 
-    classes: class names in channel order; None takes the VOC classes where every tag is one of them, else the sorted
+    classes: class names in channel order; None takes a folder's classes.txt, else the VOC classes where every tag is one of them, else the sorted
     set of tags less those that look misspelt (COCO: its categories by id).
     on_error: a row that cannot be used stops the run ("fail"), or is left out and counted ("skip").
     check: what is read of every photo before training starts: its "header" (fast) or all "pixels" (finds truncated

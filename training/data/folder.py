@@ -1,9 +1,12 @@
-"""A folder of photos with a `labels.csv`.
+"""A folder of photos with a `labels.csv`, whose form is that of `app.tags`.
 
-ROOT/labels.csv                   name,classes: one row per photo (`app.tags`)
-ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
-ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
-ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
+    ROOT/labels.csv                   name,classes: one row per photo
+    ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
+    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
+    ROOT/classes.txt                  optional, one class per line: the order of the labels in the masks
+    ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
+
+Names of photos may be written with or without their suffix.
 """
 
 from collections.abc import Mapping
@@ -22,6 +25,7 @@ from training.data.source import (
     split_by_hash,
 )
 
+CLASSES = "classes.txt"
 PHOTO_DIRECTORIES = ("JPEGImages", "images")
 Splits = dict[str, tuple[str, ...]]
 
@@ -40,7 +44,8 @@ def open_folder(config: DataConfig) -> TaggedPhotos:
     root = require_directory(config.root)
     intake = Intake(config)
     rows = read_labels(root / "labels.csv", intake)
-    classes = choose_classes(config, (tag for row in rows.values() for tag in row.tags))
+    classes = config.classes or listed_classes(root / CLASSES)
+    classes = classes or choose_classes(config, (tag for row in rows.values() for tag in row.tags))
     lists = read_lists(root / "ImageSets", rows, intake)
     wanted = {name for names in lists.values() for name in names} if lists else set(rows)
     index = PhotoIndex(photo_directory(root))
@@ -55,6 +60,18 @@ def open_folder(config: DataConfig) -> TaggedPhotos:
     splits = splits or split_by_hash(paths, config.val_fraction)
     tag_table = {name: rows[name].tags for name in paths}
     return require_photos(TaggedPhotos(classes, splits, tag_table, PhotoFiles(paths), tuple(intake.skipped)), str(root))
+
+
+def listed_classes(path: Path) -> tuple[str, ...] | None:
+    """The classes of a list; None where there is none. Raises DataError for an empty one, or a name that is there twice."""
+    if not path.is_file():
+        return None
+    names = [" ".join(line.split()) for _, line in read_list(path)]
+    twice = [name for name in names if names.count(name) > 1]
+    if not names or twice:
+        problem = f"names {twice[0]!r} twice" if twice else "is empty"
+        raise DataError(f"{path} {problem}. Write one class per line, in the order of the masks' labels, or remove it.")
+    return tuple(names)
 
 
 def require_directory(root: Path | None) -> Path:
@@ -103,11 +120,11 @@ def _add(rows: dict[str, Row], row: Row, where: str, intake: Intake) -> None:
 
 
 def read_list(path: Path) -> list[tuple[int, str]]:
-    """Line number and first word of every line of a list that is not blank. Raises DataError."""
+    """Line number and text of every line of a list that is not blank. Raises DataError."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"list {path} cannot be read ({error}). Write one photo name per line, in UTF-8.") from None
+        raise DataError(f"list {path} cannot be read ({error}). Write one name per line, in UTF-8.") from None
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -203,6 +203,7 @@ def write_folder(config: DataConfig, root: Path) -> Path:
             mask = Image.fromarray(render_mask(config.scenes, name))
             mask.putpalette(palette)
             mask.save(root / "SegmentationClass" / f"{name}.png")
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in photos.classes), encoding="utf-8")
     with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "classes"))

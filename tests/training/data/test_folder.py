@@ -275,3 +275,25 @@ def test_thousands_of_photos_open_at_once(make_folder: MakeFolder) -> None:
     for name in names[1:]:
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(data)
     assert len(opened(root).tag_table) == 2000
+
+
+def test_a_list_of_classes_gives_their_order(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.jpg")
+    (tmp_path / "labels.csv").write_text("name,classes\na,zebra\nb,ant\n")
+    config = DataConfig(source="folder", root=tmp_path)
+    assert open_source(config).classes == ("ant", "zebra")
+    (tmp_path / "classes.txt").write_text("zebra\n\nant\n")
+    assert open_source(config).classes == ("zebra", "ant")
+    assert open_source(config).image_labels("a").tolist() == [1, 0]
+    assert open_source(config.model_copy(update={"classes": ("ant", "zebra", "bee")})).classes == (
+        "ant",
+        "zebra",
+        "bee",
+    )
+    (tmp_path / "classes.txt").write_text("zebra\nant\nzebra\n")
+    with pytest.raises(DataError, match="names 'zebra' twice"):
+        open_source(config)
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(DataError, match="is empty"):
+        open_source(config)
