@@ -83,7 +83,7 @@ def choose_labels(tools: Sequence[Tool], classes: Sequence[str]) -> dict[int, tu
         labels = [label for tool in tools for label in tool.labels]
         raise _refusal(
             f"has no label of a class the model knows. Its labels: {_listed(labels)}; the model's classes: "
-            f"{_listed(classes)}. Name a label like its class, or add predicted_values=\"CLASS\" to the label."
+            f'{_listed(classes)}. Name a label like its class, or add predicted_values="CLASS" to the label.'
         )
     return chosen
 

@@ -14,9 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from email.message import Message
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
@@ -70,9 +69,11 @@ class Host:
             with self._open(request) as reply:
                 access = json.loads(reply.read(MAX_TOKEN_REPLY_BYTES))["access"]
         except (UploadError, ParameterError) as error:
-            raise _bad_token(f"could not be exchanged at {REFRESH_PATH}: {error}") from None
+            raise _bad_token(f"cannot be exchanged at {REFRESH_PATH}: {error}") from None
         except (OSError, HTTPException, ValueError, LookupError, TypeError):
-            raise _bad_token(f"could not be exchanged at {REFRESH_PATH}: the answer cannot be read") from None
+            raise _bad_token(
+                f"cannot be exchanged at {REFRESH_PATH}: the answer is not that of a Label Studio"
+            ) from None
         return replace(self, authorization=f"Bearer {access}")
 
     def address(self, image: str) -> str:
@@ -138,7 +139,7 @@ class OwnOriginRedirects(HTTPRedirectHandler):
         self._url = url
 
     def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if origin_of(newurl) != origin_of(self._url):
             fp.close()
@@ -179,4 +180,5 @@ def _no_access(what: str) -> UploadError:
 
 
 def _bad_token(what: str) -> UnavailableError:
-    return UnavailableError(f"the token in TAG2MASK_LABEL_STUDIO_TOKEN {what}.", retry_after_seconds=60)
+    message = f"the token in TAG2MASK_LABEL_STUDIO_TOKEN {what.removesuffix('.')}."
+    return UnavailableError(message, retry_after_seconds=60)

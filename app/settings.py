@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     `cam_model` and `segmentation_model` ("NAME" or "NAME/VERSION") are the models used where a request names none.
     `models` is looked at again every `models_poll_seconds` (0: never) and at a SIGHUP.
     `workers` photos are worked on at a time (default: cores / `intra_op_threads`); `queue_size` more may wait.
+    `label_studio_url` and `label_studio_token` are the Label Studio whose tasks get predictions (`app.label_studio`).
     """
 
     model_config = SettingsConfigDict(env_prefix="TAG2MASK_", frozen=True, env_ignore_empty=True)
@@ -40,6 +41,9 @@ class Settings(BaseSettings):
     max_reply_bytes: int = Field(default=128_000_000, ge=1)
     upload_store_bytes: int = Field(default=256_000_000, ge=0)
     upload_ttl_seconds: float = Field(default=3600, gt=0)
+
+    label_studio_url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    label_studio_token: SecretStr | None = None
 
     @property
     def worker_count(self) -> int:

@@ -81,7 +81,7 @@ export function paintMap({ width, height, values }, threshold, canvas) {
   context.putImageData(picture, 0, 0);
 }
 
-// Regions in their colours on a canvas; each is {rle, color}, `color` as #rrggbb.
+// Regions in their colours on a canvas, each with a lighter border; a region is {rle, color}, `color` as #rrggbb.
 export function paintRegions(regions, forEachPixel, width, height, canvas) {
   canvas.width = width;
   canvas.height = height;
@@ -95,5 +95,25 @@ export function paintRegions(regions, forEachPixel, width, height, canvas) {
       pixels[index] = colour;
     });
   }
+  drawBorders(pixels, width, height);
   context.putImageData(picture, 0, 0);
+}
+
+// Half way to white where a colour ends, a thousandth of the picture's longer side wide, at least 1 px.
+function drawBorders(pixels, width, height) {
+  const reach = Math.max(1, Math.round(Math.max(width, height) / 1000));
+  const inside = pixels.slice();
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const at = y * width + x;
+      const colour = inside[at];
+      if (!colour) continue;
+      const ends =
+        (x >= reach && inside[at - reach] !== colour) ||
+        (x + reach < width && inside[at + reach] !== colour) ||
+        (y >= reach && inside[at - reach * width] !== colour) ||
+        (y + reach < height && inside[at + reach * width] !== colour);
+      if (ends) pixels[at] = (((colour >>> 1) & 0x7f7f7f) + 0x808080) | (255 << 24);
+    }
+  }
 }

@@ -1,7 +1,7 @@
 // Panes side by side that show one photo, each under a layer of its own; zoom and pan are shared.
 
 const MAX_ZOOM = 16;
-const STEP = 1.4;
+export const STEP = 1.4; // one press of a zoom button or key
 const CAPTION_HEIGHT = 30; // px, of a pane, as in page.css
 const GAP = 10; // px, between panes, as in page.css
 const NARROW = matchMedia("(max-width: 820px)");
@@ -29,17 +29,28 @@ export class Viewer {
     stage.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  // The photo, and the panes over it. The part of the photo in view stays where the photo does.
-  show(photo, panes) {
+  // The photo, and the panes over it, with this opacity of the layers. The part in view stays as long as the photo does.
+  show(photo, panes, opacity) {
     if (photo !== this.#photo) this.#view = { zoom: 1, x: 0.5, y: 0.5 };
     this.#photo = photo;
-    this.#panes = panes.map((pane) => ({ ...pane, ...paneElements(pane) }));
+    this.#panes = panes.map((pane) => ({ ...pane, opacity, ...paneElements(pane) }));
     this.#stage.replaceChildren(...this.#panes.map((pane) => pane.figure));
     this.#arrange();
   }
 
+  // Nothing but a sentence.
+  clear(sentence) {
+    this.#photo = null;
+    this.#panes = [];
+    const paragraph = document.createElement("p");
+    paragraph.textContent = sentence;
+    this.#stage.replaceChildren(paragraph);
+    this.#stage.removeAttribute("style");
+  }
+
   // Draw again, with this opacity of the layers.
   draw(opacity) {
+    this.#stage.classList.toggle("zoomed", this.#view.zoom > 1);
     if (opacity !== undefined) for (const pane of this.#panes) pane.opacity = opacity;
     for (const pane of this.#panes) this.#drawPane(pane);
   }
@@ -126,7 +137,10 @@ export class Viewer {
 
   // The place of the photo under a pointer, as share of its sides; null beside every pane.
   #placeOf(event) {
-    const pane = this.#panes.find(({ figure }) => figure.contains(event.target)) ?? this.#panes[0];
+    const pane = this.#panes.find(({ figure }) => {
+      const box = figure.getBoundingClientRect();
+      return event.clientX >= box.left && event.clientX < box.right && event.clientY >= box.top && event.clientY < box.bottom;
+    });
     if (!pane) return null;
     const box = pane.canvas.getBoundingClientRect();
     const { left, top, width, height } = this.#placement(pane.canvas);
@@ -186,8 +200,6 @@ export class Viewer {
     event.preventDefault();
   }
 }
-
-export { STEP };
 
 function paneElements({ title, note, description }) {
   const figure = document.createElement("figure");

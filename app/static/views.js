@@ -1,0 +1,166 @@
+// The views: what each asks the service for, and the panes, legend and words it makes of the answers.
+
+import { forEachPixel } from "./arrays.js";
+import { ALL, askForJson, askForMap, mapRequest, maskRequest, pseudoLabelRequest } from "./requests.js";
+import { average, disagreement, paintMap, paintRegions, resample } from "./maps.js";
+
+const LAYER_SIDE = 800; // px, the longer side of a map's layer
+
+// Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); shownFormat, of the command line;
+// possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions}.
+export const VIEWS = {
+  heatmap: {
+    title: "Heatmap",
+    kind: "map",
+    shownFormat: "overlay",
+    possible: ({ cams }) => cams.length > 0,
+    load: async (photo, state, served, options) => {
+      const request = mapRequest(state, state.model);
+      const map = await askForMap(photo, request, options);
+      return {
+        panes: [mapPane(photo, map, request.title, state.className)],
+        requests: [request],
+        caption: outsideTags(state) ?? scoreSentence(state, served, map.score),
+      };
+    },
+  },
+  methods: {
+    title: "Methods",
+    kind: "map",
+    shownFormat: "overlay",
+    possible: ({ cams }) => cams.length > 1,
+    load: async (photo, state, served, options) => {
+      const answers = await askAll(photo, state, served, options);
+      return {
+        panes: answers.map(({ request, map }) => mapPane(photo, map, request.title, state.className)),
+        requests: answers.map(({ request }) => request),
+        caption: outsideTags(state) ?? `Where each method looks for ${state.className}. ${unaware(state, served)}`,
+      };
+    },
+  },
+  disagreement: {
+    title: "Disagreement",
+    kind: "map",
+    shownFormat: "npy",
+    possible: ({ cams }) => cams.length > 1,
+    load: async (photo, state, served, options) => {
+      const answers = await askAll(photo, state, served, options);
+      if (answers.length < 2) return nothingToCompare(photo, state, answers[0]);
+      const measure = state.spread === "range" ? "largest minus smallest value" : "standard deviation";
+      const map = disagreement(answers.map((answer) => enlarge(photo, answer.map)), state.spread);
+      return {
+        panes: [mapPane(photo, map, `${answers.length} methods`, state.className, measure)],
+        requests: answers.map(({ request }) => request),
+        caption: outsideTags(state) ??
+          `Light where the methods differ about ${state.className}: ${measure}, on average ${average(map.values).toFixed(2)}. ` +
+          unaware(state, served),
+      };
+    },
+  },
+  mask: {
+    title: "Mask",
+    kind: "mask",
+    shownFormat: "overlay",
+    possible: ({ segmenters }) => segmenters.length > 0,
+    load: (photo, state, served, options) => loadMask(photo, maskRequest(state), state.segmenter, served, options),
+  },
+  pseudoLabel: {
+    title: "Pseudo-label",
+    kind: "mask",
+    shownFormat: "overlay",
+    possible: ({ cams }) => cams.length > 0,
+    load: (photo, state, served, options) => {
+      const model = state.model === ALL ? served.cams[0].pin : state.model;
+      return loadMask(photo, pseudoLabelRequest(state), model, served, options);
+    },
+  },
+};
+
+// The maps of all methods that know the class, one request after the other.
+async function askAll(photo, state, served, options) {
+  const answers = [];
+  const able = knowing(state, served);
+  for (const { pin } of able) {
+    options.progress(`Asking ${pin} (${answers.length + 1} of ${able.length}) …`);
+    const request = mapRequest(state, pin);
+    answers.push({ request, map: await askForMap(photo, request, options) });
+  }
+  return answers;
+}
+
+async function loadMask(photo, request, model, served, options) {
+  const body = await askForJson(photo, request, options);
+  const colours = await served.coloursOf(model);
+  const regions = body.classes.map((region) => ({ ...region, color: colours.get(region.class), visible: true }));
+  const names = regions.map((region) => region.class).join(", ");
+  const [height, width] = regions[0]?.rle.size ?? [photo.height, photo.width];
+  const layer = document.createElement("canvas");
+  const what = request.path === "segment" ? "Mask" : "Pseudo-label";
+  return {
+    panes: [
+      {
+        title: request.title,
+        note: what.toLowerCase(),
+        description: regions.length ? `${what}: ${names}` : `${what}: background alone`,
+        layer,
+        paint: () => paintRegions(regions.filter((region) => region.visible), forEachPixel, width, height, layer),
+      },
+    ],
+    requests: [request],
+    regions,
+    caption: regions.length
+      ? `${what} of ${names}, by ${request.title === ALL ? "all methods, fused" : request.title}.`
+      : `${what}: no class was found, all is background.`,
+  };
+}
+
+function nothingToCompare(photo, { className }, { request, map }) {
+  return {
+    panes: [mapPane(photo, map, request.title, className)],
+    requests: [request],
+    caption: `Only ${request.title} knows ${className}: this is its heatmap, and nothing to compare it with.`,
+  };
+}
+
+function mapPane(photo, map, title, className, measure = null) {
+  const large = enlarge(photo, map);
+  const layer = document.createElement("canvas");
+  return {
+    title,
+    note: map.score === undefined ? measure : `score ${map.score.toFixed(2)}`,
+    description: measure ? `Where ${title} differ about ${className}` : `Where ${title} looks for ${className}`,
+    layer,
+    paint: (threshold) => paintMap(large, threshold, layer),
+    valueAt: ({ x, y }) =>
+      large.values[Math.floor(y * large.height) * large.width + Math.floor(x * large.width)].toFixed(2),
+  };
+}
+
+function enlarge(photo, map) {
+  const scale = LAYER_SIDE / Math.max(photo.width, photo.height);
+  const [width, height] = [photo.width, photo.height].map((side) => Math.max(1, Math.round(side * scale)));
+  return map.width === width && map.height === height ? map : resample(map, width, height);
+}
+
+function knowing(state, served) {
+  return served.cams.filter(({ classes }) => classes.includes(state.className));
+}
+
+function unaware(state, served) {
+  const names = served.cams.filter((model) => !model.classes.includes(state.className)).map(({ pin }) => pin);
+  return names.length ? `Without ${names.join(", ")}, which ${names.length > 1 ? "do" : "does"} not know this class.` : "";
+}
+
+function outsideTags({ tags, className }) {
+  return tags.length && !tags.includes(className) ? `${className} is not among the tags, so its map is empty.` : null;
+}
+
+function scoreSentence(state, served, score) {
+  const { pin, classes, presence_thresholds: thresholds } =
+    served.cams.find((model) => model.pin === state.model) ?? served.cams[0];
+  const who = state.model === ALL ? "All methods together give" : `${pin} gives`;
+  const sentence = `${who} ${state.className} a score of ${score.toFixed(2)}`;
+  if (state.tags.length || state.model === ALL) return `${sentence}.`;
+  const threshold = thresholds[classes.indexOf(state.className)];
+  return `${sentence}; from ${threshold.toFixed(2)} on it counts as present.`;
+}

@@ -1,0 +1,354 @@
+"""The web page: what the service sends, and its behaviour in a real Chromium against a real server."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+
+from tests.app.browser import Page, open_chromium
+from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
+from tests.app.test_server import ROOT, Server, start
+
+STATIC = ROOT / "app/static"
+CAT = ROOT / "tests/photos/cat.jpg"
+PERSON = ROOT / "tests/photos/astronaut.jpg"
+MARKUP = "<img src=x onerror=alert(1)> & 'co'"
+VIEWS = ("heatmap", "methods", "disagreement", "mask", "pseudoLabel")
+
+
+def test_the_page_and_its_headers(client):
+    reply = client.get("/")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "img-src 'self' blob: data:" in policy
+    assert "unsafe" not in policy
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert client.head("/").headers["content-length"] == str(len(reply.content))
+    assert client.get("/", headers={"If-None-Match": reply.headers["etag"]}).status_code == 304
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.iterdir()), ids=lambda path: path.name)
+def test_files_have_their_types_and_name_no_other_address(client, path):
+    kinds = {".html": "text/html", ".css": "text/css", ".js": "javascript", ".svg": "image/svg+xml"}
+    reply = client.get(f"/static/{path.name}")
+    assert reply.status_code == 200
+    assert kinds[path.suffix] in reply.headers["content-type"]
+    assert "default-src 'self'" in reply.headers["content-security-policy"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    addresses = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"')]*", reply.text)
+    assert set(addresses) <= {"http://www.w3.org/2000/svg"}
+    assert "innerHTML" not in reply.text
+
+
+@pytest.mark.parametrize("path", ["../page.py", "%2e%2e/page.py", "..%2fpage.py", "%2fetc/passwd", "nothing.js", ""])
+def test_nothing_else_is_served(client, path):
+    reply = client.get(f"/static/{path}")
+    assert reply.status_code == 404
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_the_page_is_no_part_of_the_api(client):
+    assert not {path for path in client.get("/openapi.json").json()["paths"] if path == "/" or "static" in path}
+    assert client.post("/").status_code == 405
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with open_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Server]:
+    """The models of the repository. The log stays short: nobody reads the pipe, which would fill."""
+    with start(ROOT / "models", workers=1, log_level="warning") as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.fixture
+def browser(driver: webdriver.Chrome) -> Iterator[Page]:
+    page = Page(driver)
+    yield page
+    assert not page.complaints()
+
+
+@pytest.fixture
+def page(browser: Page, served: Server) -> Page:
+    return browser.open(served)
+
+
+@pytest.fixture
+def cat(page: Page) -> Page:
+    """The page with a photo of a cat on it."""
+    page.upload(CAT)
+    return page
+
+
+def test_before_the_first_photo(page):
+    assert page.find("#choose").is_displayed()
+    assert not page.find("#work").is_displayed()
+    assert not page.find("#alert").is_displayed()
+
+
+def test_an_uploaded_photo_gets_chips_and_a_heatmap(cat):
+    chips = cat.all(".chip")
+    assert len(chips) >= 8
+    assert chips[0].get_attribute("aria-pressed") == "true"
+    assert "present" in chips[0].get_attribute("aria-label")
+    assert cat.picture() != cat.bare_photo()
+    before = cat.picture()
+    cat.choose_class("dog")
+    assert cat.picture() not in (before, cat.bare_photo())
+    assert cat.find("[data-class='dog']").get_attribute("aria-pressed") == "true"
+    assert "dog" in cat.find("#stage canvas").get_attribute("aria-label")
+
+
+def test_all_classes_can_be_listed_and_searched(cat):
+    cat.click("#all-classes")
+    assert len(cat.all(".chip")) == 20
+    cat.find("#find-class").send_keys("mon")
+    assert [chip.get_attribute("data-class") for chip in cat.all(".chip")] == ["tvmonitor"]
+
+
+def test_sliders_ask_the_server_nothing(cat):
+    before, requests = cat.picture(), cat.requests()
+    cat.slide("threshold", 50)
+    cut = cat.picture()
+    assert cut != before
+    assert cat.text("#threshold-value") == "0.50"
+    cat.slide("opacity", 30)
+    assert cat.picture() not in (before, cut)
+    cat.slide("threshold", 100)
+    assert cat.picture() == cat.bare_photo()
+    assert cat.requests() == requests
+
+
+def test_methods_side_by_side_zoom_together(cat):
+    cat.click("#tab-methods")
+    assert {caption.text for caption in cat.all("#stage figcaption b")} == {"cam/1", "drs/1"}
+    pictures = [cat.picture(number) for number in range(2)]
+    assert pictures[0] != pictures[1]
+    cat.click("#zoom-in")
+    zoomed = [cat.picture(number) for number in range(2)]
+    assert all(before != after for before, after in zip(pictures, zoomed, strict=True))
+    cat.find("#stage").send_keys("0")
+    assert [cat.picture(number) for number in range(2)] == pictures
+
+
+def test_disagreement_of_the_methods(cat):
+    heatmap = cat.picture()
+    cat.click("#tab-disagreement")
+    spread = cat.picture()
+    assert spread not in (heatmap, cat.bare_photo())
+    cat.click("#spread option[value='deviation']")
+    assert cat.picture() not in (spread, cat.bare_photo())
+    assert "standard deviation" in cat.text("#caption")
+
+
+def test_methods_that_do_not_know_a_class_are_named(browser, models_directory):
+    with start(models_directory) as server:
+        server.wait_until_ready()
+        page = browser.open(server)
+        page.upload(CAT)
+        page.click("#all-classes")
+        page.choose_class("aeroplane")
+        page.click("#tab-methods")
+        assert [caption.text for caption in page.all("#stage figcaption b")] == ["drs_colours/1"]
+        assert "Without cam_colours/2, cam_colours/10" in page.text("#caption")
+        page.click("#tab-disagreement")
+        assert "Only drs_colours/1 knows aeroplane" in page.text("#caption")
+
+
+@pytest.mark.parametrize("view", ["mask", "pseudoLabel"])
+def test_masks_with_their_legend(cat, view):
+    cat.click(f"#tab-{view}")
+    assert "cat" in cat.text("#legend")
+    assert cat.picture() != cat.bare_photo()
+    for box in cat.all("#legend input"):
+        box.click()
+    assert cat.picture() == cat.bare_photo()
+
+
+def test_tags_gate_the_maps(cat):
+    cat.find("#tag").send_keys("dog" + Keys.ENTER)
+    cat.wait_until_idle()
+    assert [tag.text for tag in cat.all("#tags span")] == ["dog"]
+    assert cat.find("[data-class='dog']").get_attribute("aria-pressed") == "true"
+    assert cat.picture() != cat.bare_photo()
+    cat.choose_class("cat")
+    assert "not among the tags" in cat.text("#caption")
+    assert cat.picture() == cat.bare_photo()
+    assert "tags=dog" in cat.find("#curl").get_attribute("value")
+    cat.click("#tags button")
+    assert cat.picture() != cat.bare_photo()
+
+
+def test_an_unknown_tag_is_refused_in_the_servers_words(cat):
+    cat.find("#tag").send_keys("dgo" + Keys.ENTER)
+    cat.wait_until_idle()
+    assert "dgo" in cat.text("#alert-text")
+    assert not cat.find("#alert-retry").is_displayed()
+    assert not cat.find("#take-section").is_displayed()
+    cat.click("#tags button")
+    assert not cat.find("#alert").is_displayed()
+
+
+def test_several_photos_and_a_refused_file(page, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("hello, this is no photo")
+    page.upload(CAT, notes, PERSON)
+    first = page.picture()
+    page.click("#strip li:nth-child(2) .thumbnail")
+    assert page.text("#alert-text").startswith("notes.txt: ")
+    assert "Send JPEG, PNG or WebP" in page.text("#alert-text")
+    assert page.find("#alert").get_attribute("role") == "alert"
+    page.click("#strip li:nth-child(3) .thumbnail")
+    assert not page.find("#alert").is_displayed()
+    assert page.picture() != first
+    page.click("#strip li:nth-child(2) .remove")
+    assert len(page.all("#strip li")) == 2
+    page.click("#strip li:nth-child(1) .thumbnail")
+    assert page.picture() == first
+
+
+def test_the_copied_commands_run(cat, tmp_path):
+    if not shutil.which("curl"):
+        pytest.skip("no curl here")
+    photo = tmp_path / "my cat's photo.jpg"
+    shutil.copy(CAT, photo)
+    cat.upload(photo)
+    cat.slide("threshold", 30)
+    cat.click("#tab-methods")
+    cat.click("#copy")
+    commands = cat.find("#curl").get_attribute("value")
+    assert commands.count("curl ") == 2
+    done = subprocess.run(["sh", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    written = [path for path in tmp_path.iterdir() if path != photo]
+    assert len(written) == 2
+    assert all(path.read_bytes().startswith(b"\xff\xd8\xff") for path in written)
+
+
+def test_every_download_is_answered(cat):
+    for view in VIEWS:
+        cat.click(f"#tab-{view}")
+        links = [link.get_attribute("href") for link in cat.all("#downloads a")]
+        assert len(links) in (9, 18)
+        for link in links:
+            assert httpx2.get(link).status_code == 200, link
+
+
+def test_keyboard(cat):
+    tab = cat.find("#tab-heatmap")
+    tab.send_keys(Keys.ARROW_RIGHT)
+    cat.wait_until_idle()
+    assert cat.driver.switch_to.active_element.get_attribute("id") == "tab-methods"
+    assert cat.find("#tab-methods").get_attribute("aria-selected") == "true"
+    before = cat.picture()
+    cat.find("#stage").send_keys("+")
+    zoomed = cat.picture()
+    cat.find("#stage").send_keys(Keys.ARROW_LEFT)
+    assert len({before, zoomed, cat.picture()}) == 3
+
+
+def test_every_control_has_a_name(cat):
+    for view in VIEWS:
+        cat.click(f"#tab-{view}")
+        for control in cat.all("button, input, select, textarea, canvas, [role=tabpanel]"):
+            if control.is_displayed():
+                assert control.accessible_name, control.get_attribute("outerHTML")
+
+
+def test_phone_width(browser, served):
+    page = browser.open(served, 360, 740)
+    width = "return document.documentElement.scrollWidth"
+    assert page.run(width) == 360
+    page.upload(CAT, PERSON)
+    for view in VIEWS:
+        page.click(f"#tab-{view}")
+        assert page.run(width) == 360
+    assert page.find("#tab-heatmap").is_displayed()
+
+
+def test_dark(browser, served):
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.open(served).run(colour)
+    assert browser.open(served, scheme="dark").run(colour) != light
+
+
+def test_a_busy_service_is_asked_once_more(page):
+    page.run("""
+        const ask = window.fetch;
+        window.asked = 0;
+        window.fetch = (url, request) => {
+          if (request?.method !== "POST" || window.asked++) return ask(url, request);
+          return Promise.resolve(new Response("", { status: 503, headers: { "Retry-After": "1" } }));
+        };""")
+    page.find("#files").send_keys(str(CAT))
+    page.wait(lambda: "busy; trying again in 1 s" in page.text("#status"))
+    page.wait_until_idle()
+    assert page.run("return window.asked") == 2
+    assert page.picture() != page.bare_photo()
+
+
+def test_a_photo_the_service_has_forgotten_is_sent_again(browser, models_directory):
+    with start(models_directory, upload_store_bytes=0) as server:
+        server.wait_until_ready()
+        page = browser.open(server)
+        page.upload(CAT)
+        page.click("#tab-mask")
+        assert not page.find("#alert").is_displayed()
+        assert page.all("#stage canvas")
+
+
+def test_one_cam_model_with_odd_class_names(browser, tmp_path):
+    write_cam_model(tmp_path / "models", classes=("dog", "traffic light", MARKUP))
+    photo = tmp_path / "<b>red.png"
+    photo.write_bytes(to_file(halves(RED, BLACK)))
+    with start(tmp_path / "models") as server:
+        server.wait_until_ready()
+        page = browser.open(server)
+        page.upload(photo)
+        assert [tab.text for tab in page.all("#tabs button")] == ["Heatmap", "Pseudo-label"]
+        assert {chip.text.rsplit("\n", 1)[0] for chip in page.all(".chip")} == {"dog", "traffic light", MARKUP}
+        page.all(".chip")[2].click()
+        page.wait_until_idle()
+        page.find("#tag").send_keys(MARKUP + Keys.ENTER)
+        page.wait_until_idle()
+        assert page.text("#tags span") == MARKUP
+        assert MARKUP in page.text("#caption")
+        assert not page.find("#alert").is_displayed()
+        page.click("#tab-pseudoLabel")
+        assert not page.all(".controls img, .viewing b b, .viewing figure img")
+
+
+def test_only_a_segmentation_model(browser, tmp_path):
+    write_segmentation_model(tmp_path / "models")
+    photo = tmp_path / "red.png"
+    photo.write_bytes(to_file(halves(RED, BLACK)))
+    with start(tmp_path / "models") as server:
+        server.wait_until_ready()
+        page = browser.open(server)
+        page.upload(photo)
+        assert [tab.text for tab in page.all("#tabs button")] == ["Mask"]
+        assert "50.0 %" in page.text("#legend")
+        assert page.picture() != page.bare_photo()
+
+
+def test_a_server_that_has_gone(browser, models_directory):
+    with start(models_directory) as server:
+        server.wait_until_ready()
+        page = browser.open(server)
+        page.upload(CAT)
+    page.click("#tab-methods")
+    assert "cannot be reached" in page.text("#alert-text")
+    assert page.find("#alert-retry").is_displayed()
+    page.driver.get_log("browser")  # the browser, too, complains of the lost connection
