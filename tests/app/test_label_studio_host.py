@@ -146,7 +146,7 @@ def test_work_ends_when_label_studio_leaves(host, models_directory):
         assert len(host.seen) == asked < 100
         server.process.terminate()
         server.process.wait(60)
-        log = server.process.stderr.read()
+        log = server.log.read_text()
     assert '"status": 499' in log
     assert "Traceback" not in log
     assert TOKEN not in log

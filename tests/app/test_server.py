@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +32,9 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """A service in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     port: int
+    log: Path
 
     @property
     def url(self) -> str:
@@ -47,7 +49,7 @@ class Server:
             except httpx2.ConnectError:
                 pass
             time.sleep(0.1)
-        raise AssertionError(f"the service did not start: {self.process.stderr.read()}")
+        raise AssertionError(f"the service did not start: {self.log.read_text()}")
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -61,9 +63,12 @@ def start(models: Path, **settings: object) -> Iterator[Server]:
     given = {"models": models, "device": "cpu", "port": port, **settings}
     environment = {**os.environ, **{f"TAG2MASK_{name.upper()}": str(value) for name, value in given.items()}}
     command = [sys.executable, "-W", "error", "-m", "app"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.NamedTemporaryFile() as log,  # a pipe that nobody reads would fill up and stop the service
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log) as process,
+    ):
         try:
-            yield Server(process, port)
+            yield Server(process, port, Path(log.name))
         finally:
             process.kill()
 
@@ -174,7 +179,7 @@ def test_sigterm_finishes_what_was_taken(models_directory, slow_photo):
         assert server.process.wait(60) in (0, -signal.SIGTERM)
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"{server.url}/healthz")
-        log = server.process.stderr.read()
+        log = server.log.read_text()
     assert "drs_colours/1 (cam, CPUExecutionProvider)" in log
     assert "Traceback" not in log
 
@@ -184,7 +189,7 @@ def test_cuda_where_there_is_none(models_directory):
         pytest.skip("CUDA is here")
     with start(models_directory, device="cuda") as server:
         assert server.process.wait(120) == 1
-        log = server.process.stderr.read()
+        log = server.log.read_text()
     last = log.strip().splitlines()[-1]
     assert last.startswith("tag2mask: ")
     assert "TAG2MASK_DEVICE=cuda" in last
