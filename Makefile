@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check api check-cuda format image models
+.PHONY: help serve dev test check api check-cuda format image models
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -38,6 +38,8 @@ help:  ## list the recipes
 
 serve: .venv/.installed-$(ENGINE)  ## start the service on 127.0.0.1:8000 with the models in models/ (PORT=8123 moves it)
 	@$(if $(PORT),TAG2MASK_PORT=$(PORT)) exec .venv/bin/python -m app
+
+dev: .venv-dev/.installed-$(ENGINE)  ## install what training and the tests need into .venv-dev (several minutes, 6 GB)
 
 # One process per core, a file's tests in one of them; more threads than that would only get into each other's way.
 test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)

@@ -24,13 +24,17 @@ from app.main import create_app
 from app.parameters import AnalyzeParameters
 from app.settings import Settings
 
+OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
+
 
 def main() -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
     options = parse()
     try:
         if options.verb == "label":
-            print(label(options))
+            said, complete = label(options)
+            print(said)
+            sys.exit(0 if complete else 1)
         else:
             serve(Settings())
     except ValidationError as error:
@@ -58,14 +62,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def label(options: argparse.Namespace) -> str:
-    """Label a folder. Raises Tag2MaskError."""
+def label(options: argparse.Namespace) -> tuple[str, bool]:
+    """Label a folder; returns what to say, and whether every photo was labelled. Raises Tag2MaskError."""
     given = dict(entry.partition("=")[::2] for entry in options.set)
-    for name in ("tags", "format", "size", "fuse", "regions"):
-        if name in given:
-            raise DataError(
-                f"--set {name}=... has no place here; --tags, --out and the models in TAG2MASK_MODELS decide it"
-            )
+    allowed = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
+    for name, value in given.items():
+        if name not in allowed or not value:
+            raise DataError(f"--set {name}={value}: write NAME=VALUE with one of {', '.join(allowed)}")
     try:
         parameters = AnalyzeParameters.model_validate(given)
     except ValidationError as error:

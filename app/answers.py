@@ -19,7 +19,7 @@ from app.describe import (
     provenance,
     settled,
 )
-from app.errors import ReplyTooLargeError
+from app.errors import ParameterError, ReplyTooLargeError
 from app.labels import MAX_CLASSES, class_index_of, label_of
 from app.parameters import (
     AnalyzeParameters,
@@ -207,11 +207,19 @@ def segment_photo(work: Work, photo: Photo, parameters: SegmentParameters | Anal
 
 def label_photo(work: Work, photo: Photo, parameters: PseudoLabelParameters) -> PseudoLabel:
     """The pseudo-label of a photo as asked for."""
+    rule = LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine)
+    background, foreground = rule.thresholds(work.engine.card)
+    if foreground < background:
+        raise ParameterError(
+            f"foreground_threshold={foreground:g} lies below the background threshold of {background:g}; raise it, or lower "
+            f"background_threshold.",
+            parameter="foreground_threshold",
+        )
     with work.stage("predict"):
         return predict_pseudo_label(
             work.engine,
             photo.image,
-            LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine),
+            rule,
             tags=parameters.tag_names,
             presence_threshold=parameters.presence_threshold,
             inference=parameters.settled_inference,

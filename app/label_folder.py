@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from app import encode
 from app.decode import Photo, decode
-from app.errors import DataError, Tag2MaskError
+from app.errors import DataError, Tag2MaskError, UnknownClassError
 from app.labellers import Labelled, Labeller, ServerGoneError
 from app.labels import label_of
 from app.preprocess import resize_image
@@ -47,14 +47,18 @@ class Task:
     tags: tuple[str, ...] | None
 
 
-def label_folder(photos: Path, out: Path, labeller: Labeller, tags: Path | None = None, workers: int = 1) -> str:
-    """Label every photo under `photos` into `out`; returns one line on what was done.
+def label_folder(
+    photos: Path, out: Path, labeller: Labeller, tags: Path | None = None, workers: int = 1
+) -> tuple[str, bool]:
+    """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
 
-    Raises DataError for a folder without photos, or an `out` that was made otherwise.
+    What is done already is left as it is, unless the photo or its tags have changed. Raises DataError for a folder without
+    photos, tags that are no classes, or an `out` that was made otherwise.
     """
     tasks = find_photos(photos, out, None if tags is None else read_tags(tags))
+    check_tags(tasks, labeller.classes)
     check_settings(out, labeller, tagged=tags is not None)
-    todo = [task for task in tasks if not record_path(out, task).is_file()]
+    todo = [task for task in tasks if not is_done(out, task)]
     refused: dict[str, str] = {}
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -69,7 +73,7 @@ def label_folder(photos: Path, out: Path, labeller: Labeller, tags: Path | None 
     done = len(tasks) - len(refused)
     lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
     lines += [f"refused {photo}: {reason}" for photo, reason in sorted(refused.items())]
-    return "\n".join(lines)
+    return "\n".join(lines), not refused
 
 
 def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None) -> list[Task]:
@@ -80,23 +84,59 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
     if not photos.is_dir():
         raise DataError(f"there is no folder {photos}; name the one that holds the photos")
     inside = out.resolve()
+    if inside == photos.resolve() or inside in photos.resolve().parents:
+        raise DataError(f"--out {out} is the folder of the photos, or holds it; give the data set a folder of its own")
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     paths = [path for path in paths if inside not in path.resolve().parents]
     if not paths:
         raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
+    stems = [path.stem for path in paths]
     tasks: dict[str, Task] = {}
     for path in paths:
         name = "__".join(path.relative_to(photos).with_suffix("").parts)
         if name in tasks:
             raise DataError(f"{path} and {tasks[name].path} would share the name {name!r}; rename one of them")
-        tasks[name] = Task(name, path, None if tags is None else tags.get(path.stem))
+        row = None if tags is None else tags_of(name, path.stem, stems.count(path.stem) == 1, tags)
+        tasks[name] = Task(name, path, row)
     untagged = [task.name for task in tasks.values() if task.tags is None]
     if tags is not None and untagged:
         raise DataError(
-            f"{len(untagged)} of {len(tasks)} photos have no row in the tags (first: {untagged[0]}); add them, or label "
-            f"that folder without --tags"
+            f"{len(untagged)} of {len(tasks)} photos have no row in the tags (first: {untagged[0]}); add them by that name, or "
+            f"label the folder without --tags"
         )
     return list(tasks.values())
+
+
+def tags_of(name: str, stem: str, unique: bool, tags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The tags of a photo by its path below the folder, by that path as its name, or by a file name no other photo has."""
+    for written in (name.replace("__", "/"), name, *([stem] if unique else ())):
+        if written in tags:
+            return tags[written]
+    return None
+
+
+def check_tags(tasks: list[Task], classes: tuple[str, ...]) -> None:
+    """Raise UnknownClassError for a tag that is none of the model's classes."""
+    for task in tasks:
+        for tag in task.tags or ():
+            if tag not in classes:
+                raise UnknownClassError(tag, classes, "tags")
+
+
+def is_done(out: Path, task: Task) -> bool:
+    """Whether the photo, as it is now and with these tags, has a record."""
+    path = record_path(out, task)
+    if not path.is_file():
+        return False
+    record = json.loads(path.read_text())
+    tags = None if task.tags is None else list(task.tags)
+    return record["tags"] == tags and record["stamp"] == stamp_of(task)
+
+
+def stamp_of(task: Task) -> list[int]:
+    """What the photo's file looks like from outside."""
+    status = task.path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
@@ -138,7 +178,7 @@ def finish(
 
 def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
     """Label one photo and write its files, its record last: what has a record is whole."""
-    data = task.path.read_bytes()
+    stamp, data = stamp_of(task), task.path.read_bytes()
     photo = decode(data)
     result = labeller.label(data, task.tags)
     label = result.label_map if result.mask is None else result.mask
@@ -152,6 +192,7 @@ def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
     record = {
         "name": task.name,
         "photo": str(task.path),
+        "stamp": stamp,
         "width": photo.width,
         "height": photo.height,
         "tags": task.tags,

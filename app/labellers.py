@@ -13,6 +13,7 @@ import numpy as np
 
 from app.decode import decode
 from app.errors import DataError, ServiceError, UnavailableError
+from app.labels import BACKGROUND
 from app.model_store import Catalog, ModelStore
 from app.parameters import AnalyzeParameters
 from app.predict import LabelRule, predict_pseudo_label, present_classes
@@ -114,17 +115,18 @@ class Remote:
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
         """`POST /analyze`."""
-        query = {**self.query, "format": "npz"} | ({} if tags is None else {"tags": ",".join(tags)})
+        query = {**self.query, "format": "npz"} | ({"tags": ",".join(tags)} if tags else {})
         address = f"{self.address}/analyze?{urllib.parse.urlencode(query)}"
         request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
         with np.load(io.BytesIO(self._ask(request)), allow_pickle=False) as arrays:
-            return Labelled(
+            found = Labelled(
                 arrays["label_map"],
                 arrays.get("mask"),
                 arrays.get("probabilities"),
                 arrays["scores"],
                 tuple(arrays["present"].tolist()),
             )
+        return emptied(found) if tags == () else found
 
     def _classes(self, served: list[dict[str, Any]]) -> tuple[str, ...]:
         wanted = self.query.get("model")
@@ -152,6 +154,16 @@ class Remote:
             except OSError as error:
                 raise ServerGoneError(f"{self.address} does not answer ({error})") from None
         raise AssertionError("the last try returns or raises")
+
+
+def emptied(found: Labelled) -> Labelled:
+    """The results of a photo that is known to hold no class: a server cannot be asked for none of them."""
+    mask, probabilities = found.mask, found.probabilities
+    if mask is not None and probabilities is not None:
+        mask = np.full_like(mask, BACKGROUND)
+        probabilities = np.zeros_like(probabilities)
+        probabilities[BACKGROUND] = 1
+    return Labelled(np.full_like(found.label_map, BACKGROUND), mask, probabilities, found.scores, ())
 
 
 class ServerGoneError(ServiceError):

@@ -129,8 +129,7 @@ class ModelStore:
         """Load and warm every model, then serve them. Raises ModelCardError, DeviceError or ModelStoreError."""
         try:
             self._stamps = stamps_of(self._paths)
-            engines = {key: self._load_engine(*key, path) for key, path in self._paths.items()}
-            catalog = Catalog(engines, self._choose_defaults(engines))
+            catalog = self._load_all()
         except Exception as error:
             self._failure = str(error)
             raise
@@ -177,13 +176,27 @@ class ModelStore:
         self._catalog = Catalog(engines, defaults, refused)
         return True
 
+    def _load_all(self) -> Catalog:
+        """What can be served of the directory. Raises the first ModelCardError where that is nothing."""
+        engines: dict[Key, Engine] = {}
+        errors: dict[Key, ModelCardError] = {}
+        for key, path in self._paths.items():
+            try:
+                engines[key] = self._load_engine(*key, path)
+            except ModelCardError as error:
+                logger.warning("model %s/%d is refused: %s", *key, error)
+                errors[key] = error
+        if not engines:
+            raise next(iter(errors.values()))
+        return Catalog(engines, self._choose_defaults(engines), {key: str(error) for key, error in errors.items()})
+
     def _load_engine(self, name: str, version: int, path: Path) -> Engine:
         engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
         card = engine.card
         if (card.name, card.version) != (name, version):
             raise ModelCardError(
-                f"{path} describes itself as {card.name}/{card.version}. Move it to "
-                f"{card.name}/{card.version}/{MODEL_FILE}, or export it under the name it has here."
+                f"{path} describes itself as {card.name}/{card.version}. Export it under the name it has here, or move it to "
+                f"{path.parents[2] / card.name / str(card.version) / MODEL_FILE} if nothing else lies there."
             )
         warm(engine)
         logger.info(

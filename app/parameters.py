@@ -87,7 +87,10 @@ class PhotoParameters(ModelParameters):
     @classmethod
     def _check_scales(cls, scales: str | None) -> str | None:
         if scales is not None:
-            factors = parse_scales(scales)
+            try:
+                factors = parse_scales(scales)
+            except ValueError:
+                factors = ()
             low, high = SCALE_RANGE
             if not 0 < len(factors) <= MAX_SCALES or not all(low <= factor <= high for factor in factors):
                 raise ValueError(

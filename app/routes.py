@@ -1,6 +1,7 @@
 """The endpoints: settle what is asked for, then decode, predict and encode on a worker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -177,7 +178,8 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
         newest = {name: catalog.find(name) for name, _ in catalog.engines}
         engines = [engine for engine in newest.values() if engine.card.task == task]
     else:
-        engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
+        with naming("fuse"):
+            engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
     if not 2 <= len(engines) <= MAX_FUSED:
         raise ParameterError(
             f"fuse= names {len(engines)} models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
@@ -198,10 +200,17 @@ def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters) -> Engine 
     """The segmentation model of `/analyze`; None where none is named and none is served."""
     if parameters.segmenter is None:
         return catalog.defaults.get("segmentation")
-    try:
+    with naming("segmenter"):
         return catalog.choose("segmentation", parameters.segmenter)
+
+
+@contextmanager
+def naming(parameter: str) -> Iterator[None]:
+    """Say that it was this parameter that named what is refused."""
+    try:
+        yield
     except ServiceError as error:
-        error.details["parameter"] = "segmenter"
+        error.details["parameter"] = parameter
         raise
 
 

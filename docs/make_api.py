@@ -19,7 +19,10 @@ Made from the OpenAPI document by `make api`; the running service shows it with 
 (raw tensors, for Triton's and KServe's clients), Label Studio's ML backend protocol under `/label-studio`, and shows a page
 at `/`.
 """
-FORMATS = """## Formats
+FORMATS = """Boxes are COCO's `[x, y, width, height]` in pixels. A photo may have 20 MB (`TAG2MASK_MAX_UPLOAD_BYTES`) and 25 million pixels
+(`TAG2MASK_MAX_IMAGE_PIXELS`).
+
+## Formats
 
 `?format=` goes before the `Accept` header.
 

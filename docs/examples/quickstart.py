@@ -1,11 +1,12 @@
-"""Everything one photo has to give, from Python: python docs/examples/quickstart.py [PHOTO] [SERVER]
+"""Everything one photo has to give, from Python: .venv/bin/python docs/examples/quickstart.py [PHOTO] [SERVER]
 
-Needs numpy and pillow beside the standard library.
+Needs numpy and pillow beside the standard library; the environment that `make serve` makes has them.
 """
 
 import io
 import json
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -19,12 +20,15 @@ server = sys.argv[2] if len(sys.argv) > 2 else "http://localhost:8000"
 def ask(path: str, body: bytes | None = None) -> bytes:
     """POST a photo, or GET what belongs to one."""
     request = urllib.request.Request(server + path, body, {"Content-Type": "image/*"} if body else {})
-    with urllib.request.urlopen(request) as reply:
-        return reply.read()
+    try:
+        with urllib.request.urlopen(request) as reply:
+            return reply.read()
+    except urllib.error.HTTPError as error:  # a problem document (RFC 9457) says what is wrong and what to do
+        sys.exit(json.load(error)["detail"])
 
 
 # Mask, heatmaps and pseudo-label in one reply.
-found = json.loads(ask("/analyze?tags=cat", photo.read_bytes()))
+found = json.loads(ask("/analyze", photo.read_bytes()))
 for region in found["segment"]["classes"]:
     print(f"{region['class']}: {region['share']:.0%} of the photo, score {region['score']:.2f}")
 best = max(found["cam"]["classes"], key=lambda entry: entry["score"])

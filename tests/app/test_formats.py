@@ -210,6 +210,7 @@ def test_fused_maps(serve, tmp_path):
         reply = client.post("/cam", params={"class": "dog", "fuse": names}, files={"file": photo})
         assert reply.status_code in (404, 422), names
         assert reason in reply.json()["detail"]
+        assert reply.json()["parameter"] == "fuse"
     reply = client.post("/cam?class=dog&fuse=a,b&model=a", files={"file": photo})
     assert (reply.status_code, reply.json()["parameter"]) == (422, "fuse")
 
@@ -253,3 +254,10 @@ def test_analyze_where_no_segmenter_is_served_or_another_is_named(serve, tmp_pat
     reply = client.post("/analyze?segmenter=drs_colours", files={"file": photo})
     assert (reply.status_code, reply.json()["parameter"]) == (422, "segmenter")
     assert json.loads(ask(client, "/analyze", photo, segmenter="deeplab_colours").content)["segment"] is not None
+
+
+def test_thresholds_in_the_wrong_order(client, photo):
+    query = "background_threshold=0.5&foreground_threshold=0.2"
+    for path in ("/pseudo-label", "/analyze"):
+        reply = client.post(f"{path}?{query}", files={"file": photo})
+        assert (reply.status_code, reply.json()["parameter"]) == (422, "foreground_threshold")

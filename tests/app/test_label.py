@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from app.errors import DataError
+from app.errors import DataError, UnknownClassError
 from app.label_folder import label_folder
 from app.labellers import InProcess, Remote, ServerGoneError
 from app.parameters import AnalyzeParameters
@@ -55,7 +55,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_a_folder_becomes_a_data_set(photos, tmp_path, labeller):
     out = tmp_path / "out"
-    said = label_folder(photos, out, labeller)
+    said, complete = label_folder(photos, out, labeller)
+    assert not complete
     assert said.startswith("3 of 4 photos labelled")
     assert "broken.jpg: the JPEG file of 15 bytes is damaged" in said
     assert [row["photo"] for row in rows_of(out / "refused.csv")] == [str(photos / "broken.jpg")]
@@ -104,12 +105,44 @@ def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
     with pytest.raises(DataError, match="1 of 4 photos have no row in the tags \\(first: broken\\)"):
         label_folder(photos, tmp_path / "out", labeller, tags)
     (photos / "broken.jpg").unlink()
-    said = label_folder(photos, tmp_path / "out", labeller, tags)
-    assert "unknown class 'dgo'. Did you mean 'dog'?" in said
+    with pytest.raises(UnknownClassError, match=r"unknown class 'dgo'\. Did you mean 'dog'"):
+        label_folder(photos, tmp_path / "out", labeller, tags)
+    tags.write_text("name,classes\ndog,cat\nperson.webp,person\nturned,\n")
+    _, complete = label_folder(photos, tmp_path / "out", labeller, tags)
+    assert complete
     found = {row["name"]: row for row in rows_of(tmp_path / "out" / "review.csv")}
     assert found["dog"]["found"] == ""  # the photo shows a dog, and its tag says it does not
     assert found["more__person"]["found"] == "person"
+    assert found["turned"]["found"] == ""
     assert float(found["dog"]["consistency"]) == 0
+
+
+def test_what_has_changed_is_labelled_again(photos, tmp_path, labeller):
+    (photos / "broken.jpg").unlink()
+    tags, out = tmp_path / "labels.csv", tmp_path / "out"
+    tags.write_text("name,classes\ndog,cat\nmore/person,person\nturned,dog\n")
+    label_folder(photos, out, labeller, tags)
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "records").iterdir()}
+    tags.write_text("name,classes\ndog,dog\nmore/person,person\nturned,dog\n")
+    Image.fromarray(halves(RED, RED)).save(photos / "turned.jpg", quality=95)
+    label_folder(photos, out, labeller, tags)
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "records").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"dog.json", "turned.json"}
+    assert {row["name"]: row["found"] for row in rows_of(out / "review.csv")}["dog"] == "dog"
+
+
+def test_tags_of_photos_of_one_file_name(tmp_path, labeller):
+    folder, tags = tmp_path / "photos", tmp_path / "labels.csv"
+    for name, colour in (("a", RED), ("b", BLUE)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.png").write_bytes(to_file(halves(colour, BLACK)))
+    tags.write_text("name,classes\n1,dog\n")
+    with pytest.raises(DataError, match="2 of 2 photos have no row"):  # which of them?
+        label_folder(folder, tmp_path / "out", labeller, tags)
+    tags.write_text("name,classes\na/1.png,dog\nb__1,person\n")
+    label_folder(folder, tmp_path / "out", labeller, tags)
+    found = {row["name"]: row["found"] for row in rows_of(tmp_path / "out" / "review.csv")}
+    assert found == {"a__1": "dog", "b__1": "person"}
 
 
 def test_it_goes_on_where_it_was_killed(tmp_path, models_directory):
@@ -151,6 +184,8 @@ def test_nothing_to_label(tmp_path, labeller):
     with pytest.raises(DataError, match="there is no folder"):
         label_folder(tmp_path / "none", tmp_path / "out", labeller)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="a folder of its own"):
+        label_folder(tmp_path / "empty" / "..", tmp_path, labeller)
     with pytest.raises(DataError, match="holds no photo"):
         label_folder(tmp_path / "empty", tmp_path / "out", labeller)
     for name in ("a.png", "a.jpg"):

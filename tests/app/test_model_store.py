@@ -168,3 +168,17 @@ def test_models_that_are_taken_away(tmp_path):
     (tmp_path / "c" / "1" / "model.onnx").unlink()
     assert not store.refresh(settled=False)  # an empty directory: a disk that went away, or a mistake
     assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]
+
+
+def test_a_broken_file_keeps_no_other_from_being_served_at_the_start(tmp_path):
+    write_cam_model(tmp_path, "a", 1)
+    write_cam_model(tmp_path, "a", 2).write_bytes(b"broken")
+    write_cam_model(tmp_path, "b", 1).parent.rename(tmp_path / "b" / "2")
+    store = ModelStore(Settings(models=tmp_path, device="cpu"))
+    catalog = store.load()
+    assert sorted(catalog.engines) == [("a", 1)]
+    assert sorted(catalog.refused) == [("a", 2), ("b", 2)]
+    assert str(tmp_path / "b" / "1" / "model.onnx") in catalog.refused["b", 2]
+    assert not store.refresh()
+    with pytest.raises(ModelStoreError, match="TAG2MASK_CAM_MODEL=b"):
+        load(tmp_path, cam_model="b")

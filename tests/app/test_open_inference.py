@@ -72,8 +72,9 @@ def test_the_client_understands_refusals(client):
         client.infer("drs_colours", [image_input(IMAGES)], outputs=[triton.InferRequestedOutput("masks")])
     with pytest.raises(triton.InferenceServerException, match="compressed bodies are not read"):
         client.infer("drs_colours", [image_input(IMAGES)], request_compression_algorithm="gzip")
-    with pytest.raises(triton.InferenceServerException):
-        client.load_model("drs_colours")
+    for refused in (client.get_inference_statistics, lambda: client.load_model("drs_colours")):
+        with pytest.raises(triton.InferenceServerException, match="there is nothing at|no model 'stats'"):
+            refused()
 
 
 def body(**changes: object) -> dict:

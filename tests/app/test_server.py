@@ -266,11 +266,15 @@ def test_a_folder_labelled_by_a_server_is_as_labelled_here(server, models_direct
     (photos / "b.png").write_bytes(slow_photo)
     (photos / "large.png").write_bytes(bytes(MAX_UPLOAD_BYTES + 1))
     settings, parameters = Settings(models=models_directory, device="cpu"), AnalyzeParameters(refine="pamr")
-    said = label_folder(photos, tmp_path / "there", Remote(server.url, parameters), workers=3)
-    label_folder(photos, tmp_path / "here", InProcess(settings, parameters))
-    assert said.startswith("2 of 3 photos labelled")
+    (photos / "nothing.png").write_bytes(photo)
+    tags = tmp_path / "labels.csv"
+    tags.write_text("name,classes\na,dog\nb,cat dog\nlarge,dog\nnothing,\n")
+    said, complete = label_folder(photos, tmp_path / "there", Remote(server.url, parameters), tags, workers=3)
+    label_folder(photos, tmp_path / "here", InProcess(settings, parameters), tags)
+    assert not complete
+    assert said.startswith("3 of 4 photos labelled")
     assert "large.png: the upload has" in said or "large.png: the upload is" in said
-    for name in ("a", "b"):
+    for name in ("a", "b", "nothing"):
         there, here = (tmp_path / side / "SegmentationClass" / f"{name}.png" for side in ("there", "here"))
         assert there.read_bytes() == here.read_bytes()
     assert (tmp_path / "there" / "review.csv").read_bytes() == (tmp_path / "here" / "review.csv").read_bytes()
