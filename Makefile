@@ -41,9 +41,9 @@ serve: .venv/.installed-$(ENGINE)  ## start the service on 127.0.0.1:8000 with t
 
 dev: .venv-dev/.installed-$(ENGINE)  ## install what training and the tests need into .venv-dev (several minutes, 6 GB)
 
-# One process per core, a file's tests in one of them; more threads than that would only get into each other's way.
+# One process per core (tests/conftest.py shares the tests out); more threads than that would only get into each other's way.
 test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)
-	@OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 check: .venv-dev/.installed-$(ENGINE)  ## format, lint, types and import rules
 	.venv-dev/bin/python -m ruff format --check --quiet .
