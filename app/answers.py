@@ -33,11 +33,11 @@ from app.predict import (
     LabelRule,
     Localization,
     PseudoLabel,
-    class_index,
     localization_map,
     localize,
     predict_pseudo_label,
     present_classes,
+    tagged_classes,
 )
 from app.preprocess import resize_image
 from app.regions import (
@@ -199,7 +199,7 @@ def segment_photo(work: Work, photo: Photo, parameters: SegmentParameters | Anal
             work.result_size(photo, parameters.size),
             scales=parameters.scale_factors or (1.0,),
             flip=bool(parameters.flip),
-            class_indices=None if tags is None else present_classes(card, np.zeros(0), tags),
+            class_indices=None if tags is None else tagged_classes(card, tags),
             threshold=parameters.threshold,
             refine=parameters.refine,
         )
@@ -247,7 +247,7 @@ def at_size(localization: Localization, work: Work, photo: Photo, parameters: Lo
         localization,
         geometry=replace(localization.geometry, height=height, width=width),
         refine=parameters.refine,
-        allowed=None if tags is None else tuple(class_index(work.engine.card, tag) for tag in tags),
+        allowed=None if tags is None else tagged_classes(work.engine.card, tags),
     )
 
 

@@ -11,7 +11,9 @@ OUT/records/NAME.json, label.json what is done and by which models: the same com
 """
 
 import csv
+import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ from app.labellers import Labelled, Labeller, ServerGoneError
 from app.labels import label_of
 from app.preprocess import resize_image
 from app.quality import Quality, quality_of
-from app.regions import regions_of
+from app.regions import coco_annotation, regions_of
+from app.schemas import Region
 from app.tags import PHOTO_SUFFIXES, read_tags
 
 JPEG_QUALITY = 95
@@ -68,7 +71,7 @@ def label_folder(
             if error is not None:
                 refused[str(task.path)] = str(error)
             bar.update()
-    write_data_set(out, tasks, labeller, photos)
+    write_data_set(out, tasks, labeller)
     write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
     done = len(tasks) - len(refused)
     lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
@@ -90,13 +93,13 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
     paths = [path for path in paths if inside not in path.resolve().parents]
     if not paths:
         raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
-    stems = [path.stem for path in paths]
+    stems = Counter(path.stem for path in paths)
     tasks: dict[str, Task] = {}
     for path in paths:
         name = "__".join(path.relative_to(photos).with_suffix("").parts)
         if name in tasks:
             raise DataError(f"{path} and {tasks[name].path} would share the name {name!r}; rename one of them")
-        row = None if tags is None else tags_of(name, path.stem, stems.count(path.stem) == 1, tags)
+        row = None if tags is None else tags_of(name, path.stem, stems[path.stem] == 1, tags)
         tasks[name] = Task(name, path, row)
     untagged = [task.name for task in tasks.values() if task.tags is None]
     if tags is not None and untagged:
@@ -217,7 +220,7 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
     return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
 
 
-def write_data_set(out: Path, tasks: list[Task], labeller: Labeller, photos: Path) -> None:
+def write_data_set(out: Path, tasks: list[Task], labeller: Labeller) -> None:
     """The list, the COCO file and the review of all photos that have a record."""
     records = [json.loads(record_path(out, task).read_text()) for task in tasks if record_path(out, task).is_file()]
     write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
@@ -236,11 +239,7 @@ def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str
         size = {"height": record["height"], "width": record["width"]}
         images.append({"id": number, "file_name": f"JPEGImages/{record['name']}.jpg", **size})
         for region in record["regions"]:
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": region["label"],
-                "segmentation": region["rle"], "bbox": region["box"], "area": region["pixels"], "iscrowd": 0,
-                "score": region["score"],
-            })  # fmt: skip
+            annotations.append(coco_annotation(Region(**region), len(annotations) + 1, number))
     categories = [{"id": label_of(index), "name": name} for index, name in enumerate(labeller.classes)]
     return {"info": labeller.provenance, "images": images, "annotations": annotations, "categories": categories}
 
@@ -268,7 +267,6 @@ def write(path: Path, content: bytes) -> None:
 
 def write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
     """Write a table."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    partial.replace(path)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([header, *rows])
+    write(path, table.getvalue().encode())

@@ -16,7 +16,7 @@ from app.errors import DataError, ServiceError, UnavailableError
 from app.labels import BACKGROUND
 from app.model_store import Catalog, ModelStore
 from app.parameters import AnalyzeParameters
-from app.predict import LabelRule, predict_pseudo_label, present_classes
+from app.predict import LabelRule, predict_pseudo_label, tagged_classes
 from app.segmentation import segment
 from app.settings import Settings
 from app.work import pin
@@ -76,7 +76,7 @@ class InProcess:
         long_side = round(largest * max(card.preferred_size for card in cards))
         photo = decode(data, max_image_pixels=self.settings.max_image_pixels, input_long_side=long_side)
         size = photo.height, photo.width
-        known = None if tags is None else present_classes(self.engine.card, np.zeros(0), tags)
+        known = None if tags is None else tagged_classes(self.engine.card, tags)
         rule = LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine)
         label = predict_pseudo_label(
             self.engine, photo.image, rule, tags=tags, presence_threshold=parameters.presence_threshold,

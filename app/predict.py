@@ -222,9 +222,14 @@ def present_classes(
     Raises UnknownClassError for a tag the model does not know.
     """
     if tags is not None:
-        return tuple(sorted({class_index(card, tag) for tag in tags}))
+        return tagged_classes(card, tags)
     thresholds = card.presence_thresholds if presence_threshold is None else presence_threshold
     return tuple(int(index) for index in np.flatnonzero(scores >= np.asarray(thresholds)))
+
+
+def tagged_classes(card: ModelCard, tags: tuple[str, ...]) -> tuple[int, ...]:
+    """Class indices of tags, sorted. Raises UnknownClassError for a tag the model does not know."""
+    return tuple(sorted({class_index(card, tag) for tag in tags}))
 
 
 def class_index(card: ModelCard, name: str) -> int:

@@ -72,25 +72,27 @@ def polygons_of(where: np.ndarray) -> list[list[float]]:
 def coco_document(name: str, size: tuple[int, int], regions: Sequence[Region], info: dict[str, Any]) -> dict[str, Any]:
     """A COCO data set of one photo of `size` (height, width), which `pycocotools.coco.COCO` reads; ids begin with 1."""
     height, width = size
-    annotations = [
-        {
-            "id": number,
-            "image_id": 1,
-            "category_id": region.label,
-            "segmentation": region.polygons if region.rle is None else region.rle.model_dump(),
-            "bbox": region.box,
-            "area": region.pixels,
-            "iscrowd": 0,
-            "score": region.score,
-        }
-        for number, region in enumerate(regions, 1)
-    ]
+    annotations = [coco_annotation(region, number, 1) for number, region in enumerate(regions, 1)]
     categories = {region.label: region.class_name for region in regions}
     return {
         "info": info,
         "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
         "annotations": annotations,
         "categories": [{"id": label, "name": class_name} for label, class_name in sorted(categories.items())],
+    }
+
+
+def coco_annotation(region: Region, number: int, image_number: int) -> dict[str, Any]:
+    """A region as one of COCO's annotations; `number` and `image_number` are the ids."""
+    return {
+        "id": number,
+        "image_id": image_number,
+        "category_id": region.label,
+        "segmentation": region.polygons if region.rle is None else region.rle.model_dump(),
+        "bbox": region.box,
+        "area": region.pixels,
+        "iscrowd": 0,
+        "score": region.score,
     }
 
 

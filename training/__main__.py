@@ -110,6 +110,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     saliency.add_argument("--out", type=Path, metavar="DIR")
     saliency.add_argument("--method", metavar="NAME", help=f"{', '.join(ESTIMATORS)}; default {DEFAULT_METHOD}")
     saliency.set_defaults(act=act_saliency)
+    add_verbs_of_files(verbs)
+    return parser.parse_args(arguments)
+
+
+def add_verbs_of_files(verbs: Any) -> None:
+    """The verbs that know no configuration: they work on files and folders."""
     sheet = verbs.add_parser("sheet")
     sheet.add_argument("--models", type=Path, metavar="FILE.onnx", nargs="+", required=True)
     sheet.add_argument("--data", type=Path, metavar="DIR", required=True)
@@ -140,7 +146,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parity = verbs.add_parser("parity")
     parity.add_argument("directory", type=Path, metavar="DIR")
     parity.set_defaults(act=act_parity)
-    return parser.parse_args(arguments)
 
 
 def act_on_config(options: argparse.Namespace) -> object:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
+from tests.app.photo_host import FakeHost, run_host, settings_for
 
 
 def wait_until_ready(client: TestClient, seconds: float = 20) -> None:
@@ -76,3 +77,16 @@ def client(running: TestClient) -> TestClient:
 def photo() -> bytes:
     """A PNG of the models' own size: red (dog) on the left, black (nothing) on the right."""
     return to_file(halves(RED, BLACK))
+
+
+@pytest.fixture
+def host() -> Iterator[FakeHost]:
+    """A Label Studio that holds photos."""
+    with run_host() as host:
+        yield host
+
+
+@pytest.fixture
+def backend(serve: Callable[[Settings], TestClient], host: FakeHost, models_directory: Path) -> TestClient:
+    """A service that knows that Label Studio."""
+    return serve(settings_for(host, models_directory))

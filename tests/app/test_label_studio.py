@@ -1,8 +1,7 @@
 """Label Studio's ML backend protocol, with a real HTTP server as the Label Studio that holds the photos."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from starlette.testclient import TestClient
 
 from app.label_studio_rle import decode_brush
 from app.labels import VOC_CLASSES, label_of
-from app.settings import Settings
 from tests.app.colour_models import (
     BLACK,
     BLUE,
@@ -31,23 +29,10 @@ from tests.app.photo_host import (
     MAX_UPLOAD_BYTES,
     POLYGONS,
     TOKEN,
-    FakeHost,
     predict,
-    run_host,
     settings_for,
 )
 from tests.app.test_errors import check_problem
-
-
-@pytest.fixture
-def host() -> Iterator[FakeHost]:
-    with run_host() as host:
-        yield host
-
-
-@pytest.fixture
-def backend(serve: Callable[[Settings], TestClient], host: FakeHost, models_directory: Path) -> TestClient:
-    return serve(settings_for(host, models_directory))
 
 
 def mask_of(prediction: dict, decode: Callable[[dict], np.ndarray] | None = None) -> np.ndarray:

@@ -2,15 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import httpx2
 import pytest
-from starlette.testclient import TestClient
 
 from app.label_studio_host import Host
-from app.settings import Settings
 from tests.app.colour_models import GREEN, RED, halves, to_file
 from tests.app.photo_host import (
     ACCESS_TOKEN,
@@ -25,17 +22,6 @@ from tests.app.photo_host import (
 )
 from tests.app.test_errors import check_problem
 from tests.app.test_server import start
-
-
-@pytest.fixture
-def host() -> Iterator[FakeHost]:
-    with run_host() as host:
-        yield host
-
-
-@pytest.fixture
-def backend(serve: Callable[[Settings], TestClient], host: FakeHost, models_directory: Path) -> TestClient:
-    return serve(settings_for(host, models_directory))
 
 
 @pytest.fixture
