@@ -16,6 +16,7 @@ from training.checkpoint import load_weights, save_weights
 from training.config import ClassifierConfig, RunConfig, validate_config
 from training.data import TaggedPhotos, open_source
 from training.data.augment import normalize
+from training.data.mosaic import MosaicViews
 from training.data.pairing import GroupSampler
 from training.data.sampling import EpochSampler, repeat_factors
 from training.data.views import TaggedViews
@@ -40,7 +41,12 @@ def check_classifier(config: ClassifierConfig) -> tuple[type[Classifier], Option
     if config.first_views is not None and config.first_fit is None:
         raise ConfigError("[classifier] first_views is for the first of two stages; add first_fit, or leave it out")
     method = METHODS[config.method]
-    return method, validate_config(method.Options, config.options, "[classifier.options]")
+    options = validate_config(method.Options, config.options, "[classifier.options]")
+    if config.mosaic is not None and getattr(options, "group_size", 1) > 1:
+        raise ConfigError(
+            f"{config.method} compares photos that share a tag, mosaics do not; leave out [classifier.mosaic]"
+        )
+    return method, options
 
 
 def fit_classifier(config: RunConfig) -> Path:
@@ -84,7 +90,8 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
         return {"map": value, "best": value}
 
     sampler = make_sampler(fabric, views.image_labels, settings, classifier.group_size)
-    fit(fabric, classifier, views, settings.fit, out, validate=validate, sampler=sampler)
+    shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
+    fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", classifier)
     fabric.barrier()

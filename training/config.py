@@ -86,6 +86,16 @@ class ViewConfig(Section):
         return long_side
 
 
+class MosaicConfig(Section):
+    """Photos of single objects as further tags (`training.data.mosaic`): `photos` is a zip of CLASS/NAME.webp (.jpg, .png),
+    `classes` names, for a class of the data, those of the zip that show it; `share` of the views are made of them.
+    """
+
+    photos: Path
+    share: float = Field(default=0.25, gt=0, lt=1)
+    classes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
+
+
 class ClassifierConfig(Section):
     """The classifier: a method on a backbone, trained on tags. `options` are the method's own.
 
@@ -99,6 +109,7 @@ class ClassifierConfig(Section):
     weights: str | None = None
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     views: ViewConfig = ViewConfig()
+    mosaic: MosaicConfig | None = None
     options: dict[str, Any] = {}
     first_fit: FitConfig | None = None
     first_views: ViewConfig | None = None

@@ -37,6 +37,7 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     if importlib.util.find_spec("pydensecrf") is None:
         without_crf(values)
     values["classifier"]["options"].pop("spotlight_weights", None)
+    values["classifier"]["mosaic"] = None
     return validate_config(RunConfig, values, f"{config.name} (dry run)")
 
 

@@ -74,6 +74,9 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
         if spotlight is not None:
             remedy = None if Path(spotlight).is_file() else "no such file; train that classifier first"
             yield Need(f"[classifier] its spotlight branch starts from {spotlight}", remedy)
+        if (mosaic := config.classifier.mosaic) is not None:
+            remedy = None if mosaic.photos.is_file() else "no such file; put it there, or leave out [classifier.mosaic]"
+            yield Need(f"[classifier.mosaic] photos of single objects in {mosaic.photos}", remedy)
     for name, table in tables:
         if table is None:
             continue

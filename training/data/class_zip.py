@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from training.data.augment import generator, jitter_colours, normalize, random_r
 
 
 class ClassZip(Dataset):
-    """All photos of one zip, decoded once and kept in memory as uint8 (N, size, size, 3).
+    """All photos of one zip, or those of the classes in `only`, decoded once and kept in memory as uint8 (N, size, size, 3).
 
     An item for the key (epoch, index) is {"images": float32 (3, size, size), "class_indices": int64 ()}: a
     random view of `view_size(epoch)` px a side, or, where that is None, the photo as it is.
@@ -30,6 +30,7 @@ class ClassZip(Dataset):
         area: tuple[float, float],
         jitter: float,
         view_size: Callable[[int], int] | None,
+        only: Collection[str] | None = None,
     ) -> None:
         if not path.is_file():
             raise DataError(f"{path} does not exist; pre-training reads train.zip and val.zip holding CLASS/NAME.webp")
@@ -38,6 +39,7 @@ class ClassZip(Dataset):
             raise DataError(f"{path} is not a zip file; write train.zip and val.zip again")
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if "/" in name and not name.endswith("/"))
+            names = [name for name in names if only is None or name.split("/")[0] in only]
             self.classes = tuple(sorted({name.split("/")[0] for name in names}))
             numbers = {name: number for number, name in enumerate(self.classes)}
             self.class_indices = np.array([numbers[name.split("/")[0]] for name in names])
@@ -53,9 +55,12 @@ class ClassZip(Dataset):
         epoch, index = key
         image = self.images[index]
         if self.view_size is not None:
-            rng = generator(self.seed, epoch, index)
-            photo = random_resized_crop(Image.fromarray(image), self.view_size(epoch), self.area, rng)
-            if rng.random() < 0.5:
-                photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            image = np.asarray(jitter_colours(photo, self.jitter, rng))
+            image = np.asarray(self.view(index, self.view_size(epoch), generator(self.seed, epoch, index)))
         return {"images": normalize(image), "class_indices": torch.tensor(self.class_indices[index])}
+
+    def view(self, index: int, size: int, rng: np.random.Generator) -> Image.Image:
+        """A random view of a photo, `size` px a side."""
+        photo = random_resized_crop(Image.fromarray(self.images[index]), size, self.area, rng)
+        if rng.random() < 0.5:
+            photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return jitter_colours(photo, self.jitter, rng)

@@ -1,0 +1,64 @@
+"""Photos of single objects as further tags: four of them side by side make one view with all their classes.
+
+For classes of which the tagged photos show few. The four lie in quarters of the view, so that they are as small as things
+in a photo, and each has its place in the map.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from app.errors import ConfigError
+from training.config import MosaicConfig
+from training.data.augment import normalize
+from training.data.class_zip import ClassZip
+from training.data.views import TaggedViews
+
+STORED = 64  # px a side of the photos in memory
+AREA = (0.5, 1.0)  # of a photo, in its quarter
+STREAM = 1  # of random numbers, besides that of the view itself
+
+
+class MosaicViews(Dataset):
+    """`views`, of which a share are mosaics instead: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}.
+
+    A quarter's class is drawn evenly from those of `config.classes`, then one of its photos.
+    """
+
+    def __init__(self, views: TaggedViews, config: MosaicConfig) -> None:
+        """Raises ConfigError for a class that the data or the zip does not know, DataError where there is no zip."""
+        self.views, self.share = views, config.share
+        numbers = {name: number for number, name in enumerate(views.photos.classes)}
+        wanted = {source for sources in config.classes.values() for source in sources}
+        self.objects = ClassZip(config.photos, STORED, views.seed, AREA, views.views.colour_jitter, None, only=wanted)
+        for name, known in ((set(config.classes), numbers), (wanted, self.objects.classes)):
+            if unknown := sorted(name - set(known)):
+                raise ConfigError(
+                    f"[classifier.mosaic] classes: there is no {unknown[0]!r}; there are {', '.join(known)}"
+                )
+        rows = {
+            source: np.flatnonzero(self.objects.class_indices == row) for row, source in enumerate(self.objects.classes)
+        }
+        self.rows = {
+            numbers[name]: np.concatenate([rows[s] for s in sources]) for name, sources in config.classes.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.views.seed, *key, STREAM))
+        return self._mosaic(rng) if rng.random() < self.share else self.views[key]
+
+    def _mosaic(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        side = self.views.views.crop
+        half = (side + 1) // 2
+        canvas = Image.new("RGB", (side, side))
+        image_labels = np.zeros_like(self.views.image_labels[0])
+        for corner in [(0, 0), (side - half, 0), (0, side - half), (side - half, side - half)]:
+            class_index = list(self.rows)[rng.integers(len(self.rows))]
+            canvas.paste(self.objects.view(rng.choice(self.rows[class_index]), half, rng), corner)
+            image_labels[class_index] = 1
+        return {"images": normalize(np.asarray(canvas)), "image_labels": torch.from_numpy(image_labels)}
