@@ -67,7 +67,9 @@ def test_a_mosaic_has_the_tags_of_its_quarters(photos: Path) -> None:
 
 def test_a_share_of_the_views_are_mosaics_and_the_others_untouched(photos: Path) -> None:
     views = mosaics(photos, share=0.3)
-    same = [torch.equal(views[epoch, i]["images"], views.views[epoch, i]["images"]) for epoch in (0, 1) for i in range(100)]
+    same = [
+        torch.equal(views[epoch, i]["images"], views.views[epoch, i]["images"]) for epoch in (0, 1) for i in range(100)
+    ]
     assert len(views) == len(views.views)
     assert 0.6 < np.mean(same) < 0.8
     assert same[:100] != same[100:]
