@@ -13,7 +13,7 @@ from app.model_card import ModelCard
 from app.predict import scale_cams
 from training.backbones import Backbone, check_weights
 from training.checkpoint import load_weights, save_weights
-from training.config import ClassifierConfig, RunConfig, validate_config
+from training.config import ClassifierConfig, FitConfig, RunConfig, validate_config
 from training.data import TaggedPhotos, open_source
 from training.data.augment import normalize
 from training.data.mosaic import MosaicViews
@@ -89,7 +89,8 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
         value = validation_map(module, photos, settings.views.crop, settings.fit.batch_size)
         return {"map": value, "best": value}
 
-    sampler = make_sampler(fabric, views.image_labels, settings, classifier.group_size)
+    labels, threshold = views.image_labels, settings.repeat_threshold
+    sampler = make_sampler(fabric, labels, settings.fit, threshold, classifier.group_size)
     shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
     fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
@@ -105,13 +106,15 @@ def require_photos(photos: TaggedPhotos, splits: tuple[str, ...]) -> None:
             raise DataError(f"the data has no photo in {split!r}; training needs {' and '.join(splits)}")
 
 
-def make_sampler(fabric: Fabric, image_labels: np.ndarray, config: ClassifierConfig, group_size: int) -> EpochSampler:
-    """The order of the photos: rare classes repeated as configured, in groups where the method wants groups."""
-    repeats = repeat_factors(image_labels, config.repeat_threshold)
-    place = (config.fit.seed, fabric.global_rank, fabric.world_size, repeats)
+def make_sampler(
+    fabric: Fabric, image_labels: np.ndarray, config: FitConfig, repeat_threshold: float, group_size: int = 1
+) -> EpochSampler:
+    """The order of the photos: rare classes repeated, in groups where the method wants groups."""
+    repeats = repeat_factors(image_labels, repeat_threshold)
+    place = (config.seed, fabric.global_rank, fabric.world_size, repeats)
     if group_size > 1:
-        return GroupSampler(image_labels, config.fit.batch_size, group_size, *place)
-    return EpochSampler(len(image_labels), config.fit.batch_size, *place)
+        return GroupSampler(image_labels, config.batch_size, group_size, *place)
+    return EpochSampler(len(image_labels), config.batch_size, *place)
 
 
 def load_classifier(config: RunConfig, class_count: int) -> Classifier:

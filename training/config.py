@@ -258,6 +258,7 @@ class SegmenterConfig(Section):
     rounds: int = Field(default=1, ge=1)
     unsure: float = Field(default=0.0, ge=0, le=1)
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
+    repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     crf: bool = False  # measure the masks after a dense CRF as well
     views: ViewConfig = ViewConfig()
     options: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from app.labels import label_count
 from app.model_card import ModelCard
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
-from training.classifier import fill_backbone, require_photos
+from training.classifier import fill_backbone, make_sampler, require_photos
 from training.config import RunConfig, SegmenterConfig, validate_config
 from training.data import open_source
 from training.data.views import LabelledViews
@@ -58,7 +58,8 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
         fabric.barrier()
         planes = {"salient": (saliency_folder(config), config.saliency.limit), "activated": (activated, 0)}
     views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
-    fit(fabric, segmenter, views, settings.fit, out)
+    sampler = make_sampler(fabric, views.image_labels, settings.fit, settings.repeat_threshold)
+    fit(fabric, segmenter, views, settings.fit, out, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", segmenter)
     fabric.barrier()

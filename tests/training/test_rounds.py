@@ -6,16 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from app.engine import Engine
 from app.errors import ConfigError
 from app.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.segmentation import TEST_SCALES, segment
-from training.config import RunConfig, read_config
+from training.config import RunConfig, SegmenterConfig, read_config, validate_config
 from training.data import open_source
 from training.data.ground_truth import GroundTruth, read_mask
+from training.data.sampling import repeat_factors
 from training.rounds import tagged_mask
 from training.run import VERBS, do, run
+from training.segmenter import fit_segmenter
 
 CONFIG = Path("experiments/scenes/cam.toml")
 SMALL = ["data.scenes.count=24", "data.scenes.val_count=6", "classifier.fit.epochs=2", "classifier.fit.batch_size=8",
@@ -88,6 +91,17 @@ def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Pat
     assert set(figures["models"]) == {"scenes-deeplab"}
     with pytest.raises(ConfigError, match="nothing to fit"):
         do(VERBS["fit"], config)
+
+
+def test_a_segmenter_sees_rare_classes_more_often(taught: RunConfig, tmp_path: Path) -> None:
+    rare = validate_config(SegmenterConfig, taught.segmenter.model_dump() | {"repeat_threshold": 0.9}, "test")
+    config = taught.model_copy(update={"segmenter": rare})
+    weights = fit_segmenter(config, taught.out / "pseudo_labels", tmp_path / "segmenter")
+    steps = torch.load(weights.with_name("last.ckpt"), weights_only=True)["progress"]["step"]
+    photos = open_source(config.data)
+    factors = repeat_factors(np.stack([photos.image_labels(name) for name in photos.names("train")]), 0.9)
+    assert factors.sum() > len(factors) + rare.fit.batch_size
+    assert steps == rare.fit.epochs * (int(factors.sum()) // rare.fit.batch_size)
 
 
 @pytest.mark.parametrize("change", ["segmenter.weights=classifier", "segmenter.rounds=2"])
