@@ -8,15 +8,15 @@ OUT/overlays/NAME.jpg             the label map over the photo
 OUT/review.csv                    every photo with its estimated quality (`app.quality`), worst first
 OUT/refused.csv                   photos that could not be labelled, and why
 OUT/records/NAME.json, label.json what is done and by which models: the same command goes on where it stopped
+
+What was made of a photo that is no longer there is removed.
 """
 
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,18 @@ from tqdm import tqdm
 
 from app import encode
 from app.decode import Photo, decode
-from app.errors import DataError, Tag2MaskError, UnknownClassError
-from app.labellers import Labelled, Labeller, ServerGoneError
+from app.errors import DataError, Tag2MaskError
+from app.label_tasks import Task, check_tags, find_photos
+from app.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
 from app.labels import label_of
 from app.preprocess import resize_image
 from app.quality import Quality, quality_of
 from app.regions import coco_annotation, regions_of
 from app.schemas import Region
-from app.tags import PHOTO_SUFFIXES, read_tags
+from app.tags import read_tags
 
 JPEG_QUALITY = 95
-SHOWN_SIDE = 640  # px of an overlay
 REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One photo to label."""
-
-    name: str
-    path: Path
-    tags: tuple[str, ...] | None
 
 
 def label_folder(
@@ -55,12 +46,13 @@ def label_folder(
 ) -> tuple[str, bool]:
     """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
 
-    What is done already is left as it is, unless the photo or its tags have changed. Raises DataError for a folder without
-    photos, tags that are no classes, or an `out` that was made otherwise.
+    What is done already is left as it is, unless the photo or its tags have changed; the files of photos that are gone are
+    removed. Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made otherwise.
     """
     tasks = find_photos(photos, out, None if tags is None else read_tags(tags))
     check_tags(tasks, labeller.classes)
     check_settings(out, labeller, tagged=tags is not None)
+    gone = find_gone(photos, out, tasks)
     todo = [task for task in tasks if not is_done(out, task)]
     refused: dict[str, str] = {}
     with (
@@ -71,59 +63,41 @@ def label_folder(
             if error is not None:
                 refused[str(task.path)] = str(error)
             bar.update()
+    for path in (path for name in gone for path in files_of(out, name)):
+        path.unlink(missing_ok=True)
     write_data_set(out, tasks, labeller)
     write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
     done = len(tasks) - len(refused)
     lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
+    if gone:
+        lines.append(f"removed from {out}, being no longer in {photos}: {len(gone)}")
     lines += [f"refused {photo}: {reason}" for photo, reason in sorted(refused.items())]
     return "\n".join(lines), not refused
 
 
-def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None) -> list[Task]:
-    """Every JPEG, PNG and WebP file under `photos`, sorted; a name is the path below it with "/" written as "__".
+def find_gone(photos: Path, out: Path, tasks: list[Task]) -> list[str]:
+    """The names that have a record and no photo any more.
 
-    Raises DataError where there is none, two share a name, or tags are given and a photo has none.
+    Raises DataError where no record has its photo: then it is PHOTOS, or --out, that is mistaken.
     """
-    if not photos.is_dir():
-        raise DataError(f"there is no folder {photos}; name the one that holds the photos")
-    inside = out.resolve()
-    if inside == photos.resolve() or inside in photos.resolve().parents:
-        raise DataError(f"--out {out} is the folder of the photos, or holds it; give the data set a folder of its own")
-    paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-    paths = [path for path in paths if inside not in path.resolve().parents]
-    if not paths:
-        raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
-    stems = Counter(path.stem for path in paths)
-    tasks: dict[str, Task] = {}
-    for path in paths:
-        name = "__".join(path.relative_to(photos).with_suffix("").parts)
-        if name in tasks:
-            raise DataError(f"{path} and {tasks[name].path} would share the name {name!r}; rename one of them")
-        row = None if tags is None else tags_of(name, path.stem, stems[path.stem] == 1, tags)
-        tasks[name] = Task(name, path, row)
-    untagged = [task.name for task in tasks.values() if task.tags is None]
-    if tags is not None and untagged:
+    names = {task.name for task in tasks}
+    paths = sorted((out / "records").glob("*.json"))
+    gone = [path.stem for path in paths if path.stem not in names and is_record(path)]
+    if gone and not any(path.stem in names for path in paths):
         raise DataError(
-            f"{len(untagged)} of {len(tasks)} photos have no row in the tags (first: {untagged[0]}); add them by that name, or "
-            f"label the folder without --tags"
+            f"{out} holds the labels of {len(gone)} photos (first: {gone[0]}), none of which is in {photos}; choose another "
+            f"--out, or delete this one"
         )
-    return list(tasks.values())
+    return gone
 
 
-def tags_of(name: str, stem: str, unique: bool, tags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The tags of a photo by its path below the folder, by that path as its name, or by a file name no other photo has."""
-    for written in (name.replace("__", "/"), name, *([stem] if unique else ())):
-        if written in tags:
-            return tags[written]
-    return None
-
-
-def check_tags(tasks: list[Task], classes: tuple[str, ...]) -> None:
-    """Raise UnknownClassError for a tag that is none of the model's classes."""
-    for task in tasks:
-        for tag in task.tags or ():
-            if tag not in classes:
-                raise UnknownClassError(tag, classes, "tags")
+def is_record(path: Path) -> bool:
+    """Whether this command wrote the file."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return isinstance(record, dict) and record.get("name") == path.stem and "stamp" in record
 
 
 def is_done(out: Path, task: Task) -> bool:
@@ -182,14 +156,14 @@ def finish(
 def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
     """Label one photo and write its files, its record last: what has a record is whole."""
     stamp, data = stamp_of(task), task.path.read_bytes()
-    photo = decode(data)
     result = labeller.label(data, task.tags)
-    label = result.label_map if result.mask is None else result.mask
+    photo, label = result.photo, result.label_map if result.mask is None else result.mask
     quality = estimate(result, label, task, labeller.classes)
+    copy, mask, shown, written = files_of(out, task.name)
     as_it_is = photo.kind == "JPEG" and photo.upright
-    write(out / "JPEGImages" / f"{task.name}.jpg", data if as_it_is else encode.to_jpeg(photo.image, JPEG_QUALITY))
-    write(out / "SegmentationClass" / f"{task.name}.png", encode.mask_to_png(label))
-    write(out / "overlays" / f"{task.name}.jpg", overlay(photo, label))
+    write(copy, data if as_it_is else encode.to_jpeg(whole_image(photo, data), JPEG_QUALITY))
+    write(mask, encode.mask_to_png(label))
+    write(shown, overlay(photo, label))
     scores = {label_of(index): float(score) for index, score in enumerate(result.scores)}
     regions = regions_of(labeller.classes, label, scores)
     record = {
@@ -202,7 +176,12 @@ def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
         "quality": {"estimate": quality.estimate, **vars(quality)},
         "regions": [region.model_dump(by_alias=False) for region in regions],
     }
-    write(record_path(out, task), json.dumps(record).encode())
+    write(written, json.dumps(record).encode())
+
+
+def whole_image(photo: Photo, data: bytes) -> np.ndarray:
+    """The photo at its own size, uint8 (H, W, 3): it may have been decoded at reduced size."""
+    return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
 
 
 def estimate(result: Labelled, label: np.ndarray, task: Task, classes: tuple[str, ...]) -> Quality:
@@ -253,9 +232,19 @@ def review_row(record: dict[str, Any]) -> list[str]:
     return [record["name"], *shown, found, ";".join(record["tags"] or ())]
 
 
+def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
+    """Where a photo's copy, label map, overlay and record are."""
+    return (
+        out / "JPEGImages" / f"{name}.jpg",
+        out / "SegmentationClass" / f"{name}.png",
+        out / "overlays" / f"{name}.jpg",
+        out / "records" / f"{name}.json",
+    )
+
+
 def record_path(out: Path, task: Task) -> Path:
     """Where a photo's record is."""
-    return out / "records" / f"{task.name}.json"
+    return files_of(out, task.name)[-1]
 
 
 def write(path: Path, content: bytes) -> None:

@@ -6,12 +6,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from app.decode import decode
+from app.decode import Photo, decode
 from app.errors import DataError, ServiceError, UnavailableError
 from app.labels import BACKGROUND
 from app.model_store import Catalog, ModelStore
@@ -23,14 +23,17 @@ from app.work import pin
 
 TIMEOUT = 120  # s, for a server's answer
 TRIES = 6  # where a server is busy
+SHOWN_SIDE = 640  # px: as large a photo is shown
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One photo's results. label_map and mask: uint8 (H, W), of the maps and of the segmenter; mask and probabilities
-    (C + 1, h, w) are None where no segmenter is served. scores: (C,). present: class indices held to be there.
+    """One photo's results. photo: as decoded, perhaps at reduced size. label_map and mask: uint8 (H, W), of the maps and of
+    the segmenter; mask and probabilities (C + 1, h, w) are None where no segmenter is served. scores: (C,). present: class
+    indices held to be there.
     """
 
+    photo: Photo
     label_map: np.ndarray
     mask: np.ndarray | None
     probabilities: np.ndarray | None
@@ -89,6 +92,7 @@ class InProcess:
                 class_indices=known, threshold=parameters.threshold, refine=parameters.refine,
             )  # fmt: skip
         return Labelled(
+            photo,
             label.label_map,
             found.mask if found else None,
             found.probabilities if found else None,
@@ -100,8 +104,8 @@ class InProcess:
 class Remote:
     """A running service, asked over HTTP."""
 
-    def __init__(self, address: str, parameters: AnalyzeParameters) -> None:
-        self.address = address.rstrip("/")
+    def __init__(self, address: str, settings: Settings, parameters: AnalyzeParameters) -> None:
+        self.address, self.settings = address.rstrip("/"), settings
         if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
             raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
         self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
@@ -115,11 +119,13 @@ class Remote:
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
         """`POST /analyze`."""
+        photo = decode(data, max_image_pixels=self.settings.max_image_pixels, input_long_side=SHOWN_SIDE)
         query = {**self.query, "format": "npz"} | ({"tags": ",".join(tags)} if tags else {})
         address = f"{self.address}/analyze?{urllib.parse.urlencode(query)}"
         request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
         with np.load(io.BytesIO(self._ask(request)), allow_pickle=False) as arrays:
             found = Labelled(
+                photo,
                 arrays["label_map"],
                 arrays.get("mask"),
                 arrays.get("probabilities"),
@@ -163,7 +169,8 @@ def emptied(found: Labelled) -> Labelled:
         mask = np.full_like(mask, BACKGROUND)
         probabilities = np.zeros_like(probabilities)
         probabilities[BACKGROUND] = 1
-    return Labelled(np.full_like(found.label_map, BACKGROUND), mask, probabilities, found.scores, ())
+    label_map = np.full_like(found.label_map, BACKGROUND)
+    return replace(found, label_map=label_map, mask=mask, probabilities=probabilities, present=())
 
 
 class ServerGoneError(ServiceError):

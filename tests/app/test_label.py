@@ -131,6 +131,58 @@ def test_what_has_changed_is_labelled_again(photos, tmp_path, labeller):
     assert {row["name"]: row["found"] for row in rows_of(out / "review.csv")}["dog"] == "dog"
 
 
+def test_what_was_made_of_a_photo_that_is_gone_is_removed(photos, tmp_path, labeller):
+    (photos / "broken.jpg").unlink()
+    out = tmp_path / "out"
+    label_folder(photos, out, labeller)
+    own = [out / "records" / "notes.json", out / "records" / "list.json", out / "JPEGImages" / "mine.jpg"]
+    for path in own:
+        path.write_text("[]" if path.stem == "list" else "{}")
+    before = {path for path in out.rglob("*") if path.is_file()}
+    (photos / "more" / "person.webp").unlink()
+    said, complete = label_folder(photos, out, labeller)
+    assert complete
+    assert said.splitlines()[1] == f"removed from {out}, being no longer in {photos}: 1"
+    gone = {path.relative_to(out).as_posix() for path in before - set(out.rglob("*"))}
+    pictures = {f"{folder}/more__person" for folder in ("JPEGImages", "SegmentationClass", "overlays")}
+    assert {name.rpartition(".")[0] for name in gone} == pictures | {"records/more__person"}
+    assert (out / "ImageSets" / "Segmentation" / "train.txt").read_text().split() == ["dog", "turned"]
+    assert len(rows_of(out / "review.csv")) == 2
+    assert "removed" not in label_folder(photos, out, labeller)[0]
+
+
+def test_the_wrong_folder_costs_no_data_set(photos, tmp_path, labeller):
+    out, other = tmp_path / "out", tmp_path / "other"
+    label_folder(photos, out, labeller)
+    before = sorted(out.rglob("*"))
+    other.mkdir()
+    (other / "another.png").write_bytes(to_file(halves(RED, BLACK)))
+    with pytest.raises(DataError, match=r"labels of 3 photos \(first: dog\), none of which is in"):
+        label_folder(other, out, labeller)
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_large_photo_that_lies_on_its_side_keeps_its_size(tmp_path, labeller):
+    folder, exif = tmp_path / "photos", Image.Exif()
+    exif[0x0112] = TURNED
+    folder.mkdir()
+    Image.fromarray(halves(RED, BLACK, 1200, 800)).save(folder / "a.jpg", quality=95, exif=exif)  # decoded reduced
+    label_folder(folder, tmp_path / "out", labeller)
+    with Image.open(tmp_path / "out" / "JPEGImages" / "a.jpg") as copy:
+        assert (copy.size, copy.getexif().get(0x0112, 1)) == ((1200, 800), 1)
+        assert np.array(copy)[:350, :, 0].min() > 200  # red lies on top
+    with Image.open(tmp_path / "out" / "overlays" / "a.jpg") as overlay:
+        assert overlay.size == (640, 427)
+
+
+def test_a_photo_of_too_many_pixels_is_refused(photos, tmp_path, models_directory):
+    settings = Settings(models=models_directory, device="cpu", max_image_pixels=64 * 64)
+    (photos / "large.png").write_bytes(to_file(halves(RED, BLACK, 64, 65)))
+    said, _ = label_folder(photos, tmp_path / "out", InProcess(settings, AnalyzeParameters()))
+    assert "large.png: the photo has 65 x 64 = 4160 pixels; the limit is 4096" in said
+    assert not (tmp_path / "out" / "JPEGImages" / "large.jpg").exists()
+
+
 def test_tags_of_photos_of_one_file_name(tmp_path, labeller):
     folder, tags = tmp_path / "photos", tmp_path / "labels.csv"
     for name, colour in (("a", RED), ("b", BLUE)):
@@ -196,9 +248,9 @@ def test_nothing_to_label(tmp_path, labeller):
 
 def test_a_server_that_is_not_there(tmp_path):
     with pytest.raises(ServerGoneError, match="does not answer"):
-        Remote("http://127.0.0.1:9", AnalyzeParameters())
+        Remote("http://127.0.0.1:9", Settings(), AnalyzeParameters())
     with pytest.raises(DataError, match="not the address of a server"):
-        Remote("ftp://127.0.0.1", AnalyzeParameters())
+        Remote("ftp://127.0.0.1", Settings(), AnalyzeParameters())
 
 
 def test_quality_by_hand():

@@ -269,7 +269,7 @@ def test_a_folder_labelled_by_a_server_is_as_labelled_here(server, models_direct
     (photos / "nothing.png").write_bytes(photo)
     tags = tmp_path / "labels.csv"
     tags.write_text("name,classes\na,dog\nb,cat dog\nlarge,dog\nnothing,\n")
-    said, complete = label_folder(photos, tmp_path / "there", Remote(server.url, parameters), tags, workers=3)
+    said, complete = label_folder(photos, tmp_path / "there", Remote(server.url, settings, parameters), tags, workers=3)
     label_folder(photos, tmp_path / "here", InProcess(settings, parameters), tags)
     assert not complete
     assert said.startswith("3 of 4 photos labelled")
