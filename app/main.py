@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from app import api_docs, label_studio, open_inference
 from app.model_store import Catalog
@@ -41,7 +42,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         await loading
         await asyncio.to_thread(service.pool.close)
 
-    app = FastAPI(lifespan=lifespan, **api_docs.APPLICATION)
+    app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
     app.state.service = service
     app.include_router(router)
     app.include_router(label_studio.router)

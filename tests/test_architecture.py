@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVING = {
     "contourpy",
     "fastapi",
+    "fastapi_offline",
     "numpy",
     "PIL",
     "pycocotools",

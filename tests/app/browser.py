@@ -1,9 +1,11 @@
 """The web page in a headless Chromium, as a test sees it."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
@@ -81,6 +83,14 @@ class Page:
     def requests(self) -> int:
         return int(str(self.run("return performance.getEntriesByType('resource').length")))
 
+    def hosts(self) -> set[str]:
+        """Whom the browser has asked for anything since the last call."""
+        entries = [json.loads(str(entry["message"]))["message"] for entry in self.driver.get_log("performance")]
+        sent = [
+            entry["params"]["request"]["url"] for entry in entries if entry["method"] == "Network.requestWillBeSent"
+        ]
+        return {address.netloc for address in map(urlsplit, sent) if address.scheme not in ("blob", "data")}
+
     def complaints(self) -> list[str]:
         """What the browser's console says of errors, refusals of the service apart."""
         entries = [str(entry["message"]) for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
@@ -97,7 +107,7 @@ def open_chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     options.binary_location = browser
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     driver.set_page_load_timeout(PATIENCE_SECONDS)
     try:

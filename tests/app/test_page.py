@@ -99,6 +99,26 @@ def test_before_the_first_photo(page):
 
 
 def test_an_uploaded_photo_gets_chips_and_a_heatmap(cat):
+def test_no_page_asks_another_host(browser, served):
+    own = {served.url.removeprefix("http://")}
+    browser.hosts()
+    page = browser.open(served)
+    page.upload(CAT)
+    for view in VIEWS:
+        page.click(f"#tab-{view}")
+    assert page.hosts() == own
+    page.driver.get(f"{served.url}/docs")
+    page.wait(lambda: page.all(".opblock-summary-path"))
+    assert {path.text for path in page.all(".opblock-summary-path")} >= {"/segment", "/cam", "/pseudo-label"}
+    page.find("#operations-default-healthz_healthz_get button").click()
+    page.wait(lambda: page.all(".try-out__btn"))
+    page.find(".try-out__btn").click()
+    page.find("button.execute").click()
+    page.wait(lambda: "alive" in page.text(".live-responses-table"))
+    assert page.hosts() == own
+    assert httpx2.get(f"{served.url}/redoc").status_code == 404
+
+
     chips = cat.all(".chip")
     assert len(chips) >= 8
     assert chips[0].get_attribute("aria-pressed") == "true"
