@@ -4,7 +4,9 @@
 """
 
 import argparse
+import asyncio
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -17,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import uvicorn
 from pydantic import ValidationError
 
-from app.errors import DataError, Tag2MaskError
+from app.errors import AddressError, DataError, Tag2MaskError
 from app.label_folder import label_folder
 from app.labellers import InProcess, Remote
 from app.main import create_app
@@ -80,7 +82,7 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
 
 
 def serve(settings: Settings) -> None:
-    """Run until told to stop. Raises Tag2MaskError where the models cannot be served."""
+    """Run until told to stop. Raises Tag2MaskError where the models cannot be served, or not at that address."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # What Pillow says of odd metadata in an upload is no news to whoever runs the service.
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
@@ -98,11 +100,26 @@ def serve(settings: Settings) -> None:
         access_log=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
+    asyncio.run(check_address(settings.host, settings.port))
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown
         server.run()
     if failures:
         raise failures[0]
+
+
+async def check_address(host: str, port: int) -> None:
+    """Raise AddressError where nothing can listen there, as uvicorn will, once all models are loaded."""
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(f"port {port} is taken on {host}; set TAG2MASK_PORT to another one.") from None
+        raise AddressError(
+            f"nothing can listen at {host}, port {port} ({error.strerror}); set TAG2MASK_HOST and TAG2MASK_PORT."
+        ) from None
+    server.close()
+    await server.wait_closed()
 
 
 if __name__ == "__main__":

@@ -208,6 +208,8 @@ def models_reply(catalog: Catalog) -> ModelsReply:
         RefusedModel(name=name, version=version, reason=reason)
         for (name, version), reason in sorted(catalog.refused.items())
     ]
+    for name, reasons in catalog.misplaced.items():
+        refused += [RefusedModel(name=name, version=None, reason=reason) for reason in reasons]
     return ModelsReply(models=models, refused=refused)
 
 

@@ -4,6 +4,7 @@ Tag2MaskError
 ├── ModelCardError               a model file without a valid description of itself
 ├── ModelStoreError              the models directory, or a default model, that cannot be served
 ├── DeviceError                  the device asked for cannot be had
+├── AddressError                 the address to listen at cannot be had
 ├── TrainingError                of the offline package
 │   ├── ConfigError              a run's configuration
 │   └── DataError                a photo, a tag, a list or a mask
@@ -51,6 +52,10 @@ class ModelStoreError(Tag2MaskError):
 
 class DeviceError(Tag2MaskError):
     """The execution device asked for cannot be had."""
+
+
+class AddressError(Tag2MaskError):
+    """The address to listen at cannot be had."""
 
 
 class TrainingError(Tag2MaskError):

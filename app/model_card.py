@@ -76,7 +76,7 @@ class ModelCard(BaseModel):
     def from_metadata(cls, metadata: dict[str, str], source: str) -> "ModelCard":
         """Read the `metadata_props` of the ONNX file `source` (named in errors only).
 
-        Raises ModelCardError for a missing or unknown schema version, a missing, unknown or malformed key.
+        Raises ModelCardError for a missing or unknown schema version, and for all missing, unknown or malformed keys.
         """
         stated = metadata.get("schema_version")
         if stated is None:
@@ -89,14 +89,22 @@ class ModelCard(BaseModel):
                 f"{source} has schema version {stated!r}; this tag2mask reads version {SCHEMA_VERSION}. "
                 f"Export the model again with this release, or serve it with the release that wrote it."
             )
+        values: dict[str, Any] = {}
+        faults: dict[str, str] = {}
+        for key, text in metadata.items():
+            try:
+                values[key] = json.loads(text)
+            except json.JSONDecodeError as error:
+                faults[key] = f"'{key}': is not JSON ({error})"
         try:
-            return cls(**{key: json.loads(text) for key, text in metadata.items()})
-        except json.JSONDecodeError as error:
-            raise ModelCardError(f"{source}: a metadata value is not JSON ({error}). Export the model again.") from None
+            card = cls(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "card"
-            raise ModelCardError(f"{source}: metadata key '{where}': {first['msg']}. Export the model again.") from None
+            for entry in error.errors():
+                key, *inner = map(str, entry["loc"] or ("card",))
+                faults.setdefault(key, f"'{'.'.join((key, *inner))}': {entry['msg']}")
+        if faults:
+            raise ModelCardError(f"{source}: metadata key {'; '.join(faults.values())}. Export the model again.")
+        return card
 
     def to_metadata(self) -> dict[str, str]:
         """The card as ONNX `metadata_props`: every field, as JSON text."""

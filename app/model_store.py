@@ -1,13 +1,12 @@
-"""The models directory -> engines, by name and version: `NAME/VERSION/model.onnx`, as Triton's model repository has it.
+"""The models directory (`app.model_files`) -> engines, by name and version.
 
 The directory may change while the service runs: `ModelStore.refresh` loads what is new beside what serves, and swaps.
 """
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,14 +20,12 @@ from app.errors import (
     WrongTaskError,
     nearest_name,
 )
+from app.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of
 from app.preprocess import geometry_of
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-MODEL_FILE = "model.onnx"
-Key = tuple[str, int]  # name, version
-Stamp = tuple[int, int, int]  # what a file looks like from outside: time of change, size, inode
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
 # Among several cam models without a configured default, the method whose paper reports the better maps is preferred.
@@ -40,12 +37,13 @@ class Catalog:
     """The engines served at one moment. Replaced as a whole, never changed: a request keeps the one it began with.
 
     engines: by (name, version). defaults: the engine of each task where a request names none. refused: why a file that lies
-    there is not served as it is now.
+    there is not served as it is now. misplaced: name -> why its files that lie in no folder of a version are not.
     """
 
     engines: dict[Key, Engine]
     defaults: dict[str, Engine]
     refused: dict[Key, str] = field(default_factory=dict)
+    misplaced: dict[str, list[str]] = field(default_factory=dict)
 
     def choose(self, task: Task, wanted: str | None) -> Engine:
         """The engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's default.
@@ -73,27 +71,30 @@ class Catalog:
     def find(self, wanted: str) -> Engine:
         """The engine of "NAME" or "NAME/VERSION". Raises UnknownModelError."""
         name, _, version = wanted.partition("/")
-        versions = {number: engine for (other, number), engine in self.engines.items() if other == name}
-        if not versions:
-            names = sorted({name for name, _ in self.engines})
-            nearest = nearest_name(name, names)
-            hint = f"Did you mean {nearest!r}? " if nearest else ""
-            raise UnknownModelError(
-                f"no model {name[:80]!r} is served. {hint}There are: {', '.join(names)}.",
-                parameter="model",
-                known=names,
-                nearest=nearest,
-            )
-        if not version:
-            return versions[max(versions)]
-        for number, engine in versions.items():
-            if version == str(number):
-                return engine
-        raise UnknownModelError(
-            f"model {name!r} has no version {version[:80]!r}; there are {', '.join(map(str, sorted(versions)))}.",
-            parameter="model",
-            known=[f"{name}/{number}" for number in sorted(versions)],
-        )
+        versions = {str(number): self.engines[other, number] for other, number in sorted(self.engines) if other == name}
+        if version in versions:
+            return versions[version]
+        if versions and not version:
+            return list(versions.values())[-1]
+        raise self._unknown(name, version, list(versions))
+
+    def _unknown(self, name: str, version: str, versions: list[str]) -> UnknownModelError:
+        """What keeps a model from being served: it is refused, has other versions, or is not there."""
+        known = [f"{name}/{number}" for number in versions] or sorted({other for other, _ in self.engines})
+        details: dict[str, Any] = {"parameter": "model", "known": known}
+        refused = {str(number): reason for (other, number), reason in sorted(self.refused.items()) if other == name}
+        reason = refused.get(version)
+        if not reason and not versions:
+            reason = next(iter([*reversed(refused.values()), *self.misplaced.get(name, ())]), None)
+        if reason:
+            what = f"{name}/{version}" if version in refused else name
+            return UnknownModelError(f"model {what!r} is refused (GET /models lists all that are): {reason}", **details)
+        if versions:
+            message = f"model {name!r} has no version {version[:80]!r}; there are {', '.join(versions)}."
+            return UnknownModelError(message, **details)
+        details["nearest"] = nearest = nearest_name(name, known)
+        hint = f"Did you mean {nearest!r}? " if nearest else ""
+        return UnknownModelError(f"no model {name[:80]!r} is served. {hint}There are: {', '.join(known)}.", **details)
 
 
 class ModelStore:
@@ -150,6 +151,7 @@ class ModelStore:
         except ModelStoreError as error:  # all are gone, perhaps for a moment
             logger.warning("still serving what was loaded: %s", error)
             return False
+        misplaced = self._find_misplaced(before.misplaced)
         stamps, seen = stamps_of(paths), self._seen
         self._seen = stamps
         engines = {key: engine for key, engine in before.engines.items() if key in stamps}
@@ -164,22 +166,23 @@ class ModelStore:
             except Exception as error:  # whatever a file that somebody dropped here may do to the runtime
                 logger.warning("model %s/%d is refused: %s", *key, error)
                 refused[key] = str(error)
-        if engines == before.engines and refused == before.refused:
+        if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
             return False
         self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in stamps}
         try:
-            defaults = self._choose_defaults(engines)
+            defaults = self._choose_defaults(engines, refused)
         except ModelStoreError as error:  # the file of a configured default is gone
             logger.warning("still serving the models set as default: %s", error)
             defaults = before.defaults
             engines |= {(engine.card.name, engine.card.version): engine for engine in defaults.values()}
-        self._catalog = Catalog(engines, defaults, refused)
+        self._catalog = Catalog(engines, defaults, refused, misplaced)
         return True
 
     def _load_all(self) -> Catalog:
         """What can be served of the directory. Raises the first ModelCardError where that is nothing."""
         engines: dict[Key, Engine] = {}
         errors: dict[Key, ModelCardError] = {}
+        misplaced = self._find_misplaced({})
         for key, path in self._paths.items():
             try:
                 engines[key] = self._load_engine(*key, path)
@@ -188,7 +191,17 @@ class ModelStore:
                 errors[key] = error
         if not engines:
             raise next(iter(errors.values()))
-        return Catalog(engines, self._choose_defaults(engines), {key: str(error) for key, error in errors.items()})
+        refused = {key: str(error) for key, error in errors.items()}
+        return Catalog(engines, self._choose_defaults(engines, refused), refused, misplaced)
+
+    def _find_misplaced(self, before: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Files that lie in no folder of a version; what is new since the look before is logged."""
+        misplaced = find_misplaced(self._settings.models)
+        for name, reasons in misplaced.items():
+            for reason in reasons:
+                if reason not in before.get(name, ()):
+                    logger.warning("%s", reason)
+        return misplaced
 
     def _load_engine(self, name: str, version: int, path: Path) -> Engine:
         engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
@@ -204,7 +217,7 @@ class ModelStore:
         )
         return engine
 
-    def _choose_defaults(self, engines: dict[Key, Engine]) -> dict[str, Engine]:
+    def _choose_defaults(self, engines: dict[Key, Engine], refused: dict[Key, str]) -> dict[str, Engine]:
         configured: dict[str, str | None] = {
             "cam": self._settings.cam_model,
             "segmentation": self._settings.segmentation_model,
@@ -215,43 +228,12 @@ class ModelStore:
             wanted = configured[task]
             if wanted is not None:
                 try:
-                    defaults[task] = Catalog(engines, {}).choose(task, wanted)
+                    defaults[task] = Catalog(engines, {}, refused).choose(task, wanted)
                 except UnknownModelError as error:
                     raise ModelStoreError(f"TAG2MASK_{task.upper()}_MODEL={wanted}: {error}") from error
             elif fitting:
                 defaults[task] = min(fitting, key=_preference)
         return defaults
-
-
-def find_model_files(directory: Path) -> dict[Key, Path]:
-    """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted.
-
-    A version is a whole number above 0 without leading zeros; other folders are left alone, as Triton does.
-    Raises ModelStoreError where there is no such directory or file.
-    """
-    if not directory.is_dir():
-        raise ModelStoreError(f"there is no models directory {str(directory)!r}. Set TAG2MASK_MODELS to the right one.")
-    found = {
-        (path.parent.parent.name, int(path.parent.name)): path
-        for path in directory.glob(f"*/*/{MODEL_FILE}")
-        if path.parent.name.isascii() and path.parent.name.isdigit() and not path.parent.name.startswith("0")
-    }
-    if not found:
-        raise ModelStoreError(
-            f"the models directory {str(directory)!r} holds no NAME/VERSION/{MODEL_FILE}. Put a model there (see "
-            f"`python -m training export`), or set TAG2MASK_MODELS to another directory."
-        )
-    return dict(sorted(found.items()))
-
-
-def stamps_of(paths: dict[Key, Path]) -> dict[Key, Stamp]:
-    """What the files look like from outside; one that is gone by now is left out."""
-    stamps = {}
-    for key, path in paths.items():
-        with suppress(OSError):
-            status = path.stat()
-            stamps[key] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return stamps
 
 
 def warm(engine: Engine) -> None:

@@ -165,10 +165,13 @@ class ServedModel(Reply):
 
 
 class RefusedModel(Reply):
-    """A file in the models directory that is not served as it is now; an earlier one of its name and version may be."""
+    """A file in the models directory that is not served as it is now; an earlier one of its name and version may be.
+
+    `version` is null where the file lies in no folder of a version.
+    """
 
     name: str
-    version: int
+    version: int | None
     reason: str
 
 

@@ -1,5 +1,8 @@
 """The models directory: what is found, what is refused, which model answers."""
 
+import re
+
+import onnx
 import pytest
 
 from app.errors import (
@@ -11,7 +14,8 @@ from app.errors import (
     UnknownModelError,
     WrongTaskError,
 )
-from app.model_store import ModelStore, find_model_files
+from app.model_files import find_misplaced, find_model_files
+from app.model_store import ModelStore
 from app.settings import Settings
 from tests.app.colour_models import write_cam_model, write_segmentation_model
 
@@ -30,6 +34,41 @@ def test_finds_versions_and_leaves_other_things_alone(tmp_path):
     (tmp_path / "a" / "10").mkdir()
     (tmp_path / "a" / "10" / "model.onnx").write_bytes(b"")
     assert list(find_model_files(tmp_path)) == [("a", 1), ("a", 10)]
+
+
+def test_misplaced_files_are_listed_with_the_remedy(serve, tmp_path, photo):
+    whole = write_cam_model(tmp_path, "a", 1).read_bytes()
+    for folder in ("a/old", "b", "b/v1", "a/.kept", ".git/x"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "model.onnx").write_bytes(whole)
+    client = serve(Settings(models=tmp_path, device="cpu"))
+    refused = client.get("/models").json()["refused"]
+    assert [(entry["name"], entry["version"]) for entry in refused] == [("a", None), ("b", None), ("b", None)]
+    for entry, fault in zip(
+        refused, ("'old' is no version", "no folder of a version", "'v1' is no version"), strict=True
+    ):
+        assert fault in entry["reason"]
+        assert f"Move it to {tmp_path / entry['name']}/VERSION/model.onnx" in entry["reason"]
+    reply = client.post("/cam?class=dog&model=b", files={"file": photo})
+    assert reply.status_code == 404
+    assert "is refused (GET /models lists all that are)" in reply.json()["detail"]
+    assert "Move it to" in reply.json()["detail"]
+
+
+def test_misplaced_files_come_and_go_while_it_runs(tmp_path):
+    path = write_cam_model(tmp_path, "a", 1)
+    store = ModelStore(Settings(models=tmp_path, device="cpu"))
+    assert store.load().misplaced == {}
+    (tmp_path / "b").mkdir()
+    moved = path.rename(tmp_path / "b" / "model.onnx")
+    with pytest.raises(ModelStoreError, match="Move it to"):
+        find_model_files(tmp_path)
+    path.write_bytes(moved.read_bytes())
+    assert store.refresh(settled=False)
+    assert list(store.catalog.misplaced) == ["b"]
+    moved.unlink()
+    assert store.refresh(settled=False)
+    assert store.catalog.misplaced == find_misplaced(tmp_path) == {}
 
 
 def test_missing_and_empty_directories(tmp_path):
@@ -180,5 +219,43 @@ def test_a_broken_file_keeps_no_other_from_being_served_at_the_start(tmp_path):
     assert sorted(catalog.refused) == [("a", 2), ("b", 2)]
     assert str(tmp_path / "b" / "1" / "model.onnx") in catalog.refused["b", 2]
     assert not store.refresh()
-    with pytest.raises(ModelStoreError, match="TAG2MASK_CAM_MODEL=b"):
+    with pytest.raises(ModelStoreError, match=r"TAG2MASK_CAM_MODEL=b: model 'b' is refused .*describes itself as b/1"):
         load(tmp_path, cam_model="b")
+
+
+def test_a_request_for_a_refused_model_is_told_why(serve, tmp_path, photo):
+    write_cam_model(tmp_path, "a", 1)
+    write_cam_model(tmp_path, "a", 2).write_bytes(b"broken")
+    write_cam_model(tmp_path, "b", 1).parent.rename(tmp_path / "b" / "2")
+    client = serve(Settings(models=tmp_path, device="cpu"))
+    for wanted, words in {
+        "a/2": "model 'a/2' is refused (GET /models lists all that are): ",
+        "b": "model 'b' is refused (GET /models lists all that are): ",
+        "b/2": "describes itself as b/1",
+        "b/3": "model 'b' is refused",
+        "a/3": "model 'a' has no version '3'; there are 1.",
+        "c": "no model 'c' is served.",
+    }.items():
+        reply = client.post(f"/cam?class=dog&model={wanted}", files={"file": photo})
+        assert (reply.status_code, reply.json()["title"]) == (404, "Unknown model")
+        assert words in reply.json()["detail"], wanted
+        assert reply.json()["known"] == (["a/1"] if wanted.startswith("a") else ["a"])
+    assert client.post("/cam?class=dog&model=a", files={"file": photo}).headers["x-model"] == "a/1"
+
+
+def test_all_faults_of_a_models_metadata_are_said_at_once(tmp_path):
+    write_cam_model(tmp_path, "a", 1)
+    path = write_cam_model(tmp_path, "b", 1)
+    model = onnx.load(path)
+    changed = {"output_stride": '"wide"', "scales": "{", "presence_thresholds": '["x", "y"]', "surprise": "1"}
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key not in ("classes", "paper")}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, kept | changed)
+    onnx.save(model, path)
+    reason = load(tmp_path).refused["b", 1]
+    assert reason.startswith(f"{path}: metadata key ")
+    assert set(re.findall(r"'([\w.]+)': ", reason)) == {"classes", "paper", "presence_thresholds.0", *changed} - {
+        "presence_thresholds"
+    }
+    assert "'classes': Field required; " in reason
+    assert "'scales': is not JSON" in reason

@@ -214,6 +214,19 @@ def test_settings_that_cannot_work_end_in_one_line(monkeypatch, name, value, wor
     assert "\n" not in str(caught.value)
 
 
+def test_a_port_that_is_taken_ends_in_one_line(models_directory):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with start(models_directory, port=port) as server:
+            assert server.process.wait(120) == 1
+            log = server.log.read_text()
+    assert log.splitlines()[-1] == f"tag2mask: port {port} is taken on 127.0.0.1; set TAG2MASK_PORT to another one."
+    assert "Traceback" not in log
+    assert "ready" not in log  # it said so before it loaded any model
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():

@@ -1,0 +1,58 @@
+"""The files of a models directory: `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from app.errors import ModelStoreError
+
+MODEL_FILE = "model.onnx"
+Key = tuple[str, int]  # name, version
+Stamp = tuple[int, int, int]  # what a file looks like from outside: time of change, size, inode
+
+
+def find_model_files(directory: Path) -> dict[Key, Path]:
+    """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted.
+
+    A version is a whole number above 0 without leading zeros. Raises ModelStoreError where there is no such directory or
+    file.
+    """
+    if not directory.is_dir():
+        raise ModelStoreError(f"there is no models directory {str(directory)!r}. Set TAG2MASK_MODELS to the right one.")
+    paths = [path for path in directory.glob(f"*/*/{MODEL_FILE}") if is_version(path.parent.name)]
+    if not paths:
+        misplaced = [reason for reasons in find_misplaced(directory).values() for reason in reasons]
+        raise ModelStoreError(
+            f"the models directory {str(directory)!r} holds no NAME/VERSION/{MODEL_FILE}. Put a model there (see "
+            f"`python -m training export`), or set TAG2MASK_MODELS to another directory. {' '.join(misplaced[:1])}".rstrip()
+        )
+    return dict(sorted(((path.parent.parent.name, int(path.parent.name)), path) for path in paths))
+
+
+def find_misplaced(directory: Path) -> dict[str, list[str]]:
+    """Name -> what is wrong with every `model.onnx` of it that lies beside its versions; hidden folders are left alone."""
+    found: dict[str, list[str]] = {}
+    for path in sorted([*directory.glob(f"*/{MODEL_FILE}"), *directory.glob(f"*/*/{MODEL_FILE}")]):
+        name, *folder = path.relative_to(directory).parts[:-1]
+        if name.startswith(".") or (folder and (folder[0].startswith(".") or is_version(folder[0]))):
+            continue
+        fault = f"{folder[0]!r} is no version" if folder else "it lies in no folder of a version"
+        found.setdefault(name, []).append(
+            f"{path} is not served: {fault}. Move it to {directory / name / 'VERSION' / MODEL_FILE}, VERSION being the whole "
+            f"number that its metadata state."
+        )
+    return found
+
+
+def is_version(folder: str) -> bool:
+    """Whether a folder's name is a whole number above 0 without leading zeros."""
+    return folder.isascii() and folder.isdigit() and not folder.startswith("0")
+
+
+def stamps_of(paths: dict[Key, Path]) -> dict[Key, Stamp]:
+    """What the files look like from outside; one that is gone by now is left out."""
+    stamps = {}
+    for key, path in paths.items():
+        with suppress(OSError):
+            status = path.stat()
+            stamps[key] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return stamps
