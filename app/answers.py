@@ -1,7 +1,5 @@
 """The verbs of the service, done whole on one worker: decode, predict, encode."""
 
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +15,10 @@ from app.describe import (
     inference,
     map_info,
     provenance,
-    settled,
 )
 from app.errors import ParameterError, ReplyTooLargeError
-from app.labels import MAX_CLASSES, class_index_of, label_of
+from app.formats import encode_map, encode_maps, encode_mask
+from app.labels import MAX_CLASSES, label_of
 from app.parameters import (
     AnalyzeParameters,
     CamParameters,
@@ -33,41 +31,18 @@ from app.predict import (
     LabelRule,
     Localization,
     PseudoLabel,
-    localization_map,
     localize,
     predict_pseudo_label,
     present_classes,
     tagged_classes,
 )
-from app.preprocess import resize_image
-from app.regions import (
-    coco_document,
-    hugging_face_segments,
-    label_masks,
-    map_regions,
-    regions_of,
-)
 from app.schemas import (
     AnalyzeReply,
     CamReply,
-    Region,
     Thresholds,
 )
 from app.segmentation import Segmentation, segment
-from app.work import Work, pin
-
-MASK_ENCODERS: Mapping[str, Callable[[np.ndarray], bytes]] = {
-    "png": encode.mask_to_png,
-    "gray8": encode.labels_to_gray8,
-    "gray16": encode.labels_to_gray16,
-    "npy": encode.to_npy,
-}
-MAP_ENCODERS: Mapping[str, Callable[[np.ndarray], bytes]] = {
-    "png": encode.map_to_png,
-    "gray8": encode.to_gray8,
-    "gray16": encode.to_gray16,
-    "npy": encode.to_npy,
-}
+from app.work import Work
 
 
 def answer_segment(work: Work, parameters: SegmentParameters) -> Response:
@@ -115,13 +90,7 @@ def answer_cam(work: Work, parameters: CamParameters) -> Response:
         )
         return work.respond(reply, score)
     with work.stage("encode"):
-        values = cut(localization_map(localization, index), parameters.threshold)
-        if work.format == "overlay":
-            body = encode.map_to_overlay(values, resize_image(photo.image, *values.shape))
-        elif work.format in MAP_ENCODERS:
-            body = MAP_ENCODERS[work.format](values)
-        else:
-            body = encode_maps(work, photo, parameters, localization, (index,))
+        body = encode_map(work, photo, parameters, localization, index)
     return work.respond(body, score)
 
 
@@ -139,12 +108,8 @@ def answer_cams(work: Work, parameters: CamParameters) -> Response:
         return work.respond(describe_maps(work, photo, parameters, localization), scores)
     indices = tuple(range(len(card.classes)))
     with work.stage("encode"):
-        if work.format == "npy":
-            maps = [cut(localization_map(localization, index), parameters.threshold) for index in indices]
-            body = encode.to_npy(np.stack(maps))
-        else:
-            here = present_classes(card, localization.scores, parameters.tag_names)
-            body = encode_maps(work, photo, parameters, localization, indices if work.format == "npz" else here)
+        here = present_classes(card, localization.scores, parameters.tag_names)
+        body = encode_maps(work, photo, parameters, localization, here if work.format in ("coco", "hf") else indices)
     return work.respond(body, scores)
 
 
@@ -254,63 +219,6 @@ def at_size(localization: Localization, work: Work, photo: Photo, parameters: Lo
 def largest_scale(work: Work, parameters: LocalizationParameters) -> float:
     """Of the preferred size, that any of the models looks at."""
     return max(parameters.settled_inference.largest_scale(engine.card) for engine in work.engines)
-
-
-def cut(values: np.ndarray, threshold: float | None) -> np.ndarray:
-    """A map with 0 where it does not exceed the threshold."""
-    return values if threshold is None else np.where(values > threshold, values, np.float32(0))
-
-
-def encode_mask(
-    work: Work,
-    photo: Photo,
-    parameters: PhotoParameters,
-    mask: np.ndarray,
-    scores: Mapping[int, float],
-    arrays: Mapping[str, np.ndarray],
-) -> bytes:
-    """A mask in every format but JSON; `arrays` are what npz holds."""
-    classes = work.engine.card.classes
-    with work.stage("encode"):
-        if work.format == "overlay":
-            return encode.mask_to_overlay(mask, resize_image(photo.image, *mask.shape))
-        if work.format == "npz":
-            return encode.to_npz({**arrays, "classes": np.array(classes)})
-        if work.format == "coco":
-            return coco(work, parameters, mask.shape, regions_of(classes, mask, scores, parameters.regions))
-        if work.format == "hf":
-            names = {classes[class_index_of(label)]: score for label, score in scores.items() if label}
-            return json.dumps(hugging_face_segments(label_masks(classes, mask), names)).encode()
-        return MASK_ENCODERS[work.format](mask)
-
-
-def encode_maps(
-    work: Work, photo: Photo, parameters: CamParameters, localization: Localization, indices: tuple[int, ...]
-) -> bytes:
-    """Maps as npz (at the size of the network input), COCO or Hugging Face's list (where they exceed the threshold)."""
-    card = work.engine.card
-    if work.format == "npz":
-        raw = cut(localization.maps_of(indices), parameters.threshold)
-        names = np.array([card.classes[index] for index in indices])
-        return encode.to_npz({"maps": raw, "scores": localization.scores[list(indices)], "classes": names})
-    threshold = card.background_threshold if parameters.threshold is None else parameters.threshold
-    maps = [localization_map(localization, index) for index in indices]
-    if work.format == "coco":
-        regions = map_regions(card.classes, indices, maps, localization.scores, threshold, parameters.regions)
-        return coco(work, parameters, work.result_size(photo, parameters.size), regions)
-    masks = {card.classes[i]: values > threshold for i, values in zip(indices, maps, strict=True)}
-    scores = {card.classes[i]: float(localization.scores[i]) for i in indices}
-    return json.dumps(hugging_face_segments({name: m for name, m in masks.items() if m.any()}, scores)).encode()
-
-
-def coco(work: Work, parameters: PhotoParameters, size: tuple[int, ...], regions: list[Region]) -> bytes:
-    """A COCO document whose `info` says how it came about."""
-    info = {
-        "image_id": work.upload.id,
-        "models": [{"name": pin(engine), "sha256": engine.sha256} for engine in work.engines],
-        "parameters": settled(parameters),
-    }
-    return json.dumps(coco_document(work.upload.id, (size[0], size[1]), regions, info)).encode()
 
 
 def check_reply_size(work: Work, size: tuple[int, int]) -> None:
