@@ -92,7 +92,7 @@ PSEUDO_LABEL_EXAMPLE = {
     "scales": [0.5, 1.0, 1.5],
     "flip": True,
     "classes": [_REGION],
-    "ignore": {"pixels": 9120, "share": 0.04864},
+    "ignore": {"pixels": 9120, "share": 0.04864, "rle": {"size": [375, 500], "counts": "dSd02d;2N1O2M2O1N2..."}},
     "links": {"png": f"/pseudo-label?image={EXAMPLE_ID}&tags=dog&refine=pamr&format=png&model=drs_small/1"},
     "timings_ms": _TIMINGS,
 }

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.decode import Photo
+from app.encode import mask_to_rle
 from app.engine import Engine
 from app.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.model_card import ModelCard
@@ -34,6 +35,7 @@ from app.schemas import (
     ModelsReply,
     PseudoLabelReply,
     RefusedModel,
+    RunLengths,
     SegmentReply,
     ServedModel,
     Thresholds,
@@ -171,7 +173,7 @@ def describe_pseudo_label(
     with work.stage("encode"):
         by_label = {label_of(index): score for index, score in enumerate(scores)}
         regions = regions_of(card.classes, label.label_map, by_label, parameters.regions)
-        ignored = count_labels(label.label_map)[IGNORE_INDEX]
+        ignored = ignored_pixels(label.label_map)
     presence = card.presence_thresholds
     if parameters.presence_threshold is not None:
         presence = (parameters.presence_threshold,) * len(card.classes)
@@ -188,13 +190,20 @@ def describe_pseudo_label(
         scores=dict(zip(card.classes, scores, strict=True)),
         **inference(card, parameters),
         classes=regions,
-        ignore=IgnoredPixels(pixels=ignored, share=ignored / label.label_map.size),
+        ignore=ignored,
         links={
             **format_links(work, "/pseudo-label", settled(parameters, PseudoLabelParameters), BINARY),
             **result_links(work, present),
         },
         timings_ms=work.timings_ms,
     )
+
+
+def ignored_pixels(label_map: np.ndarray) -> IgnoredPixels:
+    """The part of a uint8 (H, W) label map that is labelled "ignore"."""
+    pixels = count_labels(label_map)[IGNORE_INDEX]
+    rle = RunLengths(**mask_to_rle(label_map == IGNORE_INDEX)) if pixels else None
+    return IgnoredPixels(pixels=pixels, share=pixels / label_map.size, rle=rle)
 
 
 def models_reply(catalog: Catalog) -> ModelsReply:

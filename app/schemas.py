@@ -117,10 +117,11 @@ class CamsReply(Provenance):
 
 
 class IgnoredPixels(Reply):
-    """The pixels labelled 255, "ignore"."""
+    """The pixels labelled 255, "ignore"; `rle` is null where there are none."""
 
     pixels: int
     share: float
+    rle: RunLengths | None = None
 
 
 class PseudoLabelReply(Provenance):

@@ -6,6 +6,7 @@ import { decodePhoto, drawStrip, photoOf, receiveFiles, releaseBitmap } from "./
 import { ALL, askForJson, scoresRequest } from "./requests.js";
 import { askWhatIsServed, canFuse } from "./served.js";
 import * as panel from "./panel.js";
+import { drawThresholds, receiveThresholds } from "./thresholds.js";
 import { Viewer, STEP } from "./viewer.js";
 import { VIEWS } from "./views.js";
 
@@ -20,6 +21,8 @@ const state = {
   refine: false,
   conditional: false,
   threshold: 0,
+  background: null, // the pseudo-label's thresholds, as in thresholds.js
+  foreground: null,
   opacity: { map: 0.85, mask: 0.55 }, // as the service's own overlays
   spread: "range",
   allClasses: false,
@@ -146,6 +149,7 @@ function drawPanel() {
   show("classes-section", ofMaps && scores.length > 0);
   show("take-section", Boolean(shown));
   show("legend-section", !ofMaps && Boolean(shown?.regions));
+  show("thresholds-section", state.view === "pseudoLabel");
   show("threshold-row", ofMaps);
   show("spread-row", state.view === "disagreement");
   show("model-row", ["heatmap", "pseudoLabel"].includes(state.view));
@@ -166,6 +170,8 @@ function drawSliders() {
   byId("threshold").value = Math.round(100 * state.threshold);
   byId("threshold").style.setProperty("--at", `${100 * state.threshold}%`);
   byId("threshold-value").textContent = state.threshold.toFixed(2);
+  const model = served.cams.find(({ pin }) => pin === state.model) ?? served.cams[0];
+  drawThresholds(state, shown?.background ?? model?.background_threshold ?? 0);
 }
 
 function change(changes) {
@@ -269,6 +275,10 @@ byId("threshold").addEventListener("input", (event) => {
   viewer.draw();
 });
 byId("threshold").addEventListener("change", drawPanel); // downloads and commands carry the threshold
+receiveThresholds(state, (changes) => {
+  Object.assign(state, changes);
+  drawSliders();
+}, change);
 byId("model").addEventListener("change", (event) => change({ model: event.target.value }));
 byId("segmenter").addEventListener("change", (event) => change({ segmenter: event.target.value }));
 byId("spread").addEventListener("change", (event) => change({ spread: event.target.value }));

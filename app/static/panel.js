@@ -47,7 +47,7 @@ export function drawLegend(regions, changed) {
     const swatch = element("i", { className: "swatch", ariaHidden: "true" });
     swatch.style.backgroundColor = region.color;
     const share = element("small", { textContent: `${(100 * region.share).toFixed(1)} %` });
-    const score = element("small", { textContent: `score ${region.score.toFixed(2)}` });
+    const score = element("small", { textContent: region.score === undefined ? "" : `score ${region.score.toFixed(2)}` });
     return element("li", {}, element("label", {}, box, swatch, element("span", { textContent: region.class }), share, score));
   });
   byId("legend").replaceChildren(...(rows.length ? rows : [element("li", { className: "hint", textContent: "background alone" })]));

@@ -49,7 +49,13 @@ export function pseudoLabelRequest(state) {
   const inference = state.conditional ? "class-conditional" : null;
   return {
     path: "pseudo-label",
-    parameters: { ...modelParameter(state.model), ...tagsAndRefinement(state), inference },
+    parameters: {
+      ...modelParameter(state.model),
+      ...tagsAndRefinement(state),
+      inference,
+      background_threshold: state.background,
+      foreground_threshold: state.foreground,
+    },
     name: `pseudo-label-${state.model}`,
     title: state.model,
   };

@@ -4,10 +4,12 @@ import { forEachPixel } from "./arrays.js";
 import { ALL, askForJson, askForMap, mapRequest, maskRequest, pseudoLabelRequest } from "./requests.js";
 import { average, disagreement, paintMap, paintRegions, resample } from "./maps.js";
 
+const IGNORED = "#e0e0c0"; // as the service paints the label 255
 const LAYER_SIDE = 800; // px, the longer side of a map's layer
 
 // Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); shownFormat, of the command line;
-// possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions}.
+// possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions,
+// background}, the last the threshold in use.
 export const VIEWS = {
   heatmap: {
     title: "Heatmap",
@@ -93,6 +95,8 @@ async function loadMask(photo, request, model, served, options) {
   const colours = await served.coloursOf(model);
   const regions = body.classes.map((region) => ({ ...region, color: colours.get(region.class), visible: true }));
   const names = regions.map((region) => region.class).join(", ");
+  const ignored = body.ignore?.rle ? ` ${(100 * body.ignore.share).toFixed(1)} % is ignored.` : "";
+  if (ignored) regions.push({ ...body.ignore, class: "ignored", color: IGNORED, visible: true });
   const [height, width] = regions[0]?.rle.size ?? [photo.height, photo.width];
   const layer = document.createElement("canvas");
   const what = request.path === "segment" ? "Mask" : "Pseudo-label";
@@ -101,16 +105,17 @@ async function loadMask(photo, request, model, served, options) {
       {
         title: request.title,
         note: what.toLowerCase(),
-        description: regions.length ? `${what}: ${names}` : `${what}: background alone`,
+        description: regions.length ? `${what}: ${regions.map((region) => region.class).join(", ")}` : `${what}: background alone`,
         layer,
         paint: () => paintRegions(regions.filter((region) => region.visible), forEachPixel, width, height, layer),
       },
     ],
     requests: [request],
     regions,
-    caption: regions.length
+    background: body.thresholds.background,
+    caption: (names
       ? `${what} of ${names}, by ${request.title === ALL ? "all methods, fused" : request.title}.`
-      : `${what}: no class was found, all is background.`,
+      : `${what}: no class was found${ignored ? "." : ", all is background."}`) + ignored,
   };
 }
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
@@ -98,7 +99,6 @@ def test_before_the_first_photo(page):
     assert not page.find("#alert").is_displayed()
 
 
-def test_an_uploaded_photo_gets_chips_and_a_heatmap(cat):
 def test_no_page_asks_another_host(browser, served):
     own = {served.url.removeprefix("http://")}
     browser.hosts()
@@ -119,6 +119,7 @@ def test_no_page_asks_another_host(browser, served):
     assert httpx2.get(f"{served.url}/redoc").status_code == 404
 
 
+def test_an_uploaded_photo_gets_chips_and_a_heatmap(cat):
     chips = cat.all(".chip")
     assert len(chips) >= 8
     assert chips[0].get_attribute("aria-pressed") == "true"
@@ -195,6 +196,57 @@ def test_masks_with_their_legend(cat, view):
     for box in cat.all("#legend input"):
         box.click()
     assert cat.picture() == cat.bare_photo()
+
+
+def test_thresholds_of_the_pseudo_label(cat, served):
+    models = httpx2.get(f"{served.url}/models").json()["models"]
+    [own] = [model["background_threshold"] for model in models if model["task"] == "cam" and model["default"]]
+
+    def values() -> tuple[str, str]:
+        return cat.text("#background-value"), cat.text("#foreground-value")
+
+    def asked() -> dict[str, list[str]]:
+        [address] = re.findall(r"http\S+?(?='| -o)", str(cat.find("#curl").get_attribute("value")))
+        return {name: value for name, value in parse_qs(urlsplit(address).query).items() if "threshold" in name}
+
+    assert not cat.find("#background").is_displayed()
+    cat.click("#tab-pseudoLabel")
+    assert (values(), asked()) == ((f"{own:.2f}", f"{own:.2f}"), {})
+    assert not cat.find("#thresholds-reset").is_displayed()
+    before = cat.picture()
+    cat.slide("foreground", 70)
+    cat.wait_until_idle()
+    assert (values(), asked()) == ((f"{own:.2f}", "0.70"), {"foreground_threshold": ["0.7"]})
+    assert "ignored" in cat.text("#legend")
+    assert "% is ignored" in cat.text("#caption")
+    assert cat.picture() != before
+    for box in cat.all("#legend input"):
+        box.click()
+    assert cat.picture() == cat.bare_photo()
+    cat.slide("foreground", 1)  # never below the other one
+    cat.wait_until_idle()
+    assert (values(), asked()) == ((f"{own:.2f}", f"{own:.2f}"), {})
+    assert cat.picture() == before
+    cat.slide("background", 80)
+    cat.wait_until_idle()
+    assert (values(), asked()) == (("0.80", "0.80"), {"background_threshold": ["0.8"]})
+    assert cat.picture() != before
+
+
+def test_thresholds_by_keyboard(cat):
+    cat.click("#tab-pseudoLabel")
+    before = cat.picture()
+    background = cat.find("#background")
+    start_at = int(str(background.get_attribute("value")))
+    background.send_keys(Keys.PAGE_UP, Keys.ARROW_RIGHT)
+    cat.wait_until_idle()
+    assert int(str(background.get_attribute("value"))) > start_at + 1
+    assert background.get_attribute("aria-valuetext") == cat.text("#background-value")
+    assert cat.picture() != before
+    cat.find("#thresholds-reset").send_keys(Keys.ENTER)
+    cat.wait_until_idle()
+    assert cat.picture() == before
+    assert cat.driver.switch_to.active_element.get_attribute("id") == "background"
 
 
 def test_tags_gate_the_maps(cat):

@@ -8,6 +8,7 @@ import pytest
 from app.engine import Engine
 from app.predict import Inference, LabelRule, predict_pseudo_label
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, PERSON, RED, SIDE, from_file, halves, to_file
+from tests.app.test_segment import decode_rle
 
 DARK_BLUE = (0, 0, 100)  # a person of score 100/255, under the presence threshold of 0.5
 
@@ -82,7 +83,9 @@ def test_between_the_thresholds_is_ignore(client, photo):
     body = label_of_photo(client, photo, format="json", **parameters).json()
     mask = from_file(label_of_photo(client, photo, **parameters).content)
     assert set(np.unique(mask)) == {0, DOG, 255}
-    assert body["ignore"] == {"pixels": int((mask == 255).sum()), "share": float((mask == 255).mean())}
+    ignore = body["ignore"]
+    assert (ignore["pixels"], ignore["share"]) == ((mask == 255).sum(), (mask == 255).mean())
+    np.testing.assert_array_equal(decode_rle(ignore["rle"]), mask == 255)
     assert (body["thresholds"]["background"], body["thresholds"]["foreground"]) == (0.2, 0.8)
     assert [entry["class"] for entry in body["classes"]] == ["dog"]
 
@@ -102,7 +105,8 @@ def test_json_states_everything_that_made_the_label(client, photo):
 
 def test_nothing_present_is_all_background(client):
     body = label_of_photo(client, to_file(halves(BLACK, BLACK)), format="json").json()
-    assert (body["present"], body["classes"], body["ignore"]["pixels"]) == ([], [], 0)
+    assert (body["present"], body["classes"]) == ([], [])
+    assert body["ignore"] == {"pixels": 0, "share": 0, "rle": None}
 
 
 def test_kept_photo_and_overlay(client):

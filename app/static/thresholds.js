@@ -1,0 +1,35 @@
+// The two thresholds of the pseudo-label: at or below the first a pixel is background, above the second it gets a class,
+// between the two it is ignored. Null in the state means what the service does of itself: the model's first threshold, and
+// a second one equal to it.
+
+import { byId, show } from "./elements.js";
+
+// Both sliders; `own` is the model's threshold.
+export function drawThresholds(state, own) {
+  const low = state.background ?? own;
+  const high = Math.max(low, state.foreground ?? low);
+  for (const [id, value] of [["background", low], ["foreground", high]]) {
+    byId(id).value = Math.round(100 * value);
+    byId(id).ariaValueText = value.toFixed(2);
+    byId(`${id}-value`).textContent = value.toFixed(2);
+  }
+  byId("thresholds-section").style.setProperty("--low", low);
+  byId("thresholds-section").style.setProperty("--high", high);
+  show("thresholds-reset", state.background !== null || state.foreground !== null);
+}
+
+// Call `move(changes)` while a slider moves, `settle(changes)` once it rests. The second stays at or above the first.
+export function receiveThresholds(state, move, settle) {
+  const changes = {
+    background: (low) => ({ background: low, foreground: state.foreground > low ? state.foreground : null }),
+    foreground: (high) => ({ foreground: high > byId("background").value / 100 ? high : null }),
+  };
+  for (const id of ["background", "foreground"]) {
+    byId(id).addEventListener("input", () => move(changes[id](byId(id).value / 100)));
+    byId(id).addEventListener("change", () => settle(changes[id](byId(id).value / 100)));
+  }
+  byId("thresholds-reset").addEventListener("click", () => {
+    settle({ background: null, foreground: null });
+    byId("background").focus();
+  });
+}
