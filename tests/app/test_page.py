@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from tests.app.browser import Page, open_chromium
@@ -233,6 +234,23 @@ def test_thresholds_of_the_pseudo_label(cat, served):
     assert cat.picture() != before
 
 
+def test_a_threshold_that_is_dragged_asks_the_server_once(cat):
+    cat.click("#tab-pseudoLabel")
+    before, requests = cat.picture(), cat.requests()
+    handle = ActionChains(cat.driver).move_to_element(cat.find("#foreground")).click_and_hold()
+    for _ in range(5):
+        handle = handle.move_by_offset(10, 0)
+    handle.perform()
+    dragged = cat.text("#foreground-value")
+    assert dragged > cat.text("#background-value")
+    assert (cat.picture(), cat.requests()) == (before, requests)
+    ActionChains(cat.driver).release().perform()
+    cat.wait_until_idle()
+    assert cat.requests() == requests + 1
+    assert cat.text("#foreground-value") == dragged
+    assert cat.picture() != before
+
+
 def test_thresholds_by_keyboard(cat):
     cat.click("#tab-pseudoLabel")
     before = cat.picture()
@@ -247,6 +265,10 @@ def test_thresholds_by_keyboard(cat):
     cat.wait_until_idle()
     assert cat.picture() == before
     assert cat.driver.switch_to.active_element.get_attribute("id") == "background"
+    cat.find("#refine").send_keys(Keys.SPACE)
+    cat.wait_until_idle()
+    assert "refine=pamr" in str(cat.find("#curl").get_attribute("value"))
+    assert cat.picture() != before
 
 
 def test_tags_gate_the_maps(cat):
