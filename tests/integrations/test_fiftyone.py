@@ -1,0 +1,68 @@
+"""What `python -m app label` writes, as FiftyOne's own importers read it (they need no database).
+
+FiftyOne asks for an older Starlette and an OpenCV of its own, so it is in none of the extras: in an environment made by
+`pip install fiftyone '.[cpu]' pytest pytest-xdist` this file runs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.label_folder import label_folder
+from app.labellers import InProcess
+from app.labels import BACKGROUND, IGNORE_INDEX, voc_palette
+from app.parameters import AnalyzeParameters
+from app.settings import Settings
+
+pytest.importorskip("fiftyone", reason="fiftyone is not installed: it asks for an environment of its own")
+from fiftyone.utils.coco import COCODetectionDatasetImporter
+from fiftyone.utils.data.importers import ImageSegmentationDirectoryImporter
+
+# pycocotools 2.0.11 under numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("labelled") / "out"
+    labeller = InProcess(Settings(models=ROOT / "models", device="cpu"), AnalyzeParameters())
+    _, complete = label_folder(ROOT / "tests" / "photos", out, labeller)
+    assert complete
+    return out
+
+
+def label_map(labelled: Path, photo: str) -> np.ndarray:
+    with Image.open(labelled / "SegmentationClass" / f"{Path(photo).stem}.png") as mask:
+        return np.array(mask)
+
+
+def test_coco_regions_are_the_masks(labelled: Path) -> None:
+    importer = COCODetectionDatasetImporter(
+        data_path=str(labelled), labels_path=str(labelled / "annotations.json"), label_types=["segmentations"]
+    )
+    found = 0
+    with importer:
+        names = [category["name"] for category in importer.get_dataset_info()["categories"]]
+        for photo, _, labels in importer:
+            expected = label_map(labelled, photo)
+            seen = np.zeros_like(expected)
+            for detection in labels.detections if labels else ():
+                height, width = expected.shape
+                left, top = round(detection.bounding_box[0] * width), round(detection.bounding_box[1] * height)
+                rows, columns = detection.mask.shape
+                seen[top : top + rows, left : left + columns][detection.mask] = names.index(detection.label) + 1
+                found += 1
+            np.testing.assert_array_equal(seen, np.where(expected == IGNORE_INDEX, BACKGROUND, expected))
+    assert found
+
+
+def test_masks_have_the_colours_of_their_labels(labelled: Path) -> None:
+    importer = ImageSegmentationDirectoryImporter(
+        data_path=str(labelled / "JPEGImages"), labels_path=str(labelled / "SegmentationClass"), load_masks=True
+    )
+    with importer:
+        for photo, _, labels in importer:
+            np.testing.assert_array_equal(labels.mask, voc_palette()[label_map(labelled, photo)])
