@@ -27,15 +27,8 @@ from app.parameters import (
     PseudoLabelParameters,
     SegmentParameters,
 )
-from app.predict import (
-    LabelRule,
-    Localization,
-    PseudoLabel,
-    localize,
-    predict_pseudo_label,
-    present_classes,
-    tagged_classes,
-)
+from app.predict import Localization, localize, present_classes, tagged_classes
+from app.pseudo_label import LabelRule, PseudoLabel, predict_pseudo_label
 from app.schemas import (
     AnalyzeReply,
     CamReply,

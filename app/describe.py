@@ -22,7 +22,8 @@ from app.parameters import (
     PseudoLabelParameters,
     SegmentParameters,
 )
-from app.predict import Localization, PseudoLabel
+from app.predict import Localization
+from app.pseudo_label import PseudoLabel
 from app.regions import count_labels, regions_of
 from app.schemas import (
     CamsReply,

@@ -16,7 +16,8 @@ from app.errors import DataError, ServiceError, UnavailableError
 from app.labels import BACKGROUND
 from app.model_store import Catalog, ModelStore
 from app.parameters import AnalyzeParameters
-from app.predict import LabelRule, predict_pseudo_label, tagged_classes
+from app.predict import tagged_classes
+from app.pseudo_label import LabelRule, predict_pseudo_label
 from app.segmentation import segment
 from app.settings import Settings
 from app.work import pin

@@ -40,7 +40,7 @@ NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx",
 # they know neither HTTP nor ONNX Runtime.
 SHARED = {
     *("class_conditional", "decode", "edam_rule", "encode", "errors", "fusion", "labels", "model_card"),
-    *("pamr", "postprocess", "predict", "preprocess", "quality", "segmentation", "tags"),
+    *("pamr", "postprocess", "predict", "pseudo_label", "preprocess", "quality", "segmentation", "tags"),
 }
 SHARED_MAY_IMPORT = {"numpy", "PIL", "pycocotools", "pydantic"}
 # Verbs of training that run an exported file, or check one.

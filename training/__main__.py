@@ -29,7 +29,7 @@ from typing import Any
 
 from app.engine import Engine
 from app.errors import ConfigError, Tag2MaskError
-from app.predict import LabelRule
+from app.pseudo_label import LabelRule
 from training.compare import CompareConfig, compare
 from training.config import PretrainConfig, RunConfig, read_config, validate_config
 from training.data import DataConfig, open_source

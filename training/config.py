@@ -219,7 +219,7 @@ class SaliencyConfig(Section):
 class PseudoLabelConfig(Section):
     """How maps become labels.
 
-    rule: "threshold" (`app.predict.LabelRule`), or a rule of a paper that needs the run's [saliency]: "drs"
+    rule: "threshold" (`app.pseudo_label.LabelRule`), or a rule of a paper that needs the run's [saliency]: "drs"
     (`app.postprocess`), "edam", "edam-paper" (`app.edam_rule`). `alpha` and `beta` are EDAM's.
     """
 

@@ -24,7 +24,8 @@ from app.errors import DataError
 from app.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
 from app.model_card import ModelCard
 from app.postprocess import resize_bilinear, softmax
-from app.predict import Model, label_from_maps, present_classes, scale_cams
+from app.predict import Model, present_classes, scale_cams
+from app.pseudo_label import label_from_maps
 from app.segmentation import TEST_SCALES, run_views, segment
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.ground_truth import GroundTruth, read_mask

@@ -13,8 +13,9 @@ from app.errors import ConfigError, DataError
 from app.labels import voc_palette
 from app.pamr import refine_pamr
 from app.postprocess import drs_pseudo_label, resize_bilinear
-from app.predict import LabelRule, Model, label_from_maps, predict_pseudo_label
+from app.predict import Model
 from app.preprocess import resize_image
+from app.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
 from training.config import PseudoLabelConfig, RunConfig
 from training.data import TaggedPhotos, open_source
 from training.localize import StoredMaps, final_maps, iterate_maps

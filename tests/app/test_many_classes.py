@@ -13,7 +13,7 @@ from app.errors import TooManyClassesError
 from app.labels import MAX_CLASSES, MAX_MAP_CLASSES, label_of, voc_colours, voc_palette
 from app.main import create_app
 from app.model_card import ModelCard
-from app.predict import LabelRule, label_from_maps, predict_pseudo_label
+from app.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
 from app.settings import Settings
 from tests.app.colour_models import BLACK, RED, SIDE, halves, to_file, write_cam_model
 from tests.app.conftest import wait_until_ready

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from app.engine import Engine
-from app.predict import Inference, LabelRule, predict_pseudo_label
+from app.predict import Inference
+from app.pseudo_label import LabelRule, predict_pseudo_label
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, PERSON, RED, SIDE, from_file, halves, to_file
 from tests.app.test_segment import decode_rle
 
