@@ -1,4 +1,4 @@
-"""Photos of single objects for pre-training: `train.zip` and `val.zip` holding CLASS/NAME.webp (or .jpg, .png)."""
+"""Photos of single objects, a zip of CLASS/NAME.webp (or .jpg, .png): for pre-training, and for mosaics."""
 
 import io
 import zipfile
@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 
 from app.errors import DataError
 from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
+
+EXAMPLES = 5  # of classes, in an error
 
 
 class ClassZip(Dataset):
@@ -33,14 +35,21 @@ class ClassZip(Dataset):
         only: Collection[str] | None = None,
     ) -> None:
         if not path.is_file():
-            raise DataError(f"{path} does not exist; pre-training reads train.zip and val.zip holding CLASS/NAME.webp")
+            raise DataError(f"{path} does not exist; it should be a zip holding CLASS/NAME.webp (or .jpg, .png)")
         self.seed, self.area, self.jitter, self.view_size = seed, area, jitter, view_size
         if not zipfile.is_zipfile(path):
-            raise DataError(f"{path} is not a zip file; write train.zip and val.zip again")
+            raise DataError(f"{path} is not a zip file; write it again")
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if "/" in name and not name.endswith("/"))
-            names = [name for name in names if only is None or name.split("/")[0] in only]
             self.classes = tuple(sorted({name.split("/")[0] for name in names}))
+            if only is not None:
+                if unknown := sorted(set(only) - set(self.classes)):
+                    known = ", ".join(self.classes[:EXAMPLES])
+                    raise DataError(
+                        f"{path} has no class {unknown[0]!r}; it has {len(self.classes)}, the first: {known}"
+                    )
+                names = [name for name in names if name.split("/")[0] in only]
+                self.classes = tuple(sorted(only))
             numbers = {name: number for number, name in enumerate(self.classes)}
             self.class_indices = np.array([numbers[name.split("/")[0]] for name in names])
             self.images = np.empty((len(names), size, size, 3), np.uint8)

@@ -28,16 +28,15 @@ class MosaicViews(Dataset):
     """
 
     def __init__(self, views: TaggedViews, config: MosaicConfig) -> None:
-        """Raises ConfigError for a class that the data or the zip does not know, DataError where there is no zip."""
+        """Raises ConfigError for a class that the data does not know, DataError for one that the zip lacks, or no zip."""
         self.views, self.share = views, config.share
         numbers = {name: number for number, name in enumerate(views.photos.classes)}
+        if unknown := sorted(set(config.classes) - set(numbers)):
+            raise ConfigError(
+                f"[classifier.mosaic] classes: the data has no {unknown[0]!r}; it has {', '.join(numbers)}"
+            )
         wanted = {source for sources in config.classes.values() for source in sources}
         self.objects = ClassZip(config.photos, STORED, views.seed, AREA, views.views.colour_jitter, None, only=wanted)
-        for name, known in ((set(config.classes), numbers), (wanted, self.objects.classes)):
-            if unknown := sorted(name - set(known)):
-                raise ConfigError(
-                    f"[classifier.mosaic] classes: there is no {unknown[0]!r}; there are {', '.join(known)}"
-                )
         rows = {
             source: np.flatnonzero(self.objects.class_indices == row) for row, source in enumerate(self.objects.classes)
         }

@@ -77,9 +77,9 @@ def test_a_share_of_the_views_are_mosaics_and_the_others_untouched(photos: Path)
 
 
 def test_what_mosaics_cannot_be_made_of_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no 'purple'; there are blue, red"):
+    with pytest.raises(DataError, match="has no class 'purple'; it has 4, the first: black, blue, green, red"):
         mosaics(photos, classes={"disc": ("blue", "purple"), "star": ("red",)})
-    with pytest.raises(ConfigError, match="there is no 'unicorn'"):
+    with pytest.raises(ConfigError, match="the data has no 'unicorn'; it has disc, "):
         mosaics(photos, classes={"unicorn": ("blue",)})
     with pytest.raises(DataError, match="does not exist"):
         mosaics(tmp_path / "none.zip")
