@@ -72,6 +72,8 @@ models: .venv-dev/.installed-$(ENGINE)  ## train and export everything in models
 	.venv-dev/bin/python -m training pretrain experiments/photos/pretrain.toml --set root=$(SMALL_PHOTOS)
 	.venv-dev/bin/python -m training pretrain experiments/photos/pretrain-longer.toml --set root=$(SMALL_PHOTOS)
 	cp runs/pretrain-longer/backbone.pt training/backbones/small.pt
+	.venv-dev/bin/python -m training fit experiments/photos/start.toml --set data.root=$(PHOTOS) \
+		--set classifier.mosaic.photos=$(SMALL_PHOTOS)/train.zip
 	for recipe in cam drs amr edam supervised; do \
 		.venv-dev/bin/python -m training run experiments/photos/$$recipe.toml --set data.root=$(PHOTOS) || exit 1; done
 	.venv-dev/bin/python -m training sheet --models $(foreach name,cam drs amr edam deeplab,models/$(name)/2/model.onnx) \
