@@ -219,7 +219,7 @@ def models_reply(catalog: Catalog) -> ModelsReply:
         for (name, version), reason in sorted(catalog.refused.items())
     ]
     for name, reasons in catalog.misplaced.items():
-        refused += [RefusedModel(name=name, version=None, reason=reason) for reason in reasons]
+        refused += [RefusedModel(name=name, version=None, reason=reason) for reason in reasons.values()]
     return ModelsReply(models=models, refused=refused)
 
 

@@ -11,16 +11,17 @@ Stamp = tuple[int, int, int]  # what a file looks like from outside: time of cha
 
 
 def find_model_files(directory: Path) -> dict[Key, Path]:
-    """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted.
+    """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted; hidden folders are left alone.
 
     A version is a whole number above 0 without leading zeros. Raises ModelStoreError where there is no such directory or
     file.
     """
     if not directory.is_dir():
         raise ModelStoreError(f"there is no models directory {str(directory)!r}. Set TAG2MASK_MODELS to the right one.")
-    paths = [path for path in directory.glob(f"*/*/{MODEL_FILE}") if is_version(path.parent.name)]
+    found = (path for path in directory.glob(f"*/*/{MODEL_FILE}") if is_version(path.parent.name))
+    paths = [path for path in found if not path.parent.parent.name.startswith(".")]
     if not paths:
-        misplaced = [reason for reasons in find_misplaced(directory).values() for reason in reasons]
+        misplaced = [reason for reasons in find_misplaced(directory).values() for reason in reasons.values()]
         raise ModelStoreError(
             f"the models directory {str(directory)!r} holds no NAME/VERSION/{MODEL_FILE}. Put a model there (see "
             f"`python -m training export`), or set TAG2MASK_MODELS to another directory. {' '.join(misplaced[:1])}".rstrip()
@@ -28,15 +29,18 @@ def find_model_files(directory: Path) -> dict[Key, Path]:
     return dict(sorted(((path.parent.parent.name, int(path.parent.name)), path) for path in paths))
 
 
-def find_misplaced(directory: Path) -> dict[str, list[str]]:
-    """Name -> what is wrong with every `model.onnx` of it that lies beside its versions; hidden folders are left alone."""
-    found: dict[str, list[str]] = {}
+def find_misplaced(directory: Path) -> dict[str, dict[str, str]]:
+    """Name -> folder ("" where there is none) -> what is wrong with a `model.onnx` there, beside the versions.
+
+    Hidden folders are left alone.
+    """
+    found: dict[str, dict[str, str]] = {}
     for path in sorted([*directory.glob(f"*/{MODEL_FILE}"), *directory.glob(f"*/*/{MODEL_FILE}")]):
         name, *folder = path.relative_to(directory).parts[:-1]
         if name.startswith(".") or (folder and (folder[0].startswith(".") or is_version(folder[0]))):
             continue
         fault = f"{folder[0]!r} is no version" if folder else "it lies in no folder of a version"
-        found.setdefault(name, []).append(
+        found.setdefault(name, {})["".join(folder)] = (
             f"{path} is not served: {fault}. Move it to {directory / name / 'VERSION' / MODEL_FILE}, VERSION being the whole "
             f"number that its metadata state."
         )

@@ -4,7 +4,7 @@ The directory may change while the service runs: `ModelStore.refresh` loads what
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,13 +37,13 @@ class Catalog:
     """The engines served at one moment. Replaced as a whole, never changed: a request keeps the one it began with.
 
     engines: by (name, version). defaults: the engine of each task where a request names none. refused: why a file that lies
-    there is not served as it is now. misplaced: name -> why its files that lie in no folder of a version are not.
+    there is not served as it is now. misplaced: name -> folder -> why a file that lies in no folder of a version is not.
     """
 
     engines: dict[Key, Engine]
     defaults: dict[str, Engine]
     refused: dict[Key, str] = field(default_factory=dict)
-    misplaced: dict[str, list[str]] = field(default_factory=dict)
+    misplaced: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def choose(self, task: Task, wanted: str | None) -> Engine:
         """The engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's default.
@@ -79,15 +79,17 @@ class Catalog:
         raise self._unknown(name, version, list(versions))
 
     def _unknown(self, name: str, version: str, versions: list[str]) -> UnknownModelError:
-        """What keeps a model from being served: it is refused, has other versions, or is not there."""
+        """What keeps a model from being served: it is refused, misplaced, has other versions, or is not there."""
         known = [f"{name}/{number}" for number in versions] or sorted({other for other, _ in self.engines})
         details: dict[str, Any] = {"parameter": "model", "known": known}
-        refused = {str(number): reason for (other, number), reason in sorted(self.refused.items()) if other == name}
-        reason = refused.get(version)
+        newest_first = sorted(self.refused.items(), reverse=True)
+        reasons = {str(number): reason for (other, number), reason in newest_first if other == name}
+        reasons |= self.misplaced.get(name, {})
+        reason = reasons.get(version)
         if not reason and not versions:
-            reason = next(iter([*reversed(refused.values()), *self.misplaced.get(name, ())]), None)
+            reason = next(iter(reasons.values()), None)
         if reason:
-            what = f"{name}/{version}" if version in refused else name
+            what = f"{name}/{version}" if version in reasons and version else name
             return UnknownModelError(f"model {what!r} is refused (GET /models lists all that are): {reason}", **details)
         if versions:
             message = f"model {name!r} has no version {version[:80]!r}; there are {', '.join(versions)}."
@@ -170,7 +172,7 @@ class ModelStore:
             return False
         self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in stamps}
         try:
-            defaults = self._choose_defaults(engines, refused)
+            defaults = self._choose_defaults(Catalog(engines, {}, refused, misplaced))
         except ModelStoreError as error:  # the file of a configured default is gone
             logger.warning("still serving the models set as default: %s", error)
             defaults = before.defaults
@@ -192,14 +194,15 @@ class ModelStore:
         if not engines:
             raise next(iter(errors.values()))
         refused = {key: str(error) for key, error in errors.items()}
-        return Catalog(engines, self._choose_defaults(engines, refused), refused, misplaced)
+        catalog = Catalog(engines, {}, refused, misplaced)
+        return replace(catalog, defaults=self._choose_defaults(catalog))
 
-    def _find_misplaced(self, before: dict[str, list[str]]) -> dict[str, list[str]]:
+    def _find_misplaced(self, before: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         """Files that lie in no folder of a version; what is new since the look before is logged."""
         misplaced = find_misplaced(self._settings.models)
         for name, reasons in misplaced.items():
-            for reason in reasons:
-                if reason not in before.get(name, ()):
+            for folder, reason in reasons.items():
+                if folder not in before.get(name, ()):
                     logger.warning("%s", reason)
         return misplaced
 
@@ -217,18 +220,18 @@ class ModelStore:
         )
         return engine
 
-    def _choose_defaults(self, engines: dict[Key, Engine], refused: dict[Key, str]) -> dict[str, Engine]:
+    def _choose_defaults(self, catalog: Catalog) -> dict[str, Engine]:
         configured: dict[str, str | None] = {
             "cam": self._settings.cam_model,
             "segmentation": self._settings.segmentation_model,
         }
         defaults: dict[str, Engine] = {}
         for task in TASKS:
-            fitting = [engine for engine in engines.values() if engine.card.task == task]
+            fitting = [engine for engine in catalog.engines.values() if engine.card.task == task]
             wanted = configured[task]
             if wanted is not None:
                 try:
-                    defaults[task] = Catalog(engines, {}, refused).choose(task, wanted)
+                    defaults[task] = catalog.choose(task, wanted)
                 except UnknownModelError as error:
                     raise ModelStoreError(f"TAG2MASK_{task.upper()}_MODEL={wanted}: {error}") from error
             elif fitting:

@@ -26,8 +26,8 @@ def load(directory, **settings):
 
 def test_finds_versions_and_leaves_other_things_alone(tmp_path):
     path = write_cam_model(tmp_path, "a", 1)
-    for other in ("a/02", "a/x", "a/0", "a/-1", "a/\u0662"):
-        (tmp_path / other).mkdir()
+    for other in ("a/02", "a/x", "a/0", "a/-1", "a/\u0662", ".old/1", ".a/2"):
+        (tmp_path / other).mkdir(parents=True)
         (tmp_path / other / "model.onnx").write_bytes(path.read_bytes())
     (tmp_path / "README.md").write_text("models")
     (tmp_path / "b" / "1").mkdir(parents=True)
@@ -49,10 +49,21 @@ def test_misplaced_files_are_listed_with_the_remedy(serve, tmp_path, photo):
     ):
         assert fault in entry["reason"]
         assert f"Move it to {tmp_path / entry['name']}/VERSION/model.onnx" in entry["reason"]
-    reply = client.post("/cam?class=dog&model=b", files={"file": photo})
-    assert reply.status_code == 404
-    assert "is refused (GET /models lists all that are)" in reply.json()["detail"]
-    assert "Move it to" in reply.json()["detail"]
+    for wanted, where in {"b": "b/model.onnx", "b/v1": "b/v1/model.onnx", "a/old": "a/old/model.onnx"}.items():
+        reply = client.post(f"/cam?class=dog&model={wanted}", files={"file": photo})
+        assert reply.status_code == 404
+        said = f"model {wanted!r} is refused (GET /models lists all that are): {tmp_path / where} is not served: "
+        assert reply.json()["detail"].startswith(said)
+        assert f"Move it to {tmp_path / where[0]}/VERSION/model.onnx" in reply.json()["detail"]
+    assert "has no version 'new'" in client.post("/cam?class=dog&model=a/new", files={"file": photo}).json()["detail"]
+
+
+def test_a_default_that_is_misplaced_ends_with_the_remedy(tmp_path):
+    whole = write_cam_model(tmp_path, "a", 1).read_bytes()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.onnx").write_bytes(whole)
+    with pytest.raises(ModelStoreError, match=r"TAG2MASK_CAM_MODEL=b: .*b/model\.onnx is not served: .*Move it to"):
+        load(tmp_path, cam_model="b")
 
 
 def test_misplaced_files_come_and_go_while_it_runs(tmp_path):
