@@ -14,7 +14,7 @@ from app.model_store import Catalog
 from app.page import add_page
 from app.problems import add_error_handlers
 from app.request_log import RequestLog
-from app.routes import router
+from app.routes import answer_head, router
 from app.service import Service
 from app.settings import Settings
 
@@ -43,6 +43,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         await asyncio.to_thread(service.pool.close)
 
     app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
+    answer_head(app.router)  # its `/docs`
     app.state.service = service
     app.include_router(router)
     app.include_router(label_studio.router)

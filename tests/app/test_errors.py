@@ -315,6 +315,10 @@ def test_head_answers_like_get_without_a_body(client):
     for path in ("/healthz", "/readyz", "/models", "/classes"):
         reply = client.head(path)
         assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
+    for path in ("/docs", "/docs/oauth2-redirect"):
+        reply, whole = client.head(path), client.get(path)
+        assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert reply.headers["content-length"] == str(len(whole.content))
     assert client.head("/cam?class=dog").status_code == 400
     assert client.head("/nothing").status_code == 404
 
