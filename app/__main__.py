@@ -77,7 +77,7 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         first = error.errors()[0]
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {first['msg']}") from None
     settings = Settings()
-    labeller = Remote(options.server, settings, parameters) if options.server else InProcess(settings, parameters)
+    labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
     return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count)
 
 

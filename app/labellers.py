@@ -7,6 +7,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, replace
+from email.message import Message
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,8 +108,8 @@ class InProcess:
 class Remote:
     """A running service, asked over HTTP."""
 
-    def __init__(self, address: str, settings: Settings, parameters: AnalyzeParameters) -> None:
-        self.address, self.settings = address.rstrip("/"), settings
+    def __init__(self, address: str, parameters: AnalyzeParameters) -> None:
+        self.address = address.rstrip("/")
         if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
             raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
         self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
@@ -119,14 +122,20 @@ class Remote:
         }
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
-        """`POST /analyze`."""
-        photo = decode(data, max_image_pixels=self.settings.max_image_pixels, input_long_side=SHOWN_SIDE)
+        """`POST /analyze`. How large a photo may be is the server's to say: it is decoded here once the server took it."""
         query = {**self.query, "format": "npz"} | ({"tags": ",".join(tags)} if tags else {})
         address = f"{self.address}/analyze?{urllib.parse.urlencode(query)}"
         request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
-        with np.load(io.BytesIO(self._ask(request)), allow_pickle=False) as arrays:
+        try:
+            body = self._ask(request)
+        except ServerGoneError as error:  # or it hung up on a body far larger than it takes
+            self._ask(urllib.request.Request(f"{self.address}/healthz"))
+            raise DataError(
+                f"{error}, but to other requests: perhaps {len(data)} bytes are more than it takes"
+            ) from None
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
             found = Labelled(
-                photo,
+                decode(data, input_long_side=SHOWN_SIDE),
                 arrays["label_map"],
                 arrays.get("mask"),
                 arrays.get("probabilities"),
@@ -148,19 +157,25 @@ class Remote:
     def _ask(self, request: urllib.request.Request) -> bytes:
         """The body of the answer. Raises DataError with what the server says, after some patience where it is busy."""
         for attempt in range(TRIES):
-            try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-                    return bytes(reply.read())
-            except urllib.error.HTTPError as error:
-                with error:
-                    detail = _detail(error.read()) or str(error)
-                if error.code == UnavailableError.status and attempt < TRIES - 1:
-                    time.sleep(min(30, int(error.headers.get("Retry-After") or 1)))
-                    continue
-                raise DataError(f"the server refuses it: {detail}") from None
-            except OSError as error:
-                raise ServerGoneError(f"{self.address} does not answer ({error})") from None
+            status, headers, body = self._send(request)
+            if status == HTTPStatus.OK:
+                return body
+            if status != UnavailableError.status or attempt == TRIES - 1:
+                raise DataError(f"the server refuses it: {_detail(body) or f'HTTP status {status}'}")
+            time.sleep(min(30, int(headers.get("Retry-After") or 1)))
         raise AssertionError("the last try returns or raises")
+
+    def _send(self, request: urllib.request.Request) -> tuple[int, Message, bytes]:
+        """Status, headers and body of the answer. Raises ServerGoneError where there is none, or not all of it."""
+        try:
+            try:
+                reply = urllib.request.urlopen(request, timeout=TIMEOUT)
+            except urllib.error.HTTPError as error:
+                reply = error  # an answer like any other
+            with reply:
+                return reply.status, reply.headers, reply.read()
+        except (OSError, HTTPException) as error:
+            raise ServerGoneError(f"{self.address} does not answer ({error})") from None
 
 
 def emptied(found: Labelled) -> Labelled:

@@ -5,9 +5,11 @@ import csv
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -175,14 +177,6 @@ def test_a_large_photo_that_lies_on_its_side_keeps_its_size(tmp_path, labeller):
         assert overlay.size == (640, 427)
 
 
-def test_a_photo_of_too_many_pixels_is_refused(photos, tmp_path, models_directory):
-    settings = Settings(models=models_directory, device="cpu", max_image_pixels=64 * 64)
-    (photos / "large.png").write_bytes(to_file(halves(RED, BLACK, 64, 65)))
-    said, _ = label_folder(photos, tmp_path / "out", InProcess(settings, AnalyzeParameters()))
-    assert "large.png: the photo has 65 x 64 = 4160 pixels; the limit is 4096" in said
-    assert not (tmp_path / "out" / "JPEGImages" / "large.jpg").exists()
-
-
 def test_tags_of_photos_of_one_file_name(tmp_path, labeller):
     folder, tags = tmp_path / "photos", tmp_path / "labels.csv"
     for name, colour in (("a", RED), ("b", BLUE)):
@@ -246,11 +240,27 @@ def test_nothing_to_label(tmp_path, labeller):
         label_folder(tmp_path / "empty", tmp_path / "out", labeller)
 
 
-def test_a_server_that_is_not_there(tmp_path):
+def test_a_server_that_is_not_there():
     with pytest.raises(ServerGoneError, match="does not answer"):
-        Remote("http://127.0.0.1:9", Settings(), AnalyzeParameters())
+        Remote("http://127.0.0.1:9", AnalyzeParameters())
     with pytest.raises(DataError, match="not the address of a server"):
-        Remote("ftp://127.0.0.1", Settings(), AnalyzeParameters())
+        Remote("ftp://127.0.0.1", AnalyzeParameters())
+
+
+@pytest.mark.parametrize("status", ["200 OK", "422 Unprocessable Content", "nothing of HTTP"])
+def test_a_server_that_goes_while_it_answers(status):
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 1000\r\n\r\n{{".encode())
+
+        answered = pool.submit(answer)
+        with pytest.raises(ServerGoneError, match="does not answer"):
+            Remote(f"http://127.0.0.1:{listening.getsockname()[1]}", AnalyzeParameters())
+        answered.result()
 
 
 def test_quality_by_hand():

@@ -282,12 +282,30 @@ def test_a_folder_labelled_by_a_server_is_as_labelled_here(server, models_direct
     (photos / "nothing.png").write_bytes(photo)
     tags = tmp_path / "labels.csv"
     tags.write_text("name,classes\na,dog\nb,cat dog\nlarge,dog\nnothing,\n")
-    said, complete = label_folder(photos, tmp_path / "there", Remote(server.url, settings, parameters), tags, workers=3)
+    said, complete = label_folder(photos, tmp_path / "there", Remote(server.url, parameters), tags, workers=3)
     label_folder(photos, tmp_path / "here", InProcess(settings, parameters), tags)
     assert not complete
     assert said.startswith("3 of 4 photos labelled")
-    assert "large.png: the upload has" in said or "large.png: the upload is" in said
+    assert "large.png: the server refuses it: the upload has" in said
     for name in ("a", "b", "nothing"):
         there, here = (tmp_path / side / "SegmentationClass" / f"{name}.png" for side in ("there", "here"))
         assert there.read_bytes() == here.read_bytes()
     assert (tmp_path / "there" / "review.csv").read_bytes() == (tmp_path / "here" / "review.csv").read_bytes()
+
+
+def test_a_folder_is_labelled_within_the_servers_limits(models_directory, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name, width in (("fits", 65), ("large", 66)):
+        (photos / f"{name}.png").write_bytes(to_file(halves(RED, BLACK, 64, width)))
+    (photos / "a.png").write_bytes(to_file(halves(RED, BLACK, 64, 65)) + bytes(40_000_000))
+    with start(models_directory, max_image_pixels=64 * 65) as server:
+        server.wait_until_ready()
+        command = [sys.executable, "-m", "app", "label", photos, "--out", out, "--server", server.url]
+        environment = {**os.environ, "TAG2MASK_MAX_IMAGE_PIXELS": "100"}  # of this process, which decides nothing
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.splitlines()[0].partition(";")[0]) == (1, f"1 of 3 photos labelled into {out}")
+    refusal = "large.png: the server refuses it: the photo has 66 x 64 = 4224 pixels; the limit is 4160"
+    assert refusal in done.stdout
+    assert "a.png: " in done.stdout  # the connection was closed while it was sent: no reason to stop
+    assert [path.name for path in (out / "JPEGImages").iterdir()] == ["fits.jpg"]
