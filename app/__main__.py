@@ -61,6 +61,7 @@ def parse() -> argparse.Namespace:
     command.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of POST /analyze"
     )
+    command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
     return parser.parse_args()
 
 
@@ -78,7 +79,7 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {first['msg']}") from None
     settings = Settings()
     labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
-    return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count)
+    return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count, options.prune)
 
 
 def serve(settings: Settings) -> None:

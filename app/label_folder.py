@@ -9,7 +9,8 @@ OUT/review.csv                    every photo with its estimated quality (`app.q
 OUT/refused.csv                   photos that could not be labelled, and why
 OUT/records/NAME.json, label.json what is done and by which models: the same command goes on where it stopped
 
-What was made of a photo that is no longer there is removed.
+The lists name the photos that are there now and could be labelled. What was made of photos that are gone stays, corrected
+masks among it, and is said; `--prune` removes it, by the records: what a kill left without one stays.
 """
 
 import csv
@@ -38,21 +39,26 @@ from app.schemas import Region
 from app.tags import read_tags
 
 JPEG_QUALITY = 95
+NAMED = 3  # of the photos that are gone
 REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags")
 
 
 def label_folder(
-    photos: Path, out: Path, labeller: Labeller, tags: Path | None = None, workers: int = 1
+    photos: Path, out: Path, labeller: Labeller, tags: Path | None = None, workers: int = 1, prune: bool = False
 ) -> tuple[str, bool]:
     """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
 
-    What is done already is left as it is, unless the photo or its tags have changed; the files of photos that are gone are
-    removed. Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made otherwise.
+    What is done already is left as it is, unless the photo or its tags have changed; with `prune` the files of photos that
+    are gone are removed. Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made
+    otherwise.
     """
     tasks = find_photos(photos, out, None if tags is None else read_tags(tags))
     check_tags(tasks, labeller.classes)
     check_settings(out, labeller, tagged=tags is not None)
-    gone = find_gone(photos, out, tasks)
+    gone = find_gone(photos, out, tasks, prune)
+    if prune:
+        for path in (path for name in gone for path in files_of(out, name)):
+            path.unlink(missing_ok=True)
     todo = [task for task in tasks if not is_done(out, task)]
     refused: dict[str, str] = {}
     with (
@@ -63,51 +69,65 @@ def label_folder(
             if error is not None:
                 refused[str(task.path)] = str(error)
             bar.update()
-    for path in (path for name in gone for path in files_of(out, name)):
-        path.unlink(missing_ok=True)
-    write_data_set(out, tasks, labeller)
+    write_data_set(out, [task for task in tasks if str(task.path) not in refused], labeller)
     write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
     done = len(tasks) - len(refused)
     lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
     if gone:
-        lines.append(f"removed from {out}, being no longer in {photos}: {len(gone)}")
+        named = f"{len(gone)} ({', '.join(gone[:NAMED])}{', ...' if len(gone) > NAMED else ''})"
+        remedy = (
+            "what was made of them is removed" if prune else f"{out} keeps what was made of them; --prune removes it"
+        )
+        lines.append(f"photos that are no longer in {photos}: {named}; {remedy}")
     lines += [f"refused {photo}: {reason}" for photo, reason in sorted(refused.items())]
     return "\n".join(lines), not refused
 
 
-def find_gone(photos: Path, out: Path, tasks: list[Task]) -> list[str]:
+def find_gone(photos: Path, out: Path, tasks: list[Task], prune: bool) -> list[str]:
     """The names that have a record and no photo any more.
 
-    Raises DataError where no record has its photo: then it is PHOTOS, or --out, that is mistaken.
+    Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
+    that is mistaken.
     """
-    names = {task.name for task in tasks}
-    paths = sorted((out / "records").glob("*.json"))
-    gone = [path.stem for path in paths if path.stem not in names and is_record(path)]
-    if gone and not any(path.stem in names for path in paths):
+    # a disk that tells no case has one file for Dog.json and dog.json
+    files = {file_of(path) for task in tasks if (path := record_path(out, task)).is_file()}
+    others = [path for path in sorted((out / "records").glob("*.json")) if file_of(path) not in files]
+    gone = [path.stem for path in others if read_record(path)]
+    kept = ((task, record) for task in tasks if (record := read_record(record_path(out, task))))
+    if not gone or any(not prune or record["stamp"] == stamp_of(task) for task, record in kept):
+        return gone
+    if prune:
         raise DataError(
-            f"{out} holds the labels of {len(gone)} photos (first: {gone[0]}), none of which is in {photos}; choose another "
-            f"--out, or delete this one"
+            f"--prune would remove from {out} what was made of {len(gone)} photos (first: {gone[0]}), and none of the others "
+            f"is in {photos} as it was labelled; name the right folder, or leave out --prune, which removes nothing"
         )
-    return gone
+    raise DataError(
+        f"{out} holds the labels of {len(gone)} photos (first: {gone[0]}), none of which is in {photos}; choose another "
+        f"--out, or delete this one"
+    )
 
 
-def is_record(path: Path) -> bool:
-    """Whether this command wrote the file."""
+def file_of(path: Path) -> tuple[int, int]:
+    """Which file it is, under whatever name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A photo's record; empty where this command did not write the file, or wrote it under another name."""
     try:
         record = json.loads(path.read_text())
-    except ValueError:
-        return False
-    return isinstance(record, dict) and record.get("name") == path.stem and "stamp" in record
+        known = record["name"].casefold() == path.stem.casefold() and {"stamp", "tags", "regions"} <= set(record)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return record if known else {}
 
 
 def is_done(out: Path, task: Task) -> bool:
     """Whether the photo, as it is now and with these tags, has a record."""
-    path = record_path(out, task)
-    if not path.is_file():
-        return False
-    record = json.loads(path.read_text())
+    record = read_record(record_path(out, task))
     tags = None if task.tags is None else list(task.tags)
-    return record["tags"] == tags and record["stamp"] == stamp_of(task)
+    return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
 
 
 def stamp_of(task: Task) -> list[int]:
@@ -200,8 +220,8 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
 
 
 def write_data_set(out: Path, tasks: list[Task], labeller: Labeller) -> None:
-    """The list, the COCO file and the review of all photos that have a record."""
-    records = [json.loads(record_path(out, task).read_text()) for task in tasks if record_path(out, task).is_file()]
+    """The list, the COCO file and the review of all these photos."""
+    records = [json.loads(record_path(out, task).read_text()) for task in tasks]
     write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
     names = "".join(f"{record['name']}\n" for record in records)
     write(out / "ImageSets" / "Segmentation" / "train.txt", names.encode())

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -133,35 +134,117 @@ def test_what_has_changed_is_labelled_again(photos, tmp_path, labeller):
     assert {row["name"]: row["found"] for row in rows_of(out / "review.csv")}["dog"] == "dog"
 
 
-def test_what_was_made_of_a_photo_that_is_gone_is_removed(photos, tmp_path, labeller):
+def files_in(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def names_in(out: Path) -> list[str]:
+    """The photos listed, the same in every list."""
+    names = (out / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    coco = json.loads((out / "annotations.json").read_text())
+    assert [Path(image["file_name"]).stem for image in coco["images"]] == names
+    assert sorted(row["name"] for row in rows_of(out / "review.csv")) == names
+    return names
+
+
+def test_what_was_made_of_photos_that_are_gone_stays(photos, tmp_path, labeller):
     (photos / "broken.jpg").unlink()
+    out, away = tmp_path / "out", tmp_path / "away"
+    label_folder(photos, out, labeller)
+    (out / "SegmentationClass" / "more__person.png").write_bytes(b"corrected by hand")
+    before = files_in(out)
+    (photos / "more").rename(away)  # a disk that is not mounted
+    said, complete = label_folder(photos, out, labeller)
+    assert complete
+    assert said.splitlines()[1] == (
+        f"photos that are no longer in {photos}: 1 (more__person); {out} keeps what was made of them; --prune removes it"
+    )
+    assert names_in(out) == ["dog", "turned"]
+    lists = {"annotations.json", "review.csv", "ImageSets/Segmentation/train.txt"}
+    after = files_in(out)
+    assert {name for name in before if after.get(name) != before[name]} == lists
+    away.rename(photos / "more")
+    assert "no longer" not in label_folder(photos, out, labeller)[0]
+    assert files_in(out) == before
+
+
+def test_prune_removes_what_was_made_of_photos_that_are_gone(photos, tmp_path, labeller):
+    (photos / "broken.jpg").unlink()
+    for number in range(4):
+        (photos / "more" / f"{number}.png").write_bytes(to_file(halves(RED, BLACK)))
     out = tmp_path / "out"
     label_folder(photos, out, labeller)
     own = [out / "records" / "notes.json", out / "records" / "list.json", out / "JPEGImages" / "mine.jpg"]
     for path in own:
         path.write_text("[]" if path.stem == "list" else "{}")
-    before = {path for path in out.rglob("*") if path.is_file()}
-    (photos / "more" / "person.webp").unlink()
-    said, complete = label_folder(photos, out, labeller)
-    assert complete
-    assert said.splitlines()[1] == f"removed from {out}, being no longer in {photos}: 1"
-    gone = {path.relative_to(out).as_posix() for path in before - set(out.rglob("*"))}
-    pictures = {f"{folder}/more__person" for folder in ("JPEGImages", "SegmentationClass", "overlays")}
-    assert {name.rpartition(".")[0] for name in gone} == pictures | {"records/more__person"}
-    assert (out / "ImageSets" / "Segmentation" / "train.txt").read_text().split() == ["dog", "turned"]
-    assert len(rows_of(out / "review.csv")) == 2
-    assert "removed" not in label_folder(photos, out, labeller)[0]
+    before = files_in(out)
+    shutil.rmtree(photos / "more")
+    names = ["more__0", "more__1", "more__2", "more__3", "more__person"]
+    said, _ = label_folder(photos, out, labeller)
+    assert "5 (more__0, more__1, more__2, ...)" in said
+    said, _ = label_folder(photos, out, labeller, prune=True)
+    assert said.splitlines()[1].endswith("5 (more__0, more__1, more__2, ...); what was made of them is removed")
+    kinds = {"JPEGImages": "jpg", "SegmentationClass": "png", "overlays": "jpg", "records": "json"}
+    gone = {f"{folder}/{name}.{suffix}" for folder, suffix in kinds.items() for name in names}
+    assert set(before) - set(files_in(out)) == gone
+    assert names_in(out) == ["dog", "turned"]
+    assert "no longer" not in label_folder(photos, out, labeller, prune=True)[0]
 
 
 def test_the_wrong_folder_costs_no_data_set(photos, tmp_path, labeller):
     out, other = tmp_path / "out", tmp_path / "other"
     label_folder(photos, out, labeller)
-    before = sorted(out.rglob("*"))
+    before = files_in(out)
     other.mkdir()
     (other / "another.png").write_bytes(to_file(halves(RED, BLACK)))
     with pytest.raises(DataError, match=r"labels of 3 photos \(first: dog\), none of which is in"):
         label_folder(other, out, labeller)
-    assert sorted(out.rglob("*")) == before
+    (other / "dog.png").write_bytes(to_file(halves(RED, BLACK, 40, 80)))  # one name in common
+    with pytest.raises(DataError, match=r"2 photos \(first: more__person\), and none of the others is in .* as it was"):
+        label_folder(other, out, labeller, prune=True)
+    assert files_in(out) == before
+    said, _ = label_folder(other, out, labeller)
+    assert "2 (more__person, turned); " in said
+    assert set(before) < set(files_in(out))
+
+
+def test_a_rename_in_case_alone_on_a_disk_that_tells_none(photos, tmp_path, labeller):
+    (photos / "broken.jpg").unlink()
+    out = tmp_path / "out"
+    label_folder(photos, out, labeller)
+    (photos / "dog.png").rename(photos / "Dog.png")
+    for path in [*out.rglob("dog.*")]:  # such a disk finds one file under either name
+        path.with_stem("Dog").hardlink_to(path)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("[Dd]og.*")}
+    said, _ = label_folder(photos, out, labeller, prune=True)
+    assert "no longer" not in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("[Dd]og.*")} == before
+    assert len(before) == 8
+
+
+def test_a_photo_replaced_by_an_unreadable_one_is_in_no_list(photos, tmp_path, labeller):
+    (photos / "broken.jpg").unlink()
+    out = tmp_path / "out"
+    label_folder(photos, out, labeller)
+    before = files_in(out)
+    (photos / "dog.png").write_bytes(b"no photo any more")
+    _, complete = label_folder(photos, out, labeller)
+    assert not complete
+    assert [row["photo"] for row in rows_of(out / "refused.csv")] == [str(photos / "dog.png")]
+    assert names_in(out) == ["more__person", "turned"]
+    assert files_in(out)["SegmentationClass/dog.png"] == before["SegmentationClass/dog.png"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"name": "notes", "stamp": null}', '{"name": 1}', "no JSON"])
+def test_a_file_of_ones_own_in_the_place_of_a_record(tmp_path, labeller, content):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    (folder / "notes.png").write_bytes(to_file(halves(RED, BLACK)))
+    (out / "records").mkdir(parents=True)
+    (out / "records" / "notes.json").write_text(content)
+    _, complete = label_folder(folder, out, labeller)
+    assert complete
+    assert names_in(out) == ["notes"]
 
 
 def test_a_large_photo_that_lies_on_its_side_keeps_its_size(tmp_path, labeller):
@@ -216,6 +299,10 @@ def test_it_goes_on_where_it_was_killed(tmp_path, models_directory):
     assert done.stdout.startswith("40 of 40 photos labelled")
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(rows_of(out / "review.csv")) == 40
+    (folder / "00.png").unlink()
+    done = subprocess.run([*command, "--prune"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "1 (00); what was made of them is removed" in done.stdout) == (0, True)
+    assert not list(out.rglob("00.*"))
     other = subprocess.run(
         [*command, "--set", "refine=pamr"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
