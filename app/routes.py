@@ -180,7 +180,7 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
     if not names:
         return (catalog.choose(task, parameters.model),)
     if names == (ALL_MODELS,):
-        newest = {name: catalog.find(name) for name, _ in catalog.engines}
+        newest = {name: catalog.find(name) for name, _ in sorted(catalog.engines)}
         engines = [engine for engine in newest.values() if engine.card.task == task]
     else:
         with naming("fuse"):

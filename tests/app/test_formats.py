@@ -215,6 +215,18 @@ def test_fused_maps(serve, tmp_path):
     assert (reply.status_code, reply.json()["parameter"]) == (422, "fuse")
 
 
+def test_of_all_fused_the_first_by_name_leads_whenever_it_came(serve, tmp_path, photo):
+    write_cam_model(tmp_path, "b", 1, background_threshold=0.6)
+    client = serve(Settings(models=tmp_path, device="cpu", models_poll_seconds=0))
+    write_cam_model(tmp_path, "a", 1, background_threshold=0.2)
+    write_cam_model(tmp_path, "a", 2, background_threshold=0.3)
+    assert client.app.state.service.models.refresh(settled=False)
+    label = ask(client, "/pseudo-label", photo, fuse="all", format="json").json()
+    used = [(model["name"], model["version"]) for model in (label["model"], *label["fused_with"])]
+    assert used == [("a", 2), ("b", 1)]
+    assert label["thresholds"]["background"] == 0.3
+
+
 def test_analyze_answers_all_at_once(client, photo):
     reply = ask(client, "/analyze", photo, tags="dog", refine="pamr")
     body = reply.json()
