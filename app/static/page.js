@@ -4,9 +4,9 @@ import { byId, show } from "./elements.js";
 import { busy, calm, complain, say } from "./messages.js";
 import { decodePhoto, drawStrip, photoOf, receiveFiles, releaseBitmap } from "./photos.js";
 import { ALL, askForJson, scoresRequest } from "./requests.js";
-import { askWhatIsServed, canFuse } from "./served.js";
+import { askWhatIsServed, canFuse, ownThreshold } from "./served.js";
 import * as panel from "./panel.js";
-import { drawThresholds, receiveThresholds } from "./thresholds.js";
+import { drawThresholds, foregroundAbove, receiveThresholds } from "./thresholds.js";
 import { Viewer, STEP } from "./viewer.js";
 import { VIEWS } from "./views.js";
 
@@ -170,8 +170,7 @@ function drawSliders() {
   byId("threshold").value = Math.round(100 * state.threshold);
   byId("threshold").style.setProperty("--at", `${100 * state.threshold}%`);
   byId("threshold-value").textContent = state.threshold.toFixed(2);
-  const model = served.cams.find(({ pin }) => pin === state.model) ?? served.cams[0];
-  drawThresholds(state, shown?.background ?? model?.background_threshold ?? 0);
+  drawThresholds(state, ownThreshold(served, state.model));
 }
 
 function change(changes) {
@@ -275,11 +274,14 @@ byId("threshold").addEventListener("input", (event) => {
   viewer.draw();
 });
 byId("threshold").addEventListener("change", drawPanel); // downloads and commands carry the threshold
-receiveThresholds(state, (changes) => {
+receiveThresholds((changes) => {
   Object.assign(state, changes);
   drawSliders();
 }, change);
-byId("model").addEventListener("change", (event) => change({ model: event.target.value }));
+byId("model").addEventListener("change", ({ target: { value: model } }) => {
+  const low = state.background ?? ownThreshold(served, model);
+  change({ model, foreground: foregroundAbove(low, state.foreground) });
+});
 byId("segmenter").addEventListener("change", (event) => change({ segmenter: event.target.value }));
 byId("spread").addEventListener("change", (event) => change({ spread: event.target.value }));
 byId("refine").addEventListener("change", (event) => change({ refine: event.target.checked }));

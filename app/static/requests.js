@@ -2,6 +2,7 @@
 
 import { address, askAbout } from "./service.js";
 import { parseNpy } from "./arrays.js";
+import { foregroundAbove } from "./thresholds.js";
 
 export const ALL = "all"; // in the place of a model: the maps of all, fused
 const KEPT_RESULTS = 60; // per photo
@@ -54,7 +55,7 @@ export function pseudoLabelRequest(state) {
       ...tagsAndRefinement(state),
       inference,
       background_threshold: state.background,
-      foreground_threshold: state.foreground,
+      foreground_threshold: foregroundAbove(state.background, state.foreground),
     },
     name: `pseudo-label-${state.model}`,
     title: state.model,

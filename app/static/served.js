@@ -1,5 +1,6 @@
 // What the service serves: its models and their classes' colours.
 
+import { ALL } from "./requests.js";
 import { address, ask } from "./service.js";
 
 // {cams, segmenters, coloursOf}: models in the order of use, the default first, each with its `pin` (NAME/VERSION).
@@ -23,6 +24,14 @@ export async function askWhatIsServed(options) {
     segmenters: models.filter(({ task }) => task === "segmentation"),
     coloursOf,
   };
+}
+
+// The background threshold that a cam model has of itself. Of all, fused, it is that of the first by name, as the service has it.
+export function ownThreshold({ cams }, model) {
+  const [first] = cams.map(({ name }) => name).sort();
+  const newest = cams.filter(({ name }) => name === first).sort((one, other) => other.version - one.version);
+  const card = model === ALL ? newest[0] : cams.find(({ pin }) => pin === model);
+  return card?.background_threshold ?? 0;
 }
 
 // Whether the maps of all cam models can be fused: by the service's rule, the newest of every name, of the same classes.

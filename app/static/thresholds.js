@@ -1,6 +1,6 @@
 // The two thresholds of the pseudo-label: at or below the first a pixel is background, above the second it gets a class,
 // between the two it is ignored. Null in the state means what the service does of itself: the model's first threshold, and
-// a second one equal to it.
+// a second one equal to it. A second one that the first has passed is not sent; it holds again once the first lies below it.
 
 import { byId, show } from "./elements.js";
 
@@ -18,11 +18,16 @@ export function drawThresholds(state, own) {
   show("thresholds-reset", state.background !== null || state.foreground !== null);
 }
 
-// Call `move(changes)` while a slider moves, `settle(changes)` once it rests. The second stays at or above the first.
-export function receiveThresholds(state, move, settle) {
+// The second threshold where it lies above the first, else null.
+export function foregroundAbove(low, foreground) {
+  return foreground > low ? foreground : null;
+}
+
+// Call `move(changes)` while a slider moves, `settle(changes)` once it rests. The second cannot be moved below the first.
+export function receiveThresholds(move, settle) {
   const changes = {
-    background: (low) => ({ background: low, foreground: state.foreground > low ? state.foreground : null }),
-    foreground: (high) => ({ foreground: high > byId("background").value / 100 ? high : null }),
+    background: (background) => ({ background }),
+    foreground: (foreground) => ({ foreground: foregroundAbove(byId("background").value / 100, foreground) }),
   };
   for (const id of ["background", "foreground"]) {
     byId(id).addEventListener("input", () => move(changes[id](byId(id).value / 100)));

@@ -8,8 +8,7 @@ const IGNORED = "#e0e0c0"; // as the service paints the label 255
 const LAYER_SIDE = 800; // px, the longer side of a map's layer
 
 // Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); shownFormat, of the command line;
-// possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions,
-// background}, the last the threshold in use.
+// possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions}.
 export const VIEWS = {
   heatmap: {
     title: "Heatmap",
@@ -112,7 +111,6 @@ async function loadMask(photo, request, model, served, options) {
     ],
     requests: [request],
     regions,
-    background: body.thresholds.background,
     caption: (names
       ? `${what} of ${names}, by ${request.title === ALL ? "all methods, fused" : request.title}.`
       : `${what}: no class was found${ignored ? "." : ", all is background."}`) + ignored,

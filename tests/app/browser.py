@@ -83,6 +83,17 @@ class Page:
     def requests(self) -> int:
         return int(str(self.run("return performance.getEntriesByType('resource').length")))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What the page asks the server for meanwhile is asked after."""
+        self.run("""
+            window.ask = window.fetch;
+            window.waiting = [];
+            window.fetch = (...request) => new Promise((resolve) => window.waiting.push(() => resolve(ask(...request))));""")
+        yield
+        self.run("window.fetch = window.ask; for (const go of window.waiting) go();")
+        self.wait_until_idle()
+
     def hosts(self) -> set[str]:
         """Whom the browser has asked for anything since the last call."""
         entries = [json.loads(str(entry["message"]))["message"] for entry in self.driver.get_log("performance")]

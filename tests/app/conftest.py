@@ -1,4 +1,4 @@
-"""A service that serves the colour models, in this process."""
+"""A service that serves the colour models, in this process, and the page in a browser."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from selenium import webdriver
 from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from tests.app.browser import Page, open_chromium
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
 from tests.app.photo_host import FakeHost, run_host, settings_for
+from tests.app.test_server import ROOT, Server
+from tests.app.test_server import start as start_server
 
 
 def wait_until_ready(client: TestClient, seconds: float = 20) -> None:
@@ -90,3 +94,36 @@ def host() -> Iterator[FakeHost]:
 def backend(serve: Callable[[Settings], TestClient], host: FakeHost, models_directory: Path) -> TestClient:
     """A service that knows that Label Studio."""
     return serve(settings_for(host, models_directory))
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with open_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Server]:
+    """The models of the repository. The log stays short: nobody reads the pipe, which would fill."""
+    with start_server(ROOT / "models", workers=1, log_level="warning") as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.fixture
+def browser(driver: webdriver.Chrome) -> Iterator[Page]:
+    page = Page(driver)
+    yield page
+    assert not page.complaints()
+
+
+@pytest.fixture
+def page(browser: Page, served: Server) -> Page:
+    return browser.open(served)
+
+
+@pytest.fixture
+def cat(page: Page) -> Page:
+    """The page with a photo of a cat on it."""
+    page.upload(ROOT / "tests/photos/cat.jpg")
+    return page

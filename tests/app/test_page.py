@@ -3,18 +3,13 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from tests.app.browser import Page, open_chromium
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
-from tests.app.test_server import ROOT, Server, start
+from tests.app.test_server import ROOT, start
 
 STATIC = ROOT / "app/static"
 CAT = ROOT / "tests/photos/cat.jpg"
@@ -59,39 +54,6 @@ def test_nothing_else_is_served(client, path):
 def test_the_page_is_no_part_of_the_api(client):
     assert not {path for path in client.get("/openapi.json").json()["paths"] if path == "/" or "static" in path}
     assert client.post("/").status_code == 405
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with open_chromium(tmp_path_factory.mktemp("chromium")) as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
-    """The models of the repository. The log stays short: nobody reads the pipe, which would fill."""
-    with start(ROOT / "models", workers=1, log_level="warning") as server:
-        server.wait_until_ready()
-        yield server
-
-
-@pytest.fixture
-def browser(driver: webdriver.Chrome) -> Iterator[Page]:
-    page = Page(driver)
-    yield page
-    assert not page.complaints()
-
-
-@pytest.fixture
-def page(browser: Page, served: Server) -> Page:
-    return browser.open(served)
-
-
-@pytest.fixture
-def cat(page: Page) -> Page:
-    """The page with a photo of a cat on it."""
-    page.upload(CAT)
-    return page
 
 
 def test_before_the_first_photo(page):
@@ -199,78 +161,6 @@ def test_masks_with_their_legend(cat, view):
     assert cat.picture() == cat.bare_photo()
 
 
-def test_thresholds_of_the_pseudo_label(cat, served):
-    models = httpx2.get(f"{served.url}/models").json()["models"]
-    [own] = [model["background_threshold"] for model in models if model["task"] == "cam" and model["default"]]
-
-    def values() -> tuple[str, str]:
-        return cat.text("#background-value"), cat.text("#foreground-value")
-
-    def asked() -> dict[str, list[str]]:
-        [address] = re.findall(r"http\S+?(?='| -o)", str(cat.find("#curl").get_attribute("value")))
-        return {name: value for name, value in parse_qs(urlsplit(address).query).items() if "threshold" in name}
-
-    assert not cat.find("#background").is_displayed()
-    cat.click("#tab-pseudoLabel")
-    assert (values(), asked()) == ((f"{own:.2f}", f"{own:.2f}"), {})
-    assert not cat.find("#thresholds-reset").is_displayed()
-    before = cat.picture()
-    cat.slide("foreground", 70)
-    cat.wait_until_idle()
-    assert (values(), asked()) == ((f"{own:.2f}", "0.70"), {"foreground_threshold": ["0.7"]})
-    assert "ignored" in cat.text("#legend")
-    assert "% is ignored" in cat.text("#caption")
-    assert cat.picture() != before
-    for box in cat.all("#legend input"):
-        box.click()
-    assert cat.picture() == cat.bare_photo()
-    cat.slide("foreground", 1)  # never below the other one
-    cat.wait_until_idle()
-    assert (values(), asked()) == ((f"{own:.2f}", f"{own:.2f}"), {})
-    assert cat.picture() == before
-    cat.slide("background", 80)
-    cat.wait_until_idle()
-    assert (values(), asked()) == (("0.80", "0.80"), {"background_threshold": ["0.8"]})
-    assert cat.picture() != before
-
-
-def test_a_threshold_that_is_dragged_asks_the_server_once(cat):
-    cat.click("#tab-pseudoLabel")
-    before, requests = cat.picture(), cat.requests()
-    handle = ActionChains(cat.driver).move_to_element(cat.find("#foreground")).click_and_hold()
-    for _ in range(5):
-        handle = handle.move_by_offset(10, 0)
-    handle.perform()
-    dragged = cat.text("#foreground-value")
-    assert dragged > cat.text("#background-value")
-    assert (cat.picture(), cat.requests()) == (before, requests)
-    ActionChains(cat.driver).release().perform()
-    cat.wait_until_idle()
-    assert cat.requests() == requests + 1
-    assert cat.text("#foreground-value") == dragged
-    assert cat.picture() != before
-
-
-def test_thresholds_by_keyboard(cat):
-    cat.click("#tab-pseudoLabel")
-    before = cat.picture()
-    background = cat.find("#background")
-    start_at = int(str(background.get_attribute("value")))
-    background.send_keys(Keys.PAGE_UP, Keys.ARROW_RIGHT)
-    cat.wait_until_idle()
-    assert int(str(background.get_attribute("value"))) > start_at + 1
-    assert background.get_attribute("aria-valuetext") == cat.text("#background-value")
-    assert cat.picture() != before
-    cat.find("#thresholds-reset").send_keys(Keys.ENTER)
-    cat.wait_until_idle()
-    assert cat.picture() == before
-    assert cat.driver.switch_to.active_element.get_attribute("id") == "background"
-    cat.find("#refine").send_keys(Keys.SPACE)
-    cat.wait_until_idle()
-    assert "refine=pamr" in str(cat.find("#curl").get_attribute("value"))
-    assert cat.picture() != before
-
-
 def test_tags_gate_the_maps(cat):
     cat.find("#tag").send_keys("dog" + Keys.ENTER)
     cat.wait_until_idle()
@@ -359,6 +249,21 @@ def test_every_control_has_a_name(cat):
         for control in cat.all("button, input, select, textarea, canvas, [role=tabpanel]"):
             if control.is_displayed():
                 assert control.accessible_name, control.get_attribute("outerHTML")
+
+
+def test_every_button_is_large_enough_to_hit(cat):
+    """24 px on a side (WCAG 2.2, 2.5.8)."""
+    cat.upload(PERSON)
+    for view in VIEWS:
+        cat.click(f"#tab-{view}")
+        if view == "pseudoLabel":
+            cat.slide("background", 50)
+            cat.wait_until_idle()
+        sizes = {
+            button.get_attribute("outerHTML"): button.size for button in cat.all("button") if button.is_displayed()
+        }
+        assert not {name: size for name, size in sizes.items() if min(size.values()) < 24}
+        assert any("thresholds-reset" in str(name) for name in sizes) == (view == "pseudoLabel")
 
 
 def test_phone_width(browser, served):
