@@ -309,3 +309,21 @@ def test_a_folder_is_labelled_within_the_servers_limits(models_directory, tmp_pa
     assert refusal in done.stdout
     assert "a.png: " in done.stdout  # the connection was closed while it was sent: no reason to stop
     assert [path.name for path in (out / "JPEGImages").iterdir()] == ["fits.jpg"]
+
+
+def test_a_server_that_is_killed_ends_the_labelling_in_one_line(models_directory, slow_photo, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for number in range(6):
+        (photos / f"{number}.png").write_bytes(slow_photo)
+    with start(models_directory) as server:
+        server.wait_until_ready()
+        command = [sys.executable, "-m", "app", "label", photos, "--out", out, "--server", server.url]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as labelling:
+            wait_for(lambda: any(out.glob("records/*.json")))
+            server.process.kill()
+            said = labelling.communicate(timeout=120)[1]
+    assert labelling.returncode == 1
+    assert said.splitlines()[-1].startswith(f"tag2mask: {server.url} does not answer")
+    assert "Traceback" not in said
+    assert not (out / "refused.csv").exists()  # no photo is to blame
