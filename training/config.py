@@ -221,19 +221,29 @@ class PseudoLabelConfig(Section):
 
     rule: "threshold" (`app.pseudo_label.LabelRule`), or a rule of a paper that needs the run's [saliency]: "drs"
     (`app.postprocess`), "edam", "edam-paper" (`app.edam_rule`). `alpha` and `beta` are EDAM's.
+    saliency_share: of the [saliency] in the maps that are refined and compared with the thresholds
+    (`training.pseudo_label.blend_saliency`).
     """
 
     rule: Literal["threshold", "drs", "edam", "edam-paper"] = "threshold"
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
     refine: Literal["none", "pamr", "crf"] = "none"
+    saliency_share: float = Field(default=0.0, ge=0, lt=1)
     alpha: float = Field(default=ALPHA, ge=0, le=1)
     beta: float = Field(default=BETA, ge=0, le=1)
+
+    @property
+    def reads_saliency(self) -> bool:
+        """Whether labels depend on the run's saliency."""
+        return self.rule != "threshold" or self.saliency_share > 0
 
     @model_validator(mode="after")
     def _consistent(self) -> "PseudoLabelConfig":
         if self.rule != "threshold" and self.foreground_threshold is not None:
             raise ValueError(f'rule = "{self.rule}" knows no `foreground_threshold`; leave it out')
+        if self.rule != "threshold" and self.saliency_share:
+            raise ValueError(f'rule = "{self.rule}" has its own use for saliency; leave `saliency_share` out')
         if self.rule == "edam-paper" and self.refine != "none":
             raise ValueError('rule = "edam-paper" reads the masks themselves; leave `refine` out')
         if self.foreground_threshold is not None and self.foreground_threshold < self.background_threshold:
@@ -320,8 +330,9 @@ class RunConfig(Section):
                 'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
                 "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
             )
-        if rule != "threshold" and self.saliency is None:
-            raise ValueError(f'pseudo_label.rule = "{rule}" needs a [saliency] table: a folder, or an estimate')
+        if self.pseudo_label.reads_saliency and self.saliency is None:
+            what = f'rule = "{rule}"' if rule != "threshold" else "saliency_share"
+            raise ValueError(f"pseudo_label.{what} needs a [saliency] table: a folder, or an estimate")
         if rule == "edam-paper" and (
             self.classifier.method != "edam" or self.refine or self.localize.inference != "plain"
         ):

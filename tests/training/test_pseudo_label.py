@@ -11,10 +11,21 @@ from app.errors import ConfigError, DataError
 from app.labels import IGNORE_INDEX, voc_palette
 from app.predict import ScaleCams
 from app.preprocess import Geometry
+from training.checkpoint import save_weights
+from training.classifier import build_classifier
 from training.config import PseudoLabelConfig, RunConfig
-from training.localize import StoredMaps
-from training.pseudo_label import label_photo, label_salient, read_saliency, write_label_map
+from training.data import open_source
+from training.localize import StoredMaps, localize_split
+from training.pseudo_label import (
+    blend_saliency,
+    label_photo,
+    label_salient,
+    pseudo_label_run,
+    read_saliency,
+    write_label_map,
+)
 from training.refine import refine_crf
+from training.saliency import estimate_saliency
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 MAPS = np.tile(np.array([0.9, 0.35, 0.25, 0.0], np.float32), (1, 4, 1))
@@ -64,6 +75,35 @@ def test_the_paper_of_edam_weighs_masks_against_the_background(tmp_path: Path) -
     assert label_map[0].tolist() == [5, 0, 0, 0]
 
 
+def test_saliency_is_blended_into_the_maps() -> None:
+    maps = np.array([[0.9, 0.4, 0.0, 0.0], [0.1, 0.2, 0.3, 0.0]], np.float32).reshape(2, 1, 4).repeat(4, axis=1)
+    saliency = np.tile(np.array([255, 204, 204, 0], np.uint8), (4, 1))
+    blended = blend_saliency(maps, saliency, 0.5)
+    np.testing.assert_allclose(blended[:, 0], [[0.95, 0.6, 0.4, 0.0], [0.55, 0.5, 0.55, 0.0]], atol=1e-6)
+    config = PseudoLabelConfig(background_threshold=0.5, foreground_threshold=0.58, saliency_share=0.5)
+    assert label_photo(IMAGE, maps, (4, 6), config, saliency)[0].tolist() == [5, 5, IGNORE_INDEX, 0]
+    assert (label_photo(IMAGE, maps[:0], (), config, saliency) == 0).all()
+    small = blend_saliency(maps[:, :2, :2], saliency, 0.75)  # saliency has the photo's size, maps the network's
+    assert small.shape == (2, 2, 2)
+
+
+def test_a_run_blends_its_saliency_in(tmp_path: Path) -> None:
+    data = {"source": "scenes", "scenes": {"count": 4, "val_count": 2, "size": 48, "class_count": 3}}
+    config = RunConfig(
+        name="blend", out=tmp_path, data=data, saliency={"estimate": "exact"}, localize={"preferred_size": 48},
+        classifier={"weights": None}, pseudo_label={"background_threshold": 0.5, "saliency_share": 0.9},
+    )  # fmt: skip
+    photos = open_source(config.data)
+    save_weights(tmp_path / "classifier" / "weights.pt", build_classifier(config.classifier, len(photos.classes)))
+    estimate_saliency(config)
+    localize_split(config)
+    pseudo_label_run(config)
+    for name in photos.names("train"):
+        saliency = read_saliency(tmp_path / "saliency" / f"{name}.png", photos.size(name))
+        with Image.open(tmp_path / "pseudo_labels" / f"{name}.png") as label_map:
+            assert ((np.asarray(label_map) > 0) == (saliency > 0)).mean() > 0.95  # maps of random weights change little
+
+
 def test_saliency_must_be_there_and_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.png does not exist"):
         read_saliency(tmp_path / "b.png", (4, 4))
@@ -72,6 +112,10 @@ def test_saliency_must_be_there_and_fit(tmp_path: Path) -> None:
         read_saliency(tmp_path / "b.png", (4, 4))
     with pytest.raises(ValidationError, match=r"needs a \[saliency\] table"):
         RunConfig(name="rule", out=tmp_path, data={"source": "scenes"}, pseudo_label={"rule": "drs"})
+    with pytest.raises(ValidationError, match=r"saliency_share needs a \[saliency\] table"):
+        RunConfig(name="rule", out=tmp_path, data={"source": "scenes"}, pseudo_label={"saliency_share": 0.5})
+    with pytest.raises(ValidationError, match="leave `saliency_share` out"):
+        PseudoLabelConfig(rule="edam", saliency_share=0.5)
     with pytest.raises(ValidationError, match="either `folder` or `estimate`"):
         RunConfig(name="rule", out=tmp_path, data={"source": "scenes"}, saliency={"limit": 3})
 
