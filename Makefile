@@ -43,7 +43,7 @@ dev: .venv-dev/.installed-$(ENGINE)  ## install what training and the tests need
 
 # One process per core (tests/conftest.py shares the tests out); more threads than that would only get into each other's way.
 test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)
-	@OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses auto $(ARGS)
 
 check: .venv-dev/.installed-$(ENGINE)  ## format, lint, types and import rules
 	.venv-dev/bin/python -m ruff format --check --quiet .
