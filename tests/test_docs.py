@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.test_server import Server, start
+from tests.app.server import Server, start_server
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -18,7 +18,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with start(ROOT / "models") as running:
+    with start_server(ROOT / "models") as running:
         running.wait_until_ready()
         yield running
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.app.test_server import start
+from tests.app.server import start_server
 from training.compare import CompareConfig
 from training.config import PretrainConfig, RunConfig, read_config
 
@@ -28,7 +28,7 @@ CURL = [command for command in COMMANDS if command.startswith("curl ")]
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
     """The port of a service with the models of the repository."""
-    with start(Path("models").resolve()) as running:
+    with start_server(Path("models").resolve()) as running:
         running.wait_until_ready()
         yield running.port
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.test_server import Server, start
+from tests.app.server import Server, start_server
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(place: Path) -> Iterator[Server]:
-    with start(place / "models", models_poll_seconds=0.2) as running:
+    with start_server(place / "models", models_poll_seconds=0.2) as running:
         running.wait_until_ready()
         yield running
 

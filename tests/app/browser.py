@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.app.test_server import Server
+from tests.app.server import Server, start_server
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars")
 PATIENCE_SECONDS = 30
@@ -125,3 +125,13 @@ def open_chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+@contextmanager
+def page_on(browser: Page, models: Path, photo: Path, **settings: object) -> Iterator[Page]:
+    """The page of a service of one's own with these models and settings, with the photo on it."""
+    with start_server(models, **settings) as server:
+        server.wait_until_ready()
+        page = browser.open(server)
+        page.upload(photo)
+        yield page

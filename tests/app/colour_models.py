@@ -118,6 +118,12 @@ def to_file(image: np.ndarray | Image.Image, kind: str = "PNG", **options: objec
     return buffer.getvalue()
 
 
+def write_photo(path: Path) -> Path:
+    """Write a photo, red (dog) on the left and black (nothing) on the right."""
+    path.write_bytes(to_file(halves(RED, BLACK)))
+    return path
+
+
 def from_file(data: bytes) -> np.ndarray:
     """Pixel values of a picture file, palette indices where it has a palette."""
     with Image.open(io.BytesIO(data)) as picture:

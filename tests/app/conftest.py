@@ -15,8 +15,7 @@ from app.settings import Settings
 from tests.app.browser import Page, open_chromium
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
 from tests.app.photo_host import FakeHost, run_host, settings_for
-from tests.app.test_server import ROOT, Server
-from tests.app.test_server import start as start_server
+from tests.app.server import MAX_UPLOAD_BYTES, ROOT, Server, start_server
 
 
 def wait_until_ready(client: TestClient, seconds: float = 20) -> None:
@@ -100,6 +99,15 @@ def backend(serve: Callable[[Settings], TestClient], host: FakeHost, models_dire
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with open_chromium(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver
+
+
+@pytest.fixture(scope="module")
+def server(models_directory: Path) -> Iterator[Server]:
+    """A service of the colour models: one worker, one place to wait, and little patience with large uploads."""
+    settings = {"workers": 1, "queue_size": 1, "max_upload_bytes": MAX_UPLOAD_BYTES}
+    with start_server(models_directory, **settings) as server:
+        server.wait_until_ready()
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from tests.app.photo_host import (
     run_host,
     settings_for,
 )
+from tests.app.server import start_server
 from tests.app.test_errors import check_problem
-from tests.app.test_server import start
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_work_ends_when_label_studio_leaves(host, models_directory):
     host.files["/a.png"] = to_file(halves(RED, GREEN, 3000, 3000))
     body = {"tasks": [{"data": {"image": "/a.png"}}] * 500, "label_config": BRUSH}
     given = {"label_studio_url": host.url, "label_studio_token": TOKEN}
-    with start(models_directory, workers=1, **given) as server:
+    with start_server(models_directory, workers=1, **given) as server:
         server.wait_until_ready()
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{server.url}/label-studio/predict", json=body, timeout=1)

@@ -9,14 +9,13 @@ import pytest
 from app.model_store import ModelStore
 from app.settings import Settings
 from tests.app.colour_models import BLACK, RED, SIDE, halves
-from tests.app.test_server import server  # noqa: F401
 
 triton = pytest.importorskip("tritonclient.http")
 IMAGES = np.stack([halves(RED, BLACK), halves(BLACK, RED)])
 
 
 @pytest.fixture
-def client(server):  # noqa: F811
+def client(server):
     client = triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=30)
     yield client
     client.close()
@@ -107,7 +106,7 @@ def body(**changes: object) -> dict:
         (json.dumps(body(data=None, parameters={"binary_data_size": "a"})).encode(), "3072 bytes are expected"),
     ],
 )
-def test_what_is_refused(server, content, reason):  # noqa: F811
+def test_what_is_refused(server, content, reason):
     reply = httpx2.post(f"{server.url}/v2/models/drs_colours/infer", content=content)
     assert reply.status_code == 422, reply.text
     assert set(reply.json()) == {"error"}
@@ -116,7 +115,7 @@ def test_what_is_refused(server, content, reason):  # noqa: F811
 
 
 @pytest.mark.parametrize("length", ["-1", "9999999", "abc", "\u0661".encode()])
-def test_a_wrong_length_of_the_json(server, length):  # noqa: F811
+def test_a_wrong_length_of_the_json(server, length):
     headers = {"Inference-Header-Content-Length": length}
     reply = httpx2.post(f"{server.url}/v2/models/drs_colours/infer", content=b"{}", headers=headers)
     assert (reply.status_code, "is not a length" in reply.text) == (422, True)

@@ -8,13 +8,11 @@ import httpx2
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
-from tests.app.test_server import ROOT, start
+from tests.app.server import ROOT
 
 STATIC = ROOT / "app/static"
 CAT = ROOT / "tests/photos/cat.jpg"
 PERSON = ROOT / "tests/photos/astronaut.jpg"
-MARKUP = "<img src=x onerror=alert(1)> & 'co'"
 VIEWS = ("heatmap", "methods", "disagreement", "mask", "pseudoLabel")
 
 
@@ -135,20 +133,6 @@ def test_disagreement_of_the_methods(cat):
     cat.click("#spread option[value='deviation']")
     assert cat.picture() not in (spread, cat.bare_photo())
     assert "standard deviation" in cat.text("#caption")
-
-
-def test_methods_that_do_not_know_a_class_are_named(browser, models_directory):
-    with start(models_directory) as server:
-        server.wait_until_ready()
-        page = browser.open(server)
-        page.upload(CAT)
-        page.click("#all-classes")
-        page.choose_class("aeroplane")
-        page.click("#tab-methods")
-        assert [caption.text for caption in page.all("#stage figcaption b")] == ["drs_colours/1"]
-        assert "Without cam_colours/2, cam_colours/10" in page.text("#caption")
-        page.click("#tab-disagreement")
-        assert "Only drs_colours/1 knows aeroplane" in page.text("#caption")
 
 
 @pytest.mark.parametrize("view", ["mask", "pseudoLabel"])
@@ -296,58 +280,3 @@ def test_a_busy_service_is_asked_once_more(page):
     page.wait_until_idle()
     assert page.run("return window.asked") == 2
     assert page.picture() != page.bare_photo()
-
-
-def test_a_photo_the_service_has_forgotten_is_sent_again(browser, models_directory):
-    with start(models_directory, upload_store_bytes=0) as server:
-        server.wait_until_ready()
-        page = browser.open(server)
-        page.upload(CAT)
-        page.click("#tab-mask")
-        assert not page.find("#alert").is_displayed()
-        assert page.all("#stage canvas")
-
-
-def test_one_cam_model_with_odd_class_names(browser, tmp_path):
-    write_cam_model(tmp_path / "models", classes=("dog", "traffic light", MARKUP))
-    photo = tmp_path / "<b>red.png"
-    photo.write_bytes(to_file(halves(RED, BLACK)))
-    with start(tmp_path / "models") as server:
-        server.wait_until_ready()
-        page = browser.open(server)
-        page.upload(photo)
-        assert [tab.text for tab in page.all("#tabs button")] == ["Heatmap", "Pseudo-label"]
-        assert {chip.text.rsplit("\n", 1)[0] for chip in page.all(".chip")} == {"dog", "traffic light", MARKUP}
-        page.all(".chip")[2].click()
-        page.wait_until_idle()
-        page.find("#tag").send_keys(MARKUP + Keys.ENTER)
-        page.wait_until_idle()
-        assert page.text("#tags span") == MARKUP
-        assert MARKUP in page.text("#caption")
-        assert not page.find("#alert").is_displayed()
-        page.click("#tab-pseudoLabel")
-        assert not page.all(".controls img, .viewing b b, .viewing figure img")
-
-
-def test_only_a_segmentation_model(browser, tmp_path):
-    write_segmentation_model(tmp_path / "models")
-    photo = tmp_path / "red.png"
-    photo.write_bytes(to_file(halves(RED, BLACK)))
-    with start(tmp_path / "models") as server:
-        server.wait_until_ready()
-        page = browser.open(server)
-        page.upload(photo)
-        assert [tab.text for tab in page.all("#tabs button")] == ["Mask"]
-        assert "50.0 %" in page.text("#legend")
-        assert page.picture() != page.bare_photo()
-
-
-def test_a_server_that_has_gone(browser, models_directory):
-    with start(models_directory) as server:
-        server.wait_until_ready()
-        page = browser.open(server)
-        page.upload(CAT)
-    page.click("#tab-methods")
-    assert "cannot be reached" in page.text("#alert-text")
-    assert page.find("#alert-retry").is_displayed()
-    page.driver.get_log("browser")  # the browser, too, complains of the lost connection

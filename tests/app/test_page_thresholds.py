@@ -10,9 +10,8 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from tests.app.browser import Page
-from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model
-from tests.app.test_server import start
+from tests.app.browser import Page, page_on
+from tests.app.colour_models import write_cam_model, write_photo
 
 
 def thresholds_of(page: Page) -> tuple[tuple[str, str], dict[str, list[str]]]:
@@ -97,12 +96,7 @@ def graded(browser: Page, tmp_path: Path) -> Iterator[Page]:
     """A page whose models have background thresholds of their own: 0.2 and 0.3 of a, 0.6 of b, which is the default."""
     for name, version, threshold, method in (("a", 1, 0.2, "cam"), ("a", 2, 0.3, "cam"), ("b", 1, 0.6, "drs")):
         write_cam_model(tmp_path / "models", name, version, background_threshold=threshold, method=method)
-    photo = tmp_path / "red.png"
-    photo.write_bytes(to_file(halves(RED, BLACK)))
-    with start(tmp_path / "models") as server:
-        server.wait_until_ready()
-        page = browser.open(server)
-        page.upload(photo)
+    with page_on(browser, tmp_path / "models", write_photo(tmp_path / "red.png")) as page:
         page.click("#tab-pseudoLabel")
         yield page
 

@@ -5,13 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx2
 import onnxruntime
@@ -23,63 +19,7 @@ from app.labellers import InProcess, Remote
 from app.parameters import AnalyzeParameters
 from app.settings import Settings
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model
-
-MAX_UPLOAD_BYTES = 1_000_000
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Server:
-    """A service in a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def wait_until_ready(self, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                if httpx2.get(f"{self.url}/readyz").status_code == 200:
-                    return
-            except httpx2.ConnectError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"the service did not start: {self.log.read_text()}")
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-
-@contextmanager
-def start(models: Path, **settings: object) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"models": models, "device": "cpu", "port": port, **settings}
-    environment = {**os.environ, **{f"TAG2MASK_{name.upper()}": str(value) for name, value in given.items()}}
-    command = [sys.executable, "-W", "error", "-m", "app"]
-    with (
-        tempfile.NamedTemporaryFile() as log,  # a pipe that nobody reads would fill up and stop the service
-        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log) as process,
-    ):
-        try:
-            yield Server(process, port, Path(log.name))
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def server(models_directory: Path) -> Iterator[Server]:
-    """One worker, one place to wait, and little patience with large uploads."""
-    settings = {"workers": 1, "queue_size": 1, "max_upload_bytes": MAX_UPLOAD_BYTES}
-    with start(models_directory, **settings) as server:
-        server.wait_until_ready()
-        yield server
+from tests.app.server import MAX_UPLOAD_BYTES, ROOT, start_server
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +109,7 @@ def test_photo_of_the_largest_size(server):
 
 
 def test_sigterm_finishes_what_was_taken(models_directory, slow_photo):
-    with start(models_directory, workers=1, queue_size=1) as server, ThreadPoolExecutor(2) as clients:
+    with start_server(models_directory, workers=1, queue_size=1) as server, ThreadPoolExecutor(2) as clients:
         server.wait_until_ready()
         url = f"{server.url}/segment"
         replies = [clients.submit(httpx2.post, url, files={"file": slow_photo}, timeout=120) for _ in range(2)]
@@ -187,7 +127,7 @@ def test_sigterm_finishes_what_was_taken(models_directory, slow_photo):
 def test_cuda_where_there_is_none(models_directory):
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("CUDA is here")
-    with start(models_directory, device="cuda") as server:
+    with start_server(models_directory, device="cuda") as server:
         assert server.process.wait(120) == 1
         log = server.log.read_text()
     last = log.strip().splitlines()[-1]
@@ -219,7 +159,7 @@ def test_a_port_that_is_taken_ends_in_one_line(models_directory):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with start(models_directory, port=port) as server:
+        with start_server(models_directory, port=port) as server:
             assert server.process.wait(120) == 1
             log = server.log.read_text()
     assert log.splitlines()[-1] == f"tag2mask: port {port} is taken on 127.0.0.1; set TAG2MASK_PORT to another one."
@@ -236,7 +176,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def test_models_come_and_break_while_the_service_runs(tmp_path, photo):
     write_cam_model(tmp_path, "a", 1)
-    with start(tmp_path, models_poll_seconds=0) as server:
+    with start_server(tmp_path, models_poll_seconds=0) as server:
         server.wait_until_ready()
         with httpx2.Client(base_url=server.url) as client:
 
@@ -263,7 +203,7 @@ def test_models_come_and_break_while_the_service_runs(tmp_path, photo):
 
 def test_the_models_directory_is_looked_at_by_itself(tmp_path):
     write_cam_model(tmp_path, "a", 1)
-    with start(tmp_path, models_poll_seconds=0.2) as server:
+    with start_server(tmp_path, models_poll_seconds=0.2) as server:
         server.wait_until_ready()
         write_cam_model(tmp_path, "b", 1)
         end = time.monotonic() + 30
@@ -299,7 +239,7 @@ def test_a_folder_is_labelled_within_the_servers_limits(models_directory, tmp_pa
     for name, width in (("fits", 65), ("large", 66)):
         (photos / f"{name}.png").write_bytes(to_file(halves(RED, BLACK, 64, width)))
     (photos / "a.png").write_bytes(to_file(halves(RED, BLACK, 64, 65)) + bytes(40_000_000))
-    with start(models_directory, max_image_pixels=64 * 65) as server:
+    with start_server(models_directory, max_image_pixels=64 * 65) as server:
         server.wait_until_ready()
         command = [sys.executable, "-m", "app", "label", photos, "--out", out, "--server", server.url]
         environment = {**os.environ, "TAG2MASK_MAX_IMAGE_PIXELS": "100"}  # of this process, which decides nothing
@@ -316,7 +256,7 @@ def test_a_server_that_is_killed_ends_the_labelling_in_one_line(models_directory
     photos.mkdir()
     for number in range(6):
         (photos / f"{number}.png").write_bytes(slow_photo)
-    with start(models_directory) as server:
+    with start_server(models_directory) as server:
         server.wait_until_ready()
         command = [sys.executable, "-m", "app", "label", photos, "--out", out, "--server", server.url]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as labelling:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.app.colour_models import GREEN, RED, halves, to_file, write_cam_model, write_segmentation_model
-from tests.app.test_server import Server, start
+from tests.app.server import Server, start_server
 
 cvataa = pytest.importorskip("cvat_sdk.auto_annotation")
 driver = pytest.importorskip("cvat_sdk.auto_annotation.driver")
@@ -33,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[Server]:
-    with start(models, workers=1) as server:
+    with start_server(models, workers=1) as server:
         server.wait_until_ready()
         yield server
 
