@@ -157,7 +157,8 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             "too-many-pixels",
             "Too many pixels",
             413,
-            "the photo has 9000 x 6000 = 54000000 pixels; the limit is 25000000. Send a smaller copy.",
+            "the photo has 9000 x 6000 = 54000000 pixels; the limit is 25000000. Send a smaller copy, "
+            "or raise TAG2MASK_MAX_IMAGE_PIXELS where the service is yours.",
             limit=25_000_000,
             width=9000,
             height=6000,

@@ -155,7 +155,8 @@ def _check_pixels(width: int, height: int, limit: int | None) -> None:
         )
     if width * height > limit:
         raise TooManyPixelsError(
-            f"the photo has {width} x {height} = {width * height} pixels; the limit is {limit}. Send a smaller copy.",
+            f"the photo has {width} x {height} = {width * height} pixels; the limit is {limit}. Send a smaller copy, "
+            f"or raise TAG2MASK_MAX_IMAGE_PIXELS where the service is yours.",
             limit=limit,
             width=width,
             height=height,

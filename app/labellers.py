@@ -113,7 +113,7 @@ class Remote:
         if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
             raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
         self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
-        served = json.loads(self._ask(urllib.request.Request(f"{self.address}/models")))["models"]
+        served = self._served()
         self.classes = self._classes(served)
         self.provenance = {
             "server": self.address,
@@ -143,6 +143,17 @@ class Remote:
                 tuple(arrays["present"].tolist()),
             )
         return emptied(found) if tags == () else found
+
+    def _served(self) -> list[dict[str, Any]]:
+        """What `GET /models` lists. Raises DataError where something else than a tag2mask answers."""
+        body = self._ask(urllib.request.Request(f"{self.address}/models"))
+        keys = ("name", "version", "task", "default", "sha256", "classes")
+        try:
+            return [{key: model[key] for key in keys} for model in json.loads(body)["models"]]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.address}/models is not the list of models a tag2mask service gives; name one's address"
+            ) from None
 
     def _classes(self, served: list[dict[str, Any]]) -> tuple[str, ...]:
         wanted = self.query.get("model")

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -334,20 +335,38 @@ def test_a_server_that_is_not_there():
         Remote("ftp://127.0.0.1", AnalyzeParameters())
 
 
-@pytest.mark.parametrize("status", ["200 OK", "422 Unprocessable Content", "nothing of HTTP"])
-def test_a_server_that_goes_while_it_answers(status):
+@contextlib.contextmanager
+def answering(reply: str) -> Iterator[str]:
+    """The address of a server that says this, once, and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
 
         def answer() -> None:
             connection, _ = listening.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 1000\r\n\r\n{{".encode())
+                connection.sendall(reply.encode())
 
         answered = pool.submit(answer)
-        with pytest.raises(ServerGoneError, match="does not answer"):
-            Remote(f"http://127.0.0.1:{listening.getsockname()[1]}", AnalyzeParameters())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         answered.result()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "422 Unprocessable Content", "nothing of HTTP"])
+def test_a_server_that_goes_while_it_answers(status):
+    with (
+        answering(f"HTTP/1.1 {status}\r\nContent-Length: 1000\r\n\r\n{{") as address,
+        pytest.raises(ServerGoneError, match="does not answer"),
+    ):
+        Remote(address, AnalyzeParameters())
+
+
+@pytest.mark.parametrize("body", ["<!doctype html>", "[]", '{"models": 3}', '{"models": [{"name": "resnet"}]}'])
+def test_a_server_that_is_something_else(body):
+    with (
+        answering(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}") as address,
+        pytest.raises(DataError, match="not the list of models a tag2mask service gives"),
+    ):
+        Remote(address, AnalyzeParameters())
 
 
 def test_quality_by_hand():
