@@ -67,7 +67,8 @@ class PhotoParameters(ModelParameters):
     tags: str | None = Field(
         default=None,
         max_length=4000,
-        description="The classes known to be in the photo, separated by commas: no other gets a map or a label.",
+        description="All classes known to be in the photo, separated by commas: no other gets a map or a label, and what "
+        "a mask takes for another is one of these.",
         examples=["dog,person"],
     )
     scales: str | None = Field(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from app.labels import IGNORE_INDEX
 from app.predict import Model
-from app.segmentation import NOTHING, TEST_SCALES, segment
+from app.segmentation import TEST_SCALES, segment
 from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.fit import make_fabric
@@ -50,8 +50,6 @@ def relabel(model: Model, photos: TaggedPhotos, out: Path, unsure: float) -> Non
 
 
 def tagged_mask(model: Model, image: np.ndarray, class_indices: tuple[int, ...], unsure: float) -> np.ndarray:
-    """uint8 (H, W): the best of the background and the tagged classes; 255 where its share among them is below `unsure`,
-    or none of them has any.
-    """
-    limits = {"threshold": max(unsure, NOTHING), "below": IGNORE_INDEX}
+    """uint8 (H, W): the best of the background and the tagged classes; 255 where its share among them is below `unsure`."""
+    limits = {"threshold": unsure, "below": IGNORE_INDEX}
     return segment(model, image, scales=TEST_SCALES, flip=True, class_indices=class_indices, **limits).mask

@@ -58,6 +58,8 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
         fabric.barrier()
         planes = {"salient": (saliency_folder(config), config.saliency.limit), "activated": (activated, 0)}
     views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
+    if segmenter.tag_head is not None:
+        segmenter.tag_head.count(torch.from_numpy(views.image_labels))
     sampler = make_sampler(fabric, views.image_labels, settings.fit, settings.repeat_threshold)
     fit(fabric, segmenter, views, settings.fit, out, sampler=sampler)
     if fabric.is_global_zero:

@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from app.labels import voc_palette
+from app.segmentation import keep_classes
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, GREEN, RED, SIDE, WHITE, from_file, halves, to_file
 
 TRANSPOSE = Image.Transpose
@@ -177,3 +178,12 @@ def test_exif_orientation_is_applied_once(client, orientation):
 def palette_of(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as picture:
         return np.reshape(picture.getpalette(), (256, 3))
+
+
+def test_classes_that_are_not_there_leave_their_share_to_those_that_are() -> None:
+    probabilities = np.array([[0.2, 0.5], [0.2, 0.25], [0.6, 0.25], [0.0, 0.0]], np.float32)[:, None]  # (C + 1, 1, 2)
+    kept = keep_classes(probabilities, (0, 2))
+    np.testing.assert_allclose(kept[:, 0], [[0.2, 0.5], [0.8, 0.5], [0, 0], [0, 0]], atol=1e-5)
+    np.testing.assert_allclose(keep_classes(probabilities, (0, 1))[:, 0, 0], [0.2, 0.2, 0.6, 0], atol=1e-5)
+    np.testing.assert_allclose(keep_classes(probabilities, (2,))[:, 0, 0], [0.2, 0, 0, 0.8], atol=1e-5)
+    np.testing.assert_array_equal(keep_classes(probabilities, ())[:, 0, 0], [1, 0, 0, 0])

@@ -30,7 +30,10 @@ METHOD_OPTIONS = {
 }
 METHOD_OPTIONS |= {name: (name, {}) for name in METHODS if name not in ("cam", "drs")}
 SEGMENTER_OPTIONS = {name: (name, {"channels": 32}) for name in SEGMENTERS}
-SEGMENTER_OPTIONS |= {"deeplabv2-msc": ("deeplabv2", {"msc": [0.5, 0.75]})}
+SEGMENTER_OPTIONS |= {
+    "deeplabv2-msc": ("deeplabv2", {"msc": [0.5, 0.75]}),
+    "deeplabv3plus-tags": ("deeplabv3plus", {"channels": 32, "tag_weight": 2.0}),
+}
 
 
 def classifier(key: str, backbone: str = "small") -> nn.Module:
@@ -95,9 +98,10 @@ def test_segmenter_labels_pixels_and_learns(key: str, size: tuple[int, int]) -> 
     model = segmenter(key).train()
     label_maps = torch.randint(0, label_count(len(CLASSES)), (2, *size))
     label_maps[:, 0] = 255
-    losses = model.losses({"images": torch.randn(2, 3, *size), "label_maps": label_maps})
+    batch = {"images": torch.randn(2, 3, *size), "label_maps": label_maps, "image_labels": torch.eye(2, 3)}
+    losses = model.losses(batch)
     losses["loss"].backward()
-    assert losses["loss"] == losses["cross_entropy"]
+    assert losses["loss"] == losses["cross_entropy"] + 2 * losses.get("tags", 0)
     head = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.startswith("backbone.")]
     assert all(p.grad.isfinite().all() and p.grad.any() for p in head)
     assert model.backbone.stem[0].weight.grad.any()

@@ -70,8 +70,9 @@ def test_a_tagged_mask_by_hand() -> None:
     assert (sure[:, -8:] == IGNORE_INDEX).all()  # background and class 1 share the right half
     Constant.left = (0.0, 0.0, 300.0)
     certain = tagged_mask(Constant(), image, (0,), 0.0)  # type: ignore[arg-type]
-    assert (certain[:, :8] == IGNORE_INDEX).all()  # neither the background nor the tagged class has any share
+    assert (certain[:, :8] == 1).all()  # it is surely a thing, and the tagged class is the only one there is
     assert (certain[:, -8:] == BACKGROUND).all()
+    assert (tagged_mask(Constant(), image, (), 0.0) == BACKGROUND).all()  # type: ignore[arg-type]
 
 
 def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from app.errors import ConfigError
-from training.backbones import build_backbone
+from training.backbones import Backbone, build_backbone
 from training.config import FitConfig
 from training.fit import make_optimizer
 from training.mask_refinement_loss import mask_refinement_loss
@@ -19,19 +19,31 @@ from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.aspp import enlarge
 from training.segmenters.deeplabv2 import DeepLabV2
 from training.segmenters.segmenter import reduce_labels, self_training_loss
+from training.segmenters.tag_head import TagHead
 
 LABELS = 3  # background and two classes
 
 
 class Transparent(Segmenter):
-    """Its logits are the image."""
+    """Its features and its logits are the image."""
 
-    def logits(self, images: Tensor) -> Tensor:
-        return images
+    def logits(self, features: list[Tensor]) -> Tensor:
+        return features[-1]
+
+
+class Window(Backbone):
+    """Its one stage is the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = (LABELS,)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images]
 
 
 def transparent(**options: Any) -> Segmenter:
-    return Transparent(build_backbone("small", 16), LABELS, SegmenterOptions(**options))
+    return Transparent(Window(), LABELS, SegmenterOptions(**options))
 
 
 def deeplabv2(backbone: str = "small", output_stride: int = 8, **options: Any) -> DeepLabV2:
@@ -62,7 +74,7 @@ def test_one_output_without_msc() -> None:
 def test_msc_sums_over_full_size_scales_and_maximum(compare_at: str, half: float) -> None:
     model = transparent(msc=(0.5,))
     model.compare_at = compare_at
-    outputs = model.outputs(IMAGES)
+    outputs, _ = model.outputs(IMAGES)
     assert [tuple(logits.shape[2:]) for logits in outputs] == [(2, 2), (1, 1), (2, 2)]
     assert torch.equal(model(IMAGES), outputs[-1])
     assert outputs[-1][0, 0].flatten().tolist() == pytest.approx([log(4), log(4), log(2), log(2)])
@@ -114,7 +126,7 @@ def test_self_training_is_added_with_its_weight_for_every_output() -> None:
     }
     model = transparent(self_training=0.5, msc=(0.5,))
     losses = model.losses(batch)
-    enlarged = [enlarge(logits, torch.Size((2, 2))) for logits in model.outputs(batch["images"])]
+    enlarged = [enlarge(logits, torch.Size((2, 2))) for logits in model.outputs(batch["images"])[0]]
     expected = sum(self_training_loss(logits, PRESENT) for logits in enlarged)
     assert losses["self_training"].item() == pytest.approx(float(expected))
     assert losses["loss"].item() == pytest.approx(float(losses["cross_entropy"] + 0.5 * expected))
@@ -149,7 +161,7 @@ def test_mask_refinement_compares_at_the_size_of_the_photo() -> None:
     batch = {"images": torch.randn(1, 3, 64, 96), "label_maps": torch.zeros(1, 64, 96, dtype=torch.long)}
     batch |= {key: torch.rand(1, 64, 96) > 0.5 for key in ("salient", "activated")}
     model = deeplabv2(saliency_weight=1.0, msc=(0.5,)).eval()
-    enlarged = [enlarge(logits, torch.Size((64, 96))) for logits in model.outputs(batch["images"])]
+    enlarged = [enlarge(logits, torch.Size((64, 96))) for logits in model.outputs(batch["images"])[0]]
     expected = sum(mask_refinement_loss(logits, batch["salient"], batch["activated"]) for logits in enlarged)
     refinement = model.losses(batch)["mask_refinement"]
     assert refinement.item() == pytest.approx(expected.item())
@@ -161,6 +173,36 @@ def test_mask_refinement_without_saliency_names_the_remedy() -> None:
     batch = {key: value for key, value in SALIENCY_BATCH.items() if key != "salient"}
     with pytest.raises(ConfigError, match=r"saliency_weight = 1 .* lacks salient; add a \[saliency\] table"):
         transparent(saliency_weight=1.0).losses(batch)
+
+
+def test_the_tag_head_shares_out_what_is_not_background() -> None:
+    head = TagHead(channels=2, class_count=2, balance=0.5)
+    head.count(torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 0]]))  # f = 1, 1/4
+    assert head.frequency.tolist() == [1, 0.25]
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])  # of two pixels
+    logits = probabilities.log().T[None, :, None] + 3  # of which a constant tells nothing
+    tag_logits = torch.tensor([[0.0, log(3)]])  # sigmoid: 1/2, 3/4; divided by the roots of f: 1/2, 3/2
+    expected = torch.tensor([[0.5, 0.5 * 0.15 / 0.45, 0.5 * 0.3 / 0.45], [0.1, 0.9 * 0.4 / 0.55, 0.9 * 0.15 / 0.55]])
+    shared = head.share_out(logits, tag_logits).softmax(dim=1)[0, :, 0].T
+    assert torch.allclose(shared, expected, atol=1e-6)
+    head.balance = 0.0
+    certain = head.share_out(logits, torch.tensor([[-200.0, 10.0]])).softmax(dim=1)[0, :, 0].T
+    assert torch.allclose(certain, torch.tensor([[0.5, 0, 0.5], [0.1, 0, 0.9]]), atol=1e-6)
+
+
+def test_the_tag_head_learns_the_tags_and_has_its_say_at_test_time_alone() -> None:
+    model = transparent(tag_weight=2.0)
+    with torch.no_grad():
+        model.tag_head.linear.weight.zero_()
+        model.tag_head.linear.bias.copy_(torch.tensor([0.0, log(3)]))
+    batch = {"images": IMAGES, "label_maps": LABEL_MAPS, "image_labels": torch.tensor([[1.0, 0]])}
+    losses = model.losses(batch)
+    assert losses["cross_entropy"].item() == pytest.approx(FULL)
+    assert losses["tags"].item() == pytest.approx(-(log(1 / 2) + log(1 / 4)) / 2)
+    assert losses["loss"].item() == pytest.approx(FULL + 2 * losses["tags"].item())
+    assert torch.equal(model.outputs(IMAGES)[0][0], IMAGES)
+    assert torch.equal(model(IMAGES), model.tag_head.share_out(IMAGES, torch.tensor([[0.0, log(3)]])))
+    assert transparent().tag_head is None
 
 
 @pytest.mark.parametrize("architecture", SEGMENTERS)

@@ -46,10 +46,9 @@ class DeepLabV2(Segmenter):
             for rate in self.rates()
         )
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, features: list[Tensor]) -> Tensor:
         """See `Segmenter.logits`; (h, w) is that of the last stage."""
-        features = self.backbone(images)[-1]
-        return torch.stack([branch(features) for branch in self.branches]).sum(dim=0)
+        return torch.stack([branch(features[-1]) for branch in self.branches]).sum(dim=0)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The backbone at the base rate, head weights at `head_lr_scale` times it, head biases at twice that, undecayed."""

@@ -21,6 +21,6 @@ class DeepLabV3(Segmenter):
         self.head = conv_bn_relu(options.channels, options.channels, 3)
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, features: list[Tensor]) -> Tensor:
         """See `Segmenter.logits`; (h, w) is that of the last stage."""
-        return self.classifier(self.head(self.aspp(self.backbone(images)[-1])))
+        return self.classifier(self.head(self.aspp(features[-1])))

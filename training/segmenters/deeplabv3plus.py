@@ -30,9 +30,8 @@ class DeepLabV3Plus(Segmenter):
         )
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, features: list[Tensor]) -> Tensor:
         """See `Segmenter.logits`; (h, w) is that of the stride-4 stage."""
-        features = self.backbone(images)
         low = self.reduce(features[self.backbone.stride4_stage])
         high = enlarge(self.aspp(features[-1]), low.shape[2:])
         return self.classifier(self.decoder(torch.cat([high, low], 1)))

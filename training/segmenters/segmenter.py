@@ -5,7 +5,9 @@ sees every photo at several sizes. Its outputs are the logits of the full photo,
 own size, and the pixel-wise maximum of all at the full one's; a loss is the sum over the outputs, a prediction is the
 maximum. With (0.5, 0.75) that takes 1.8 times the time.
 
-    loss = cross_entropy + `self_training` * self_training + `saliency_weight` * mask_refinement
+    loss = cross_entropy + `self_training` * self_training + `saliency_weight` * mask_refinement + `tag_weight` * tags
+
+The last one trains a `TagHead`, which has its say at test time.
 """
 
 from collections.abc import Callable
@@ -17,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from app.errors import ConfigError
-from app.labels import IGNORE_INDEX, label_of
+from app.labels import IGNORE_INDEX, class_count, label_of
 from training.backbones.backbone import Backbone, backbone_and_head
 from training.mask_refinement_loss import Reading, mask_refinement_loss
 from training.segmenters.aspp import enlarge
+from training.segmenters.tag_head import TagHead
 
 
 class SegmenterOptions(BaseModel):
@@ -39,6 +42,8 @@ class SegmenterOptions(BaseModel):
     self_training: float = Field(default=0.0, ge=0)  # weight of `self_training_loss`; DRS: 1
     saliency_weight: float = Field(default=0.0, ge=0)  # of `mask_refinement_loss`; CCRM: 1
     saliency_reading: Reading = "foreground"
+    tag_weight: float = Field(default=0.0, ge=0)  # of the tags' binary cross-entropy; 0: no `TagHead`
+    tag_balance: float = Field(default=0.5, ge=0, le=1)  # of `TagHead`: exponent of the classes' frequency
 
 
 class Segmenter(nn.Module):
@@ -66,28 +71,36 @@ class Segmenter(nn.Module):
         if self.options.freeze_batch_norm:
             for module in backbone.batch_norms():
                 module.requires_grad_(False)
+        self.tag_head = None
+        if self.options.tag_weight:
+            self.tag_head = TagHead(backbone.channels[-1], class_count(label_count), self.options.tag_balance)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w) of this one scale, background first."""
+    def logits(self, features: list[Tensor]) -> Tensor:
+        """The stages' features of one scale, `Backbone.forward`'s -> logits (N, C + 1, h, w), background first."""
         raise NotImplementedError
 
-    def outputs(self, images: Tensor) -> list[Tensor]:
-        """Logits [(N, C + 1, h_i, w_i)] of the full photo and, with `msc`, of every scale and their maximum."""
-        full = self.logits(images)
+    def outputs(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Of normalised images (N, 3, H, W): logits [(N, C + 1, h_i, w_i)] of the full photo and, with `msc`, of every
+        scale and their maximum; and, with `tag_weight`, logits of the tags (N, C).
+        """
+        features = self.backbone(images)
+        tag_logits = self.tag_head(features[-1]) if self.tag_head else None
+        full = self.logits(features)
         if not self.options.msc:
-            return [full]
-        scaled = [self.logits(resize_images(images, scale)) for scale in self.options.msc]
+            return [full], tag_logits
+        scaled = [self.logits(self.backbone(resize_images(images, scale))) for scale in self.options.msc]
         maximum = torch.stack([full, *(enlarge(logits, full.shape[2:]) for logits in scaled)]).amax(dim=0)
-        return [full, *scaled, maximum]
+        return [full, *scaled, maximum], tag_logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first; with `msc` the maximum."""
-        return self.outputs(images)[-1]
+        outputs, tag_logits = self.outputs(images)
+        return outputs[-1] if tag_logits is None else self.tag_head.share_out(outputs[-1], tag_logits)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss and its parts before their weights, of "images" and "label_maps" (N, H, W).
 
-        `self_training` needs "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool (N, H, W),
+        `self_training` and `tag_weight` need "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool (N, H, W),
         and takes "inside", bool (N, H, W), where the batch has it: False for pixels that belong to no photo.
         """
         options = self.options
@@ -96,13 +109,18 @@ class Segmenter(nn.Module):
             "self_training": (options.self_training, self._self_training),
             "mask_refinement": (options.saliency_weight, self._mask_refinement),
         }
-        outputs = [logits.float() for logits in self.outputs(batch["images"])]
+        outputs, tag_logits = self.outputs(batch["images"])
+        outputs = [logits.float() for logits in outputs]
         parts = {
             name: torch.stack([term(logits, batch) for logits in outputs]).sum()
             for name, (weight, term) in terms.items()
             if weight
         }
-        return {"loss": torch.stack([terms[name][0] * part for name, part in parts.items()]).sum(), **parts}
+        loss = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
+        if tag_logits is not None:
+            parts["tags"] = F.binary_cross_entropy_with_logits(tag_logits.float(), batch["image_labels"])
+            loss = loss + options.tag_weight * parts["tags"]
+        return {"loss": loss, **parts}
 
     def _compared(self, logits: Tensor, size: torch.Size) -> Tensor:
         """Logits at the size of comparison, where `size` is that of the labels."""
