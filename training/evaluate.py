@@ -9,7 +9,8 @@ its mean over the background and all classes that occur in the masks or the answ
     cam_miou_untagged     classes by the card's presence thresholds instead of the tags
     pseudo_label_miou     the card's rule with the tags, refined by PAMR
 
-Those of a segmenter, no tags given: `miou` of the served mask, `scales_miou` of the mean over `TEST_SCALES` and mirroring.
+Those of a segmenter: `miou` of the served mask, no tags given, `scales_miou` of the mean over `TEST_SCALES` and mirroring, and
+`tagged_miou` of the served mask where the photo's tags are given.
 """
 
 from collections.abc import Callable, Iterable
@@ -167,14 +168,15 @@ def measure_segmenter(
     crf: bool,
     scales: bool,
 ) -> Measured:
-    """mIoU of the served mask at the photos' own size, no tags given; with `scales` of several views, with `crf` of its
-    dense CRF besides.
+    """mIoU of the served mask at the photos' own size, without and with their tags; with `scales` of several views, with
+    `crf` of its dense CRF besides.
     """
-    confusion, scaled, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(3))
+    confusion, tagged, scaled, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(4))
     for name in tqdm(names, desc=f"evaluate {model.card.name}", unit="photo", mininterval=5):
         if truth.has(name):
             image, mask = photos.image(name), truth.mask(name)
             confusion.add(mask, segment(model, image).mask)
+            tagged.add(mask, segment(model, image, class_indices=photos.class_indices(name)).mask)
             if scales:
                 scaled.add(mask, segment(model, image, scales=TEST_SCALES, flip=True).mask)
             if crf:
@@ -182,6 +184,7 @@ def measure_segmenter(
     if not confusion.counts.any():
         return {}, confusion
     figures = confusion.summary() | common_figures("", confusion, model.card, common)
+    figures |= {"tagged_miou": tagged.miou(), **common_figures("tagged_", tagged, model.card, common)}
     if scales:
         figures |= {"scales_miou": scaled.miou(), **common_figures("scales_", scaled, model.card, common)}
     if crf:
