@@ -122,6 +122,7 @@ def add_verbs_of_files(verbs: Any) -> None:
     sheet.add_argument("--out", type=Path, metavar="FILE.jpg", required=True)
     sheet.add_argument("--split", default="val")
     sheet.add_argument("--count", type=int, default=SHOWN)
+    sheet.add_argument("--photos", metavar="NAME", nargs="+", default=(), help="these instead of evenly spaced ones")
     sheet.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
     sheet.set_defaults(act=act_sheet)
     reviewed = verbs.add_parser("review")
@@ -247,7 +248,8 @@ def act_sheet(options: argparse.Namespace) -> Path:
     """A contact sheet."""
     if not 1 <= options.count <= MAX_SHOWN:
         raise ConfigError(f"--count {options.count}: a sheet shows 1 to {MAX_SHOWN} photos")
-    return write_sheet(options.models, folder_of(options), options.split, options.count, options.out)
+    named = tuple(options.photos)
+    return write_sheet(options.models, folder_of(options), options.split, options.count, options.out, named)
 
 
 def act_scenes(options: argparse.Namespace) -> Path:

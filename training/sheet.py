@@ -23,18 +23,22 @@ MAX_SHOWN = 65_500 // (CELL + CAPTION + GAP)  # px a JPEG may be high
 QUALITY = 82
 
 
-def write_sheet(models: list[Path], data: DataConfig, split: str, count: int, out: Path) -> Path:
-    """A row for each of `count` evenly spaced photos, as a JPEG: the photo, a heatmap or mask per model, the true mask.
+def write_sheet(
+    models: list[Path], data: DataConfig, split: str, count: int, out: Path, named: tuple[str, ...] = ()
+) -> Path:
+    """A row per photo, as a JPEG: the photo, a heatmap or mask per model, the true mask.
 
-    A heatmap is that of the photo's first tag. Raises ConfigError where the models know different classes, DataError where
-    the split has no photo.
+    The photos are `count` evenly spaced ones of the split, or those `named`. A heatmap is that of the photo's first tag.
+    Raises ConfigError where the models know different classes, DataError where there is no such photo.
     """
     engines = [Engine(path, device="auto", intra_op_threads=0) for path in models]
     for engine in engines[1:]:
         if engine.card.classes != engines[0].card.classes:
             raise ConfigError(f"{engine.card.name} and {engines[0].card.name} know different classes; make two sheets")
     photos = open_source(data.model_copy(update={"classes": engines[0].card.classes}))
-    chosen = evenly_spaced(photos.names(split), count)
+    if missing := set(named) - set(photos.names(split)):
+        raise DataError(f"the data has no photo {min(missing)!r} in {split!r}; name others, or another split")
+    chosen = named or evenly_spaced(photos.names(split), count)
     if not chosen:
         raise DataError(f"the data has no photo in {split!r}; name another split")
     truth = GroundTruth(data, photos)

@@ -37,6 +37,15 @@ def test_a_picture_per_model_and_the_mask(tmp_path: Path, capsys: pytest.Capture
     last = pixels[:, -CELL:].astype(int)
     assert last[: len(last) // 2].std() > 20  # the first photo's mask
     assert last[len(last) // 2 + 20 :].min() > 200  # the second has none
+    named = tmp_path / "named.jpg"
+    assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(named), "--photos", "b"]) == 0
+    with Image.open(named) as sheet:
+        alone = np.asarray(sheet.convert("RGB")).astype(int)
+    # b has no mask, so its sheet has a column less
+    first, second = (rows[:, : alone.shape[1]] for rows in np.split(pixels, [len(alone)]))
+    assert np.abs(alone - second).mean() < 8 < np.abs(alone - first).mean()
+    assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(named), "--photos", "b", "c"]) == 2
+    assert "no photo 'c' in 'val'" in capsys.readouterr().err
     assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(out), "--count", "0"]) == 2
     assert "--count 0" in capsys.readouterr().err
     assert main(["sheet", "--models", *MODELS, "--data", str(data), "--out", str(out), "--split", "train"]) == 2
