@@ -4,9 +4,9 @@ The address a user enters there (Settings > Model) is http://HOST:PORT/label-stu
 /predict and /webhook to it (`label_studio/ml/api_connector.py` of https://github.com/HumanSignal/label-studio).
 
 The regions are those of `GET /segment`, in the project's own labels. Where a task's data has `tags`, a list or names
-separated by commas, those of them that are classes are the only ones that get a region. A prediction's score says how far
-the methods agree where several cam models of the segmenter's classes are served: sorted by it, the doubtful photos come
-first.
+separated by commas, those of them that are classes are the only ones that get a region; where all of them are, what looks
+like another class becomes one of these. A prediction's score says how far the methods agree where several cam models of
+the segmenter's classes are served: sorted by it, the doubtful photos come first.
 """
 
 import asyncio
@@ -125,7 +125,9 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     async for chunk in request.stream():
         data += chunk
         if len(data) > limit:
-            raise UploadTooLargeError(f"the body has more than {limit} bytes, which is the limit.", limit=limit)
+            raise UploadTooLargeError(
+                f"the body has more than {limit} bytes, which is the limit (TAG2MASK_MAX_UPLOAD_BYTES).", limit=limit
+            )
     try:
         return kind.model_validate_json(bytes(data))
     except ValidationError as error:

@@ -62,14 +62,16 @@ def version_of(segmenter: Engine) -> str:
 
 
 def predict_task(plan: Plan, data: bytes, tags: Sequence[str] | None) -> dict[str, Any]:
-    """The prediction for a photo's bytes. The mask is that of `GET /segment`, with the tags as its `tags=`.
+    """The prediction for a photo's bytes. The mask is that of `GET /segment`, with the tags as its `tags=`
+    where the model knows them all.
 
     Raises UploadError for what is no photo.
     """
     engine = plan.segmenter
     photo = decode(data, max_image_pixels=plan.max_image_pixels, input_long_side=engine.card.preferred_size)
     size = photo.height, photo.width
-    found = segment(engine, photo.image, size, class_indices=tagged_classes(plan, tags))
+    known, complete = tagged_classes(plan, tags)
+    found = segment(engine, photo.image, size, class_indices=known, complete=complete)
     photo_id = hashlib.sha256(data).hexdigest()[:ID_CHARACTERS]
     result = []
     present = [int(class_index_of(label)) for label in found.scores if label != BACKGROUND]
@@ -94,13 +96,17 @@ def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
     return {"model_version": version, "score": 0.0, "result": [], "problem": problem_of(error).model_dump()}
 
 
-def tagged_classes(plan: Plan, tags: Sequence[str] | None) -> tuple[int, ...] | None:
-    """Class indices of tags, which may be class names or the project's labels; None where none of them is either."""
+def tagged_classes(plan: Plan, tags: Sequence[str] | None) -> tuple[tuple[int, ...] | None, bool]:
+    """Class indices of tags, which may be class names or the project's labels, and whether all of them are either.
+
+    None where none of them is.
+    """
     folded = {tag.casefold() for tag in tags or ()}
     names = {index: {name.casefold()} for index, name in enumerate(plan.segmenter.card.classes)}
     for index, (tool, label) in plan.chosen.items():
         names[index] |= {name.casefold() for name in tool.labels[label]}
-    return tuple(index for index, known in names.items() if known & folded) or None
+    found = tuple(index for index, known in names.items() if known & folded)
+    return found or None, folded <= set().union(*names.values())
 
 
 def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[dict[str, Any]]:

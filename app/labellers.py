@@ -146,7 +146,10 @@ class Remote:
 
     def _served(self) -> list[dict[str, Any]]:
         """What `GET /models` lists. Raises DataError where something else than a tag2mask answers."""
-        body = self._ask(urllib.request.Request(f"{self.address}/models"))
+        try:
+            body = self._ask(urllib.request.Request(f"{self.address}/models"))
+        except DataError as error:
+            raise DataError(f"{self.address}/models: {error}; give the address of a tag2mask service") from None
         keys = ("name", "version", "task", "default", "sha256", "classes")
         try:
             return [{key: model[key] for key in keys} for model in json.loads(body)["models"]]
@@ -173,7 +176,8 @@ class Remote:
                 return body
             if status != UnavailableError.status or attempt == TRIES - 1:
                 raise DataError(f"the server refuses it: {_detail(body) or f'HTTP status {status}'}")
-            time.sleep(min(30, int(headers.get("Retry-After") or 1)))
+            wait = headers.get("Retry-After", "")
+            time.sleep(min(30, int(wait) if wait.isdecimal() else 1))
         raise AssertionError("the last try returns or raises")
 
     def _send(self, request: urllib.request.Request) -> tuple[int, Message, bytes]:

@@ -78,6 +78,7 @@ async def _limited(request: Request, limit: int, stated_limit: int) -> AsyncGene
 
 def _too_large(size: int, limit: int) -> UploadTooLargeError:
     return UploadTooLargeError(
-        f"the upload has {size} bytes or more; the limit is {limit}. Send a smaller or more compressed copy.",
+        f"the upload has {size} bytes or more; the limit is {limit}. Send a smaller or more compressed copy, "
+        "or raise TAG2MASK_MAX_UPLOAD_BYTES where the service is yours.",
         limit=limit,
     )

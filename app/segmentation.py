@@ -11,7 +11,7 @@ from app.predict import Model, Refinement
 from app.preprocess import geometry_of, resize_image
 
 TEST_SCALES = (0.75, 1.0, 1.25)  # of the preferred size, with their mirrors: a better and slower answer
-NOTHING = 1e-7  # a probability: what a class has at least, where it is known to be there
+LEAST_SHARE = 1e-7  # a probability: what a class has at least where it is known to be there
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def segment(
     scales: tuple[float, ...] = (1.0,),
     flip: bool = False,
     class_indices: tuple[int, ...] | None = None,
+    complete: bool = True,
     threshold: float = 0.0,
     below: int = BACKGROUND,
     refine: Refinement = "none",
@@ -44,7 +45,8 @@ def segment(
 
     Args:
         scales, flip: views of the photo, whose probabilities are averaged.
-        class_indices: the classes known to be in the photo (`keep_classes`). Any where None.
+        class_indices, complete: the classes known to be in the photo, and whether that is all of them (`keep_classes`). Any
+            class where None.
         threshold: a pixel whose best probability lies below it gets the label `below`.
         refine: "pamr" refines the probabilities of the labels that win somewhere by the look of the photo.
     """
@@ -58,7 +60,7 @@ def segment(
         return Segmentation(mask, mean_scores(mask, logits.argmax(axis=0), probabilities), probabilities)
     probabilities = segment_probabilities(model, image, scales, flip)
     if class_indices is not None:
-        probabilities = keep_classes(probabilities, class_indices)
+        probabilities = keep_classes(probabilities, class_indices, complete)
     geometry = geometry_of(image.shape, model.card.preferred_size)
     input_size = geometry.input_height, geometry.input_width
     candidates = np.union1d(BACKGROUND, mask_from_logits(probabilities, np.arange(len(probabilities)), *input_size))
@@ -85,20 +87,24 @@ def mean_scores(mask: np.ndarray, coarse: np.ndarray, probabilities: np.ndarray)
     return scores
 
 
-def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
-    """Probabilities (C + 1, h, w) where the photo is known to have these classes and no other.
+def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...], complete: bool) -> np.ndarray:
+    """Probabilities (C + 1, h, w) where the photo is known to have these classes and, where they are `complete`, no other.
 
-    What was another class's is shared out among them as they stand to one another: a pixel that looked like a thing is one
-    still. The background keeps its own; it has everything where no class is there.
+    Then what was another class's is theirs, shared out as they stand to one another, and the background keeps its own: a
+    pixel that looks like a thing is one still. Else background and classes share it. No class: background everywhere.
     """
     kept = np.zeros_like(probabilities)
-    if not class_indices:
-        kept[BACKGROUND] = 1
-        return kept
     present = [label_of(index) for index in class_indices]
-    shares = probabilities[present] + NOTHING
-    kept[BACKGROUND] = probabilities[BACKGROUND]
-    kept[present] = shares * ((1 - kept[BACKGROUND]) / shares.sum(axis=0))
+    if not present:
+        kept[BACKGROUND] = 1
+    elif complete:
+        shares = probabilities[present] + LEAST_SHARE
+        kept[BACKGROUND] = probabilities[BACKGROUND]
+        kept[present] = shares * ((1 - kept[BACKGROUND]) / shares.sum(axis=0))
+    else:
+        known = [BACKGROUND, *present]
+        shares = probabilities[known] + LEAST_SHARE
+        kept[known] = shares / shares.sum(axis=0)
     return kept
 
 

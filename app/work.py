@@ -10,14 +10,12 @@ from starlette.responses import Response
 
 from app.decode import Photo, decode
 from app.engine import Engine
-from app.model_store import Catalog, Task
+from app.model_store import Catalog
 from app.negotiate import MEDIA_TYPES
 from app.preprocess import geometry_of
 from app.schemas import Reply
 from app.settings import Settings
 from app.upload_store import Upload
-
-PATHS: Mapping[Task, str] = {"cam": "/cam", "segmentation": "/segment"}
 
 
 @dataclass

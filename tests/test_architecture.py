@@ -66,7 +66,7 @@ MEANINGLESS_NAMES = {"utils", "util", "misc", "helpers", "helper", "common", "co
 ADDRESS_OR_MACHINE_PATH = re.compile(
     r"""https?://[^\s"')]*(?:pypi|pythonhosted|npmjs|debian\.org)  # a package registry
     | --(?:extra-)?index-url                                      # or the choice of one
-    | (?<![\w.$}~-])/(?:home|root|Users|work|mnt|farm)/\w         # an absolute path of one machine""",
+    | (?<![\w.$}~-])/(?:home|root|Users|work|mnt|farm|tmp)/\w     # an absolute path of one machine""",
     re.VERBOSE,
 )
 

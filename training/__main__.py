@@ -30,6 +30,7 @@ from typing import Any
 from app.engine import Engine
 from app.errors import ConfigError, Tag2MaskError
 from app.pseudo_label import LabelRule
+from app.tags import name_of
 from training.compare import CompareConfig, compare
 from training.config import PretrainConfig, RunConfig, read_config, validate_config
 from training.data import DataConfig, open_source
@@ -121,8 +122,9 @@ def add_verbs_of_files(verbs: Any) -> None:
     sheet.add_argument("--data", type=Path, metavar="DIR", required=True)
     sheet.add_argument("--out", type=Path, metavar="FILE.jpg", required=True)
     sheet.add_argument("--split", default="val")
-    sheet.add_argument("--count", type=int, default=SHOWN)
-    sheet.add_argument("--photos", metavar="NAME", nargs="+", default=(), help="these instead of evenly spaced ones")
+    shown = sheet.add_mutually_exclusive_group()
+    shown.add_argument("--count", type=int, default=SHOWN)
+    shown.add_argument("--photos", metavar="NAME", nargs="+", default=(), help="these instead of evenly spaced ones")
     sheet.add_argument("--on-error", choices=("fail", "skip"), help="of rows of labels.csv; default fail")
     sheet.set_defaults(act=act_sheet)
     reviewed = verbs.add_parser("review")
@@ -246,10 +248,11 @@ def act_saliency(options: argparse.Namespace) -> object:
 
 def act_sheet(options: argparse.Namespace) -> Path:
     """A contact sheet."""
-    if not 1 <= options.count <= MAX_SHOWN:
-        raise ConfigError(f"--count {options.count}: a sheet shows 1 to {MAX_SHOWN} photos")
-    named = tuple(options.photos)
-    return write_sheet(options.models, folder_of(options), options.split, options.count, options.out, named)
+    named = tuple(name_of(name) for name in options.photos)
+    count = len(named) or options.count
+    if not 1 <= count <= MAX_SHOWN:
+        raise ConfigError(f"--{'photos' if named else 'count'} {count}: a sheet shows 1 to {MAX_SHOWN} photos")
+    return write_sheet(options.models, folder_of(options), options.split, count, options.out, named)
 
 
 def act_scenes(options: argparse.Namespace) -> Path:

@@ -315,7 +315,7 @@ class RunConfig(Section):
 
     @property
     def supervised(self) -> bool:
-        """Whether this is the fully supervised upper bound, which knows no tags."""
+        """Whether this is the fully supervised upper bound, which trains no classifier."""
         return self.segmenter is not None and self.segmenter.labels == "ground-truth"
 
     @model_validator(mode="after")

@@ -9,8 +9,8 @@ its mean over the background and all classes that occur in the masks or the answ
     cam_miou_untagged     classes by the card's presence thresholds instead of the tags
     pseudo_label_miou     the card's rule with the tags, refined by PAMR
 
-Those of a segmenter: `miou` of the served mask, no tags given, `scales_miou` of the mean over `TEST_SCALES` and mirroring, and
-`tagged_miou` of the served mask where the photo's tags are given.
+Those of a segmenter: `miou` of the served mask, no tags given, `scales_miou` of the mean over `TEST_SCALES` and mirroring,
+and `tagged_miou` of the served mask where the photo's tags are given.
 """
 
 from collections.abc import Callable, Iterable

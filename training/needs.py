@@ -143,8 +143,13 @@ def saliency_needs(config: RunConfig) -> Iterator[Need]:
         return
     folder = config.saliency.folder
     if folder is not None:
-        remedy = f"no such folder; write grey PNGs there, or --set 'saliency={{ estimate = \"{DEFAULT_METHOD}\" }}'"
-        yield Need(f"saliency: PNGs in {folder}", None if folder.is_dir() else remedy)
+        remedy = None
+        if not folder.is_dir():
+            remedy = (
+                f"no such folder; do the run it belongs to first, write grey PNGs there, or --set 'saliency={{ estimate = "
+                f'"{DEFAULT_METHOD}" }}\''
+            )
+        yield Need(f"saliency: PNGs in {folder}", remedy)
     else:
         remedy = refusal(check_method, config.saliency.estimate, config.data)
         yield Need(f"saliency: the estimate {config.saliency.estimate!r}", remedy)

@@ -115,10 +115,11 @@ def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
     _, complete = label_folder(photos, tmp_path / "out", labeller, tags)
     assert complete
     found = {row["name"]: row for row in rows_of(tmp_path / "out" / "review.csv")}
-    assert found["dog"]["found"] == ""  # the photo shows a dog, and its tag says it does not
+    assert found["dog"]["found"] == "cat"  # the photo shows a dog, and its tag says that the thing is a cat
     assert found["more__person"]["found"] == "person"
     assert found["turned"]["found"] == ""
-    assert float(found["dog"]["consistency"]) == 0
+    assert float(found["dog"]["agreement"]) == 0  # of which the heatmaps see nothing
+    assert float(found["dog"]["estimate"]) < min(float(found[name]["estimate"]) for name in ("more__person", "turned"))
 
 
 def test_what_has_changed_is_labelled_again(photos, tmp_path, labeller):

@@ -182,8 +182,10 @@ def palette_of(data: bytes) -> np.ndarray:
 
 def test_classes_that_are_not_there_leave_their_share_to_those_that_are() -> None:
     probabilities = np.array([[0.2, 0.5], [0.2, 0.25], [0.6, 0.25], [0.0, 0.0]], np.float32)[:, None]  # (C + 1, 1, 2)
-    kept = keep_classes(probabilities, (0, 2))
+    kept = keep_classes(probabilities, (0, 2), True)
     np.testing.assert_allclose(kept[:, 0], [[0.2, 0.5], [0.8, 0.5], [0, 0], [0, 0]], atol=1e-5)
-    np.testing.assert_allclose(keep_classes(probabilities, (0, 1))[:, 0, 0], [0.2, 0.2, 0.6, 0], atol=1e-5)
-    np.testing.assert_allclose(keep_classes(probabilities, (2,))[:, 0, 0], [0.2, 0, 0, 0.8], atol=1e-5)
-    np.testing.assert_array_equal(keep_classes(probabilities, ())[:, 0, 0], [1, 0, 0, 0])
+    np.testing.assert_allclose(keep_classes(probabilities, (0, 1), True)[:, 0, 0], [0.2, 0.2, 0.6, 0], atol=1e-5)
+    np.testing.assert_allclose(keep_classes(probabilities, (2,), True)[:, 0, 0], [0.2, 0, 0, 0.8], atol=1e-5)
+    np.testing.assert_allclose(keep_classes(probabilities, (0,), False)[:, 0, 0], [0.5, 0.5, 0, 0], atol=1e-5)
+    for complete in (True, False):
+        np.testing.assert_array_equal(keep_classes(probabilities, (), complete)[:, 0, 0], [1, 0, 0, 0])

@@ -1,11 +1,16 @@
 """IoU, average precision and thresholds against numbers worked out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.labels import IGNORE_INDEX
 from app.postprocess import pseudo_label, resize_bilinear
-from training.evaluate import THRESHOLDS, Confusion, Sweep
+from tests.app.colour_models import DOG, GREEN, RED, SIDE, halves, write_segmentation_model
+from training.data import DataConfig
+from training.evaluate import THRESHOLDS, Confusion, Sweep, evaluate_file
 from training.ranking import best_f1_threshold, mean_average_precision
 
 
@@ -50,6 +55,22 @@ def test_sweep_equals_labelling_at_every_threshold() -> None:
     threshold, best = sweep.best()
     assert best == max(confusion.miou() for confusion in single)
     assert single[THRESHOLDS.index(threshold)].miou() == best
+
+
+def test_masks_without_and_with_the_photos_tags(tmp_path: Path) -> None:
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(halves(RED, GREEN)).save(
+        tmp_path / "JPEGImages" / "a.png"
+    )  # what the model takes for a dog and a cat
+    Image.fromarray(np.full((SIDE, SIDE), DOG, np.uint8)).save(tmp_path / "SegmentationClass" / "a.png")
+    (tmp_path / "labels.csv").write_text("name,classes\na,dog\n")
+    (tmp_path / "ImageSets" / "val.txt").write_text("a\n")
+    (tmp_path / "ImageSets" / "train.txt").write_text("")
+    model = write_segmentation_model(tmp_path / "models")
+    figures = evaluate_file(model, DataConfig(source="folder", root=tmp_path), "val", common=("dog",)).figures
+    assert figures["miou"] == pytest.approx((50 + 0) / 2)  # of the dog, and of a cat that is not there
+    assert figures["tagged_miou"] == figures["tagged_miou_common"] == 100
 
 
 def test_mean_average_precision_leaves_out_classes_without_photos() -> None:

@@ -273,18 +273,6 @@ def test_refinement_of_a_photo() -> None:
     assert 0 <= refined.min() <= refined.max() == 1
 
 
-class NoisePhotos:
-    """Photos of noise with a bright square, by name."""
-
-    def image(self, name: str) -> np.ndarray:
-        image = np.random.default_rng(int(name)).integers(0, 100, (80, 90, 3), np.uint8)
-        image[20:60, 30:70] += 150
-        return image
-
-    def size(self, name: str) -> tuple[int, int]:
-        return self.image(name).shape[:2]
-
-
 def authors_state(net: IrnNetwork) -> dict[str, Tensor]:
     """A stand-in for IRN's checkpoint: its names and aliases, one number instead of each tensor."""
     back = {ours: theirs for theirs, ours in irn.LAYERS.items()}

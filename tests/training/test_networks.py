@@ -45,7 +45,10 @@ def classifier(key: str, backbone: str = "small") -> nn.Module:
 def segmenter(key: str) -> nn.Module:
     torch.manual_seed(0)
     architecture, options = SEGMENTER_OPTIONS[key]
-    return build_segmenter(SegmenterConfig(architecture=architecture, options=options), len(CLASSES))
+    model = build_segmenter(SegmenterConfig(architecture=architecture, options=options), len(CLASSES))
+    if model.tag_head is not None:
+        model.tag_head.count(torch.tensor([[1.0, 1, 0], [1, 0, 0]]))
+    return model
 
 
 def card(task: str, method: str) -> ModelCard:
@@ -101,7 +104,7 @@ def test_segmenter_labels_pixels_and_learns(key: str, size: tuple[int, int]) -> 
     batch = {"images": torch.randn(2, 3, *size), "label_maps": label_maps, "image_labels": torch.eye(2, 3)}
     losses = model.losses(batch)
     losses["loss"].backward()
-    assert losses["loss"] == losses["cross_entropy"] + 2 * losses.get("tags", 0)
+    assert losses["loss"] == losses["cross_entropy"] + model.options.tag_weight * losses.get("tags", 0)
     head = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.startswith("backbone.")]
     assert all(p.grad.isfinite().all() and p.grad.any() for p in head)
     assert model.backbone.stem[0].weight.grad.any()

@@ -96,13 +96,17 @@ def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Pat
 
 def test_a_segmenter_sees_rare_classes_more_often(taught: RunConfig, tmp_path: Path) -> None:
     rare = validate_config(SegmenterConfig, taught.segmenter.model_dump() | {"repeat_threshold": 0.9}, "test")
+    rare = rare.model_copy(update={"options": rare.options | {"tag_weight": 1.0}})
     config = taught.model_copy(update={"segmenter": rare})
     weights = fit_segmenter(config, taught.out / "pseudo_labels", tmp_path / "segmenter")
     steps = torch.load(weights.with_name("last.ckpt"), weights_only=True)["progress"]["step"]
     photos = open_source(config.data)
-    factors = repeat_factors(np.stack([photos.image_labels(name) for name in photos.names("train")]), 0.9)
+    image_labels = np.stack([photos.image_labels(name) for name in photos.names("train")])
+    factors = repeat_factors(image_labels, 0.9)
     assert factors.sum() > len(factors) + rare.fit.batch_size
     assert steps == rare.fit.epochs * (int(factors.sum()) // rare.fit.batch_size)
+    frequency = torch.load(weights, weights_only=True)["tag_head.frequency"]
+    np.testing.assert_allclose(frequency, image_labels.mean(axis=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("change", ["segmenter.weights=classifier", "segmenter.rounds=2"])

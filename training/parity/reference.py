@@ -94,10 +94,6 @@ class Reference:
         self.inputs.append(name)
         return self.array(name)
 
-    def sibling(self, file: str) -> "Reference":
-        """Another file of the same directory."""
-        return Reference(self.directory, file)
-
     def state(self, model: str) -> dict[str, Tensor]:
         """The authors' state dict of `model`, a name in keys.json, filled by the rule."""
         keys = read_keys(self.directory / KEYS_FILE)

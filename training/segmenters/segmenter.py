@@ -2,12 +2,12 @@
 
 With `msc` (multi-scale, of the DeepLab-v2 that the papers use, https://github.com/kazuto1011/deeplab-pytorch) a network
 sees every photo at several sizes. Its outputs are the logits of the full photo, those of every resized photo at their
-own size, and the pixel-wise maximum of all at the full one's; a loss is the sum over the outputs, a prediction is the
-maximum. With (0.5, 0.75) that takes 1.8 times the time.
+own size, and the pixel-wise maximum of all at the full one's; a loss of pixels is the sum over the outputs, a prediction is
+the maximum. With (0.5, 0.75) that takes 1.8 times the time.
 
     loss = cross_entropy + `self_training` * self_training + `saliency_weight` * mask_refinement + `tag_weight` * tags
 
-The last one trains a `TagHead`, which has its say at test time.
+The last one is of the full photo alone and trains a `TagHead`, which changes the prediction.
 """
 
 from collections.abc import Callable
@@ -93,15 +93,17 @@ class Segmenter(nn.Module):
         return [full, *scaled, maximum], tag_logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first; with `msc` the maximum."""
+        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first; with `msc` the maximum, with
+        `tag_weight` shared out by the tags (`TagHead`).
+        """
         outputs, tag_logits = self.outputs(images)
         return outputs[-1] if tag_logits is None else self.tag_head.share_out(outputs[-1], tag_logits)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss and its parts before their weights, of "images" and "label_maps" (N, H, W).
 
-        `self_training` and `tag_weight` need "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool (N, H, W),
-        and takes "inside", bool (N, H, W), where the batch has it: False for pixels that belong to no photo.
+        `self_training` and `tag_weight` need "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool
+        (N, H, W), and takes "inside", bool (N, H, W), where the batch has it: False for pixels that belong to no photo.
         """
         options = self.options
         terms: dict[str, tuple[float, Callable[[Tensor, dict[str, Tensor]], Tensor]]] = {
