@@ -119,7 +119,7 @@ def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
     assert found["more__person"]["found"] == "person"
     assert found["turned"]["found"] == ""
     assert float(found["dog"]["agreement"]) == 0  # of which the heatmaps see nothing
-    assert float(found["dog"]["estimate"]) < min(float(found[name]["estimate"]) for name in ("more__person", "turned"))
+    assert float(found["dog"]["quality"]) < min(float(found[name]["quality"]) for name in ("more__person", "turned"))
 
 
 def test_what_has_changed_is_labelled_again(photos, tmp_path, labeller):
