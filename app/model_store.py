@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
-# Among several cam models without a configured default, the method whose paper reports the better maps is preferred.
-METHOD_PREFERENCE = ("edam", "amr", "drs", "cam")
+# Among several cam models without a configured default, the method is preferred whose model in models/ labels best.
+METHOD_PREFERENCE = ("drs", "cam", "amr", "edam")
 
 
 @dataclass(frozen=True)

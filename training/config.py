@@ -13,6 +13,8 @@ from training.data.config import DataConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # of a served model
 
+Precision = Literal["float32", "float16", "int8"]  # of stored weights
+
 
 class Section(BaseModel):
     """A table of the file."""
@@ -286,7 +288,7 @@ class ExportConfig(Section):
     segmenter: Name | None = None
     version: int | None = Field(default=None, ge=1)
     background_threshold: Annotated[float, Field(ge=0, le=1)] | Literal["saliency"] | None = None
-    precision: Literal["float32", "float16"] = "float32"  # of the stored weights
+    precision: Precision = "float32"  # of the stored weights
     common: tuple[str, ...] = ()  # classes for a second mean IoU
     data: str = "unnamed photos"
     data_licence: str = "not stated"

@@ -12,12 +12,14 @@ import torch
 from app.engine import Engine
 from app.errors import TrainingError
 from app.model_card import IMAGE_INPUT, ModelCard
+from training.config import Precision
 from training.served import ServedClassifier, ServedSegmenter
 
 OPSET = 18
 FLOAT_TOLERANCE = 1e-4  # of the largest value
 MASK_TOLERANCE = 1e-3  # share of pixels
-MIN_HALVED = 1024  # values; smaller tensors (biases, statistics) stay as they are
+MIN_SHRUNK = 1024  # values; smaller tensors (biases, statistics) stay as they are
+INT8_MAX = 127
 CHECK_SIZES = ((96, 128), (160, 130))
 CHECK_BATCHES = (1, 3)
 
@@ -138,31 +140,45 @@ def update_figures(path: Path, figures: dict[str, float]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def halve_weights(path: Path) -> Path:
-    """Write `model.float16` beside a checked float32 file: the same graph with its weights stored in half precision.
+def shrink_weights(path: Path, precision: Precision) -> Path:
+    """Write `model.PRECISION` beside a checked float32 file: the same graph with its weights stored in fewer bits.
 
-    ONNX Runtime widens them once when it loads the file, so the arithmetic and the speed stay those of float32.
+    float16: rounded. int8: of a tensor of two or more axes the nearest of 255 steps between -m and m, m the largest
+    magnitude at that index of the first axis (a convolution's output channel); others as float16. ONNX Runtime widens
+    them once when it loads the file, so the arithmetic and the speed stay those of float32.
     """
     model = onnx.load(path)
     graph = model.graph
-    kept, casts = [], []
+    kept, nodes = [], []
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < MIN_HALVED:
+        if values.dtype != np.float32 or values.size < MIN_SHRUNK:
             kept.append(tensor)
             continue
-        kept.append(onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.float16"))
-        casts.append(
-            onnx.helper.make_node("Cast", [f"{tensor.name}.float16"], [tensor.name], to=onnx.TensorProto.FLOAT)
+        stored, scales = (
+            quantize(values) if precision == "int8" and values.ndim > 1 else (values.astype(np.float16), None)
         )
-    nodes = [*casts, *graph.node]
+        kept.append(onnx.numpy_helper.from_array(stored, f"{tensor.name}.stored"))
+        wide = tensor.name if scales is None else f"{tensor.name}.wide"
+        nodes.append(onnx.helper.make_node("Cast", [f"{tensor.name}.stored"], [wide], to=onnx.TensorProto.FLOAT))
+        if scales is not None:
+            kept.append(onnx.numpy_helper.from_array(scales, f"{tensor.name}.scales"))
+            nodes.append(onnx.helper.make_node("Mul", [wide, f"{tensor.name}.scales"], [tensor.name]))
+    nodes += graph.node
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
-    halved = path.with_suffix(".float16")
-    onnx.save(model, halved)
-    write_card(halved, card_of(path).model_copy(update={"precision": "float16"}))
-    return halved
+    shrunk = path.with_suffix(f".{precision}")
+    onnx.save(model, shrunk)
+    write_card(shrunk, card_of(path).model_copy(update={"precision": precision}))
+    return shrunk
+
+
+def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (N, ...) -> int8 (N, ...) in -127..127 and the scales (N, 1, ...) they are multiplied with."""
+    largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
+    scales = (np.where(largest > 0, largest, 1) / INT8_MAX).astype(np.float32)
+    return np.rint(values / scales).astype(np.int8), scales
 
 
 def next_version(directory: Path) -> int:

@@ -23,7 +23,7 @@ from training.classifier import (
 from training.config import RunConfig
 from training.data import open_source
 from training.evaluate import Evaluation, evaluate_file, label_figures
-from training.export import ExportError, card_of, export_model, halve_weights, update_figures
+from training.export import ExportError, card_of, export_model, shrink_weights, update_figures
 from training.fit import make_fabric
 from training.localize import localize_split
 from training.pseudo_label import SUMMARY as LABELLED
@@ -39,7 +39,7 @@ from training.threshold import agreeing_threshold
 
 STATE = "state.json"
 EXPORTED = "exported.json"
-MAX_LOSS = 0.5  # points of mean IoU that half-precision weights may cost
+MAX_LOSS = 0.5  # points of mean IoU that weights of fewer bits may cost
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ def evaluate(config: RunConfig) -> Path:
     figures: dict[str, Any] = {"models": {}}
     for path in exported(config):
         measured = measure(path, config)
-        if config.export.precision == "float16" and card_of(path).precision == "float32":
-            measured = replace_by_half(path, config, measured)
+        if config.export.precision != card_of(path).precision == "float32":
+            measured = replace_by_smaller(path, config, measured)
         sha256 = update_figures(path, measured.figures)
         figures["models"][measured.model] = asdict(measured) | {"sha256": sha256}
     if (config.out / "pseudo_labels" / LABELLED).is_file():
@@ -237,25 +237,29 @@ def measure(path: Path, config: RunConfig) -> Evaluation:
     return evaluate_file(path, config.data, "val", config.export.common, crf, scales=True)
 
 
-def replace_by_half(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
-    """Put a file of half-precision weights in the place of a measured float32 one; the card keeps both figures.
+def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
+    """Put a file of weights in the run's precision in the place of a measured float32 one; the card keeps both figures.
 
     Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point or cannot be
     measured for want of masks.
     """
     main = [name for name in full.figures if name.endswith("miou")]
     if not main:
-        raise ExportError(f'{path}: without masks in `val` half precision cannot be judged; set precision = "float32"')
-    halved = halve_weights(path)
+        raise ExportError(
+            f'{path}: without masks in `val` {config.export.precision} cannot be judged; set precision = "float32"'
+        )
+    shrunk = shrink_weights(path, config.export.precision)
     try:
-        measured = measure(halved, config)
+        measured = measure(shrunk, config)
         lost = max(full.figures[name] - measured.figures[name] for name in main)
         if lost > MAX_LOSS:
-            raise ExportError(f"{path}: half precision costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}")
-        update_figures(halved, {f"float32_{name}": full.figures[name] for name in main})
-        halved.replace(path)
+            raise ExportError(
+                f"{path}: {config.export.precision} costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}"
+            )
+        update_figures(shrunk, {f"float32_{name}": full.figures[name] for name in main})
+        shrunk.replace(path)
     finally:
-        halved.unlink(missing_ok=True)
+        shrunk.unlink(missing_ok=True)
     return measured
 
 

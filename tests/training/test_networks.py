@@ -15,7 +15,7 @@ from app.model_card import ModelCard
 from training.backbones import BACKBONES, MODULATED, build_backbone
 from training.classifier import build_classifier
 from training.config import ClassifierConfig, SegmenterConfig
-from training.export import check_export, export_model, halve_weights
+from training.export import check_export, export_model, quantize, shrink_weights
 from training.methods import METHODS
 from training.segmenter import build_segmenter
 from training.segmenters import SEGMENTERS
@@ -114,16 +114,24 @@ def test_segmenter_labels_pixels_and_learns(key: str, size: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("key", SEGMENTER_OPTIONS)
-def test_exported_segmenter_equals_torch_and_survives_half_precision(key: str, tmp_path: Path) -> None:
+def test_exported_segmenter_equals_torch_and_survives_fewer_bits(key: str, tmp_path: Path) -> None:
     served = ServedSegmenter(segmenter(key))
     path = export_model(served, card("segmentation", key), tmp_path)
     check_export(served, Engine(path))
-    halved = halve_weights(path)
-    assert halved.stat().st_size < 0.6 * path.stat().st_size
     image = np.random.default_rng(0).integers(0, 256, (1, 70, 90, 3), dtype=np.uint8)
-    full, half = Engine(path).run(image)["logits"], Engine(halved).run(image)["logits"]
-    assert np.abs(full - half).max() < 0.01 * np.abs(full).max()
-    assert Engine(halved).card.precision == "float16"
+    full = Engine(path).run(image)["logits"]
+    for precision, size, error in (("float16", 0.6, 0.01), ("int8", 0.35, 0.1)):
+        shrunk = shrink_weights(path, precision)
+        assert shrunk.stat().st_size < size * path.stat().st_size
+        assert 0 < np.abs(full - Engine(shrunk).run(image)["logits"]).max() < error * np.abs(full).max()
+        assert Engine(shrunk).card.precision == precision
+
+
+def test_weights_in_eight_bits_by_hand() -> None:
+    values = np.array([[[-1.27, 0.5]], [[0, 0]], [[254, 3]]], np.float32)
+    stored, scales = quantize(values)
+    assert stored.tolist() == [[[-127, 50]], [[0, 0]], [[127, 2]]]  # 3 is one and a half steps of 2: to the even one
+    np.testing.assert_allclose(scales[[0, 2], 0, 0], [0.01, 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
