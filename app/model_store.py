@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
-# Among several cam models without a configured default, the method is preferred whose model in models/ labels best.
+# Of several cam models without a configured default that is taken whose method does best without tags in models/.
 METHOD_PREFERENCE = ("drs", "cam", "amr", "edam")
 
 
