@@ -50,10 +50,10 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
 
 def test_a_tagged_mask_by_hand() -> None:
     class Constant:
-        """Logits of three labels over 2 x 2 pixels: class 1 on the left, on the right background and class 1 alike."""
+        """Logits of three labels over 2 x 2 pixels: class 1 on the left, on the right rather background than class 1."""
 
         card = SimpleNamespace(preferred_size=64)
-        left, right = (0.0, 4.0, 6.0), (2.0, 0.0, 1.9)
+        left, right = (0.0, 4.0, 6.0), (2.0, 0.0, 1.5)
 
         def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
             logits = np.stack([self.left, self.right], axis=1)[:, None, :].repeat(2, axis=1).astype(np.float32)
