@@ -6,11 +6,10 @@ layer on the averaged features gives logits t of the tags, trained by binary cro
     p'_c(x) = (1 - p_0(x)) * w_c p_c(x) / sum_k w_k p_k(x),    w_c = sigmoid(t_c) / f_c^balance,    p'_0(x) = p_0(x)
 
 with p the pixel's probabilities, 0 the background and f_c the share of training photos that have class c (each counted
-once, however often `repeat_threshold` shows it). The loss is that
-of Zhang et al., "Context Encoding for Semantic Segmentation", CVPR 2018, https://arxiv.org/abs/1803.08904, section 2; the
-exponent is the post-hoc logit adjustment of Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021,
-https://arxiv.org/abs/2007.07314, equation 9, among the classes alone. That the tags share out what is not background, and
-leave the background as it is, is our own.
+once, however often `repeat_threshold` shows it). The loss is that of Zhang et al., "Context Encoding for Semantic
+Segmentation", CVPR 2018, https://arxiv.org/abs/1803.08904, section 2; the exponent is the post-hoc logit adjustment of
+Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 9, among the
+classes alone. That the tags share out what is not background, and leave the background as it is, is our own.
 """
 
 import torch
