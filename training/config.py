@@ -258,8 +258,8 @@ class SegmenterConfig(Section):
 
     `weights`: "classifier" starts from the run's classifier's backbone; else as in [classifier].
     `labels = "ground-truth"` is the fully supervised upper bound; such a run has this network alone.
-    `rounds`: after each but the last, the segmenter's own masks of the training photos, kept to the photos' tags, become
-    the labels of the next (`training.rounds`). `unsure` are pixels whose probability is below it: "ignore" there.
+    `rounds`: after each but the last, the segmenter's own masks of the training photos, kept to the photos' tags, and the
+    maps make the labels of the next, which goes on from its weights (`training.rounds`). `own_share`: of those masks.
     """
 
     architecture: str = "deeplabv3plus"
@@ -268,7 +268,7 @@ class SegmenterConfig(Section):
     weights: str | None = "classifier"
     labels: Literal["pseudo", "ground-truth"] = "pseudo"
     rounds: int = Field(default=1, ge=1)
-    unsure: float = Field(default=0.0, ge=0, le=1)
+    own_share: float = Field(default=0.8, ge=0, le=1)
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     crf: bool = False  # measure the masks after a dense CRF as well
@@ -278,8 +278,9 @@ class SegmenterConfig(Section):
 
 
 class ExportConfig(Section):
-    """Where models go: `models`/NAME/VERSION/model.onnx. Without a version the next free one is taken.
+    """Where models go: `models`/NAME/VERSION/model.onnx.
 
+    Without a version the next free one is taken; `segmenter_version` is the segmenter's, where it is another.
     `background_threshold` is that of the served maps: a number, "saliency" (`training.threshold`), or the pseudo-label's.
     """
 
@@ -287,6 +288,7 @@ class ExportConfig(Section):
     classifier: Name | None = None  # the name to serve the classifier under; None: the run's name + "-" + method
     segmenter: Name | None = None
     version: int | None = Field(default=None, ge=1)
+    segmenter_version: int | None = Field(default=None, ge=1)
     background_threshold: Annotated[float, Field(ge=0, le=1)] | Literal["saliency"] | None = None
     precision: Precision = "float32"  # of the stored weights
     common: tuple[str, ...] = ()  # classes for a second mean IoU
@@ -324,13 +326,15 @@ class RunConfig(Section):
     def _consistent(self) -> "RunConfig":
         rule = self.pseudo_label.rule
         if self.supervised and (
-            self.segmenter.weights == "classifier"
-            or self.segmenter.rounds > 1
-            or self.segmenter.options.get("saliency_weight")
+            self.segmenter.weights == "classifier" or self.segmenter.options.get("saliency_weight")
         ):
             raise ValueError(
-                'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
-                "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
+                'segmenter.labels = "ground-truth" trains no classifier and makes no maps: name a file of weights '
+                "(another run's classifier/weights.pt), and leave options.saliency_weight out"
+            )
+        if self.segmenter and self.segmenter.rounds > 1 and not self.supervised and rule != "threshold":
+            raise ValueError(
+                f'segmenter.rounds blends masks with maps, which pseudo_label.rule = "{rule}" does not read: "threshold" does'
             )
         if self.pseudo_label.reads_saliency and self.saliency is None:
             what = f'rule = "{rule}"' if rule != "threshold" else "saliency_share"

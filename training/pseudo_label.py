@@ -32,11 +32,10 @@ def pseudo_label_run(config: RunConfig) -> Path:
     names = photos.names("train") + photos.names("val")
     for name, stored in iterate_maps(final_maps(config), names, "pseudo-label"):
         image = photos.image(name)
-        saliency = None
-        if config.pseudo_label.reads_saliency:
-            saliency = read_saliency(saliency_folder(config) / f"{name}.png", image.shape[:2])
+        saliency = saliency_of(config, name, image.shape[:2])
         if config.pseudo_label.rule == "threshold":
-            label_map = label_photo(image, stored.maps(), stored.class_indices, config.pseudo_label, saliency)
+            maps = blend_saliency(stored.maps(), saliency, config.pseudo_label.saliency_share)
+            label_map = label_photo(image, maps, stored.class_indices, config.pseudo_label)
         else:
             label_map = label_salient(image, stored, saliency, config)
         write_label_map(out / f"{name}.png", label_map)
@@ -55,15 +54,9 @@ def pseudo_label_folder(model: Model, photos: TaggedPhotos, names: tuple[str, ..
 
 
 def label_photo(
-    image: np.ndarray,
-    maps: np.ndarray,
-    class_indices: tuple[int, ...],
-    config: PseudoLabelConfig,
-    saliency: np.ndarray | None = None,
+    image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], config: PseudoLabelConfig
 ) -> np.ndarray:
-    """uint8 (H, W) label map from maps (K, h, w) and thresholds, saliency uint8 (H, W) blended in where it has a share."""
-    if config.saliency_share and class_indices:
-        maps = blend_saliency(maps, saliency, config.saliency_share)
+    """uint8 (H, W) label map from maps (K, h, w), refined as configured, and thresholds."""
     background = config.background_threshold
     foreground = background if config.foreground_threshold is None else config.foreground_threshold
     if config.refine == "crf" and class_indices:
@@ -72,12 +65,14 @@ def label_photo(
     return label_from_maps(image, maps, class_indices, (background, foreground), refine)
 
 
-def blend_saliency(maps: np.ndarray, saliency: np.ndarray, share: float) -> np.ndarray:
+def blend_saliency(maps: np.ndarray, saliency: np.ndarray | None, share: float) -> np.ndarray:
     """(1 - share) M + share S, with maps M (K, h, w) in [0, 1] and S the saliency, uint8 (H, W), over 255.
 
     The classes keep their order in every pixel; what is salient rises above what is not. No paper's rule: where maps peak
     on a part and saliency is an estimate, neither is a border to cut along, and their mean is better than either.
     """
+    if not share or not len(maps):
+        return maps
     highest = np.iinfo(np.uint8).max
     salient = resize_bilinear(saliency[None].astype(np.float32) / highest, *maps.shape[1:])
     return (1 - share) * maps + share * salient
@@ -108,6 +103,13 @@ def label_salient(image: np.ndarray, stored: StoredMaps, saliency: np.ndarray, c
 def saliency_folder(config: RunConfig) -> Path:
     """Where the run's saliency lies: the folder it names, or the one the stage `saliency` writes."""
     return config.saliency.folder or config.out / "saliency"
+
+
+def saliency_of(config: RunConfig, name: str, size: tuple[int, int]) -> np.ndarray | None:
+    """Saliency uint8 (H, W) of a photo of the run; None where its labels do not depend on it."""
+    if not config.pseudo_label.reads_saliency:
+        return None
+    return read_saliency(saliency_folder(config) / f"{name}.png", size)
 
 
 def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -32,7 +32,7 @@ from training.refine_maps import refine_run
 from training.report import write_report
 from training.rounds import fit_rounds
 from training.saliency import estimate_saliency
-from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
+from training.segmenter import load_segmenter, segmenter_card
 from training.served import ServedClassifier, ServedSegmenter
 from training.supervised import write_ground_truth
 from training.threshold import agreeing_threshold
@@ -178,20 +178,20 @@ def saliency(config: RunConfig) -> Path:
 
 def segment(config: RunConfig) -> Path:
     """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
-    if config.supervised:
-        fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
-        if fabric.is_global_zero:
-            write_ground_truth(config.data, open_source(config.data), label_maps)
-        fabric.barrier()
-        return fit_segmenter(config, label_maps, config.out / SEGMENTER)
-    return fit_rounds(config, config.out / "pseudo_labels")
+    if not config.supervised:
+        return fit_rounds(config, config.out / "pseudo_labels")
+    fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
+    if fabric.is_global_zero:
+        write_ground_truth(config.data, open_source(config.data), label_maps)
+    fabric.barrier()
+    return fit_rounds(config, label_maps)
 
 
 def export(config: RunConfig) -> list[Path]:
     """Write the run's classifier and segmenter as ONNX files; each path is noted in `exported.json` once written."""
     photos = open_source(config.data)
     noted = config.model_dump(mode="json")
-    todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard]] = []
+    todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard, int | None]] = []
     if not config.supervised:
         tables = {key: noted[key] for key in LABEL}
         classifier = load_classifier(config, len(photos.classes))
@@ -202,15 +202,16 @@ def export(config: RunConfig) -> list[Path]:
             for name in ("localize", "saliency"):
                 require_done(VERBS[name], config)
             card = card.model_copy(update={"background_threshold": agreeing_threshold(config, photos)})
-        todo.append((lambda: ServedClassifier(classifier), card))
+        todo.append((lambda: ServedClassifier(classifier), card, config.export.version))
     if config.segmenter is not None:
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
-        todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card))
+        version = config.export.segmenter_version or config.export.version
+        todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card, version))
     path = config.out / EXPORTED
     noted_paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
     paths = list(takewhile(Path.is_file, noted_paths))  # an export that was stopped goes on
-    for build, card in todo[len(paths) :]:
-        paths.append(export_model(build(), card, config.export.models, config.export.version))
+    for build, card, version in todo[len(paths) :]:
+        paths.append(export_model(build(), card, config.export.models, version))
         path.write_text(json.dumps([str(entry) for entry in paths]))
     return paths
 

@@ -12,7 +12,7 @@ from app.model_card import ModelCard
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
 from training.classifier import fill_backbone, make_sampler, require_photos
-from training.config import RunConfig, SegmenterConfig, validate_config
+from training.config import FitConfig, RunConfig, SegmenterConfig, validate_config
 from training.data import open_source
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
@@ -38,9 +38,16 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
-def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
-    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
+def fit_segmenter(
+    config: RunConfig, label_maps: Path, out: Path, fit_config: FitConfig | None = None, start: Path | None = None
+) -> Path:
+    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt.
+
+    `fit_config` instead of the run's; `start`: a segmenter's weights to begin with, instead of a backbone's alone.
+    """
     settings = require_segmenter(config)
+    if fit_config is not None:
+        settings = settings.model_copy(update={"fit": fit_config})
     photos = open_source(config.data)
     require_photos(photos, ("train", "val"))
     fabric = make_fabric(settings.fit)
@@ -49,6 +56,8 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
     segmenter = build_segmenter(settings, len(photos.classes), None if from_classifier else settings.weights)
     if from_classifier:
         fill_backbone(segmenter.backbone, config, len(photos.classes))
+    if start is not None:
+        load_weights(start, segmenter)
     names = photos.names("train")
     planes = {}
     if settings.options.get("saliency_weight"):
@@ -99,7 +108,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
     settings = require_segmenter(config)
     return ModelCard(
         name=config.export.segmenter or f"{config.name}-{settings.architecture}",
-        version=config.export.version or 1,
+        version=config.export.segmenter_version or config.export.version or 1,
         task="segmentation",
         method=settings.architecture,
         paper=SEGMENTERS[settings.architecture].paper,

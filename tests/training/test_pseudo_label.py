@@ -80,9 +80,10 @@ def test_saliency_is_blended_into_the_maps() -> None:
     saliency = np.tile(np.array([255, 204, 204, 0], np.uint8), (4, 1))
     blended = blend_saliency(maps, saliency, 0.5)
     np.testing.assert_allclose(blended[:, 0], [[0.95, 0.6, 0.4, 0.0], [0.55, 0.5, 0.55, 0.0]], atol=1e-6)
-    config = PseudoLabelConfig(background_threshold=0.5, foreground_threshold=0.58, saliency_share=0.5)
-    assert label_photo(IMAGE, maps, (4, 6), config, saliency)[0].tolist() == [5, 5, IGNORE_INDEX, 0]
-    assert (label_photo(IMAGE, maps[:0], (), config, saliency) == 0).all()
+    config = PseudoLabelConfig(background_threshold=0.5, foreground_threshold=0.58)
+    assert label_photo(IMAGE, blended, (4, 6), config)[0].tolist() == [5, 5, IGNORE_INDEX, 0]
+    assert blend_saliency(maps[:0], saliency, 0.5).shape == (0, 4, 4)  # a photo without tags
+    assert blend_saliency(maps, None, 0.0) is maps
     small = blend_saliency(maps[:, :2, :2], saliency, 0.75)  # saliency has the photo's size, maps the network's
     assert small.shape == (2, 2, 2)
 

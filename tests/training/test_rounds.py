@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +9,13 @@ import torch
 
 from app.engine import Engine
 from app.errors import ConfigError
-from app.labels import BACKGROUND, IGNORE_INDEX, label_of
+from app.labels import BACKGROUND, label_of
 from app.segmentation import TEST_SCALES, segment
 from training.config import RunConfig, SegmenterConfig, read_config, validate_config
 from training.data import open_source
 from training.data.ground_truth import GroundTruth, read_mask
 from training.data.sampling import repeat_factors
-from training.rounds import tagged_mask
+from training.rounds import blend_masks
 from training.run import VERBS, do, run
 from training.segmenter import fit_segmenter
 
@@ -29,7 +28,7 @@ SMALL = ["data.scenes.count=24", "data.scenes.val_count=6", "classifier.fit.epoc
 def taught(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run of two rounds."""
     root = tmp_path_factory.mktemp("rounds")
-    changes = [f"out={root / 'run'}", f"export.models={root / 'models'}", "segmenter.rounds=2", "segmenter.unsure=0.4"]
+    changes = [f"out={root / 'run'}", f"export.models={root / 'models'}", "segmenter.rounds=2"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes])
     run(config)
     return config
@@ -40,7 +39,7 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
     names = photos.names("train")
     assert len(list((taught.out / "pseudo_labels-2").glob("*.png"))) == len(names)
     for name in names:
-        allowed = {BACKGROUND, IGNORE_INDEX, *map(label_of, photos.class_indices(name))}
+        allowed = {BACKGROUND, *map(label_of, photos.class_indices(name))}
         mask = read_mask(taught.out / "pseudo_labels-2" / f"{name}.png")
         assert mask.shape == photos.image(name).shape[:2]
         assert set(np.unique(mask)) <= allowed
@@ -48,44 +47,45 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
     assert first.read_bytes() != last.read_bytes()
 
 
-def test_a_tagged_mask_by_hand() -> None:
-    class Constant:
-        """Logits of three labels over 2 x 2 pixels: class 1 on the left, on the right rather background than class 1."""
+def test_masks_are_blended_with_maps_by_hand() -> None:
+    maps = np.array([[[0.4, 0.0]], [[0.1, 0.2]]], np.float32)  # of the classes 0 and 2
+    probabilities = np.array([[[0.2, 0.9]], [[0.1, 0.1]], [[0.4, 0.0]], [[0.3, 0.0]]], np.float32)
+    blended = blend_masks(maps, probabilities, (0, 2), threshold=0.25, share=0.5)
+    # what was class 1's is shared out 1 : 3, so that P = 0.2, 0.6 on the left; 0.1, 0 on the right
+    np.testing.assert_allclose(blended[:, 0], [[0.25, 0.025], [0.2, 0.1]], atol=1e-6)
+    np.testing.assert_array_equal(blend_masks(maps, probabilities, (0, 2), 0.25, 0.0), maps)
+    certain = np.array([1.0, 0.5, 0.49], np.float32)  # alone, it is a thing where it is as likely as not
+    alone = blend_masks(np.zeros((1, 1, 3), np.float32), np.stack([1 - certain, certain])[:, None], (0,), 0.25, 1.0)
+    assert (alone[0, 0] >= 0.25).tolist() == [True, True, False]
+    assert blend_masks(maps[:0], probabilities, (), 0.25, 0.5).shape == (0, 1, 2)
 
-        card = SimpleNamespace(preferred_size=64)
-        left, right = (0.0, 4.0, 6.0), (2.0, 0.0, 1.5)
 
-        def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-            logits = np.stack([self.left, self.right], axis=1)[:, None, :].repeat(2, axis=1).astype(np.float32)
-            mirrored = images[:, 0, 0, 0] > images[:, 0, -1, 0]
-            return {"logits": np.stack([logits[..., ::-1] if turned else logits for turned in mirrored])}
-
-    image = np.zeros((64, 64, 3), np.uint8)
-    image[:, 32:] = 200
-    mask = tagged_mask(Constant(), image, (0,), 0.0)  # type: ignore[arg-type]
-    assert (mask[:, :8] == 1).all()  # label 2 is stronger, but not tagged
-    assert (mask[:, -8:] == BACKGROUND).all()
-    sure = tagged_mask(Constant(), image, (0, 1), 0.6)  # type: ignore[arg-type]
-    assert (sure[:, :8] == 2).all()
-    assert (sure[:, -8:] == IGNORE_INDEX).all()  # background and class 1 share the right half
-    Constant.left = (0.0, 0.0, 300.0)
-    certain = tagged_mask(Constant(), image, (0,), 0.0)  # type: ignore[arg-type]
-    assert (certain[:, :8] == 1).all()  # it is surely a thing, and the tagged class is the only one there is
-    assert (certain[:, -8:] == BACKGROUND).all()
-    assert (tagged_mask(Constant(), image, (), 0.0) == BACKGROUND).all()  # type: ignore[arg-type]
+def test_every_round_goes_on_from_the_one_before(taught: RunConfig, tmp_path: Path) -> None:
+    fit = taught.segmenter.fit.model_copy(update={"max_steps": 1, "lr": 1e-12, "warmup_steps": 0})
+    first = taught.out / "segmenter-1" / "weights.pt"
+    again = fit_segmenter(taught, taught.out / "pseudo_labels-2", tmp_path / "again", fit, first)
+    before, after = (torch.load(path, weights_only=True) for path in (first, again))
+    kernels = [key for key, value in before.items() if value.ndim == 4]
+    assert kernels
+    for key in kernels:
+        torch.testing.assert_close(after[key], before[key])
+    steps = torch.load(taught.out / "segmenter" / "last.ckpt", weights_only=True)["progress"]["step"]
+    assert steps == torch.load(first.with_name("last.ckpt"), weights_only=True)["progress"]["step"]
 
 
 def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Path) -> None:
     weights = taught.out / "classifier" / "weights.pt"
     changes = [f"out={tmp_path / 'run'}", f"export.models={tmp_path / 'models'}", "segmenter.labels=ground-truth"]
-    config = read_config(RunConfig, CONFIG, [*SMALL, *changes, f"segmenter.weights={weights}"])
+    changes += [f"segmenter.weights={weights}", "segmenter.rounds=2", "segmenter.fit.epochs=1"]
+    config = read_config(RunConfig, CONFIG, [*SMALL, *changes])
     assert run(config).is_file()
+    assert (config.out / "segmenter-1" / "weights.pt").is_file()
     assert [path.parts[-3] for path in config.export.models.glob("*/*/model.onnx")] == ["scenes-deeplab"]
     photos = open_source(config.data)
     truth = GroundTruth(config.data, photos)
     name = photos.names("train")[0]
     np.testing.assert_array_equal(read_mask(config.out / "ground_truth" / f"{name}.png"), truth.mask(name))
-    assert not (config.out / "pseudo_labels").exists()
+    assert not list(config.out.glob("pseudo_labels*"))
     card = Engine(config.export.models / "scenes-deeplab" / "1" / "model.onnx").card
     assert card.config["segmenter"]["labels"] == "ground-truth"
     figures = json.loads((config.out / "figures.json").read_text())
@@ -109,11 +109,11 @@ def test_a_segmenter_sees_rare_classes_more_often(taught: RunConfig, tmp_path: P
     np.testing.assert_allclose(frequency, image_labels.mean(axis=0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("change", ["segmenter.weights=classifier", "segmenter.rounds=2"])
-def test_the_supervised_bound_names_its_weights_and_takes_one_round(change: str) -> None:
-    changes = ["segmenter.labels=ground-truth", "segmenter.weights=a.pt", change]
+def test_rounds_and_bounds_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="ground-truth"):
-        read_config(RunConfig, CONFIG, changes)
+        read_config(RunConfig, CONFIG, ["segmenter.labels=ground-truth", "segmenter.weights=classifier"])
+    with pytest.raises(ConfigError, match='blends masks with maps, which pseudo_label.rule = "edam"'):
+        read_config(RunConfig, CONFIG, ["segmenter.rounds=2", "pseudo_label.rule=edam", "saliency.estimate=exact"])
 
 
 def test_a_mask_of_mirrored_views_mirrors_with_the_photo(taught: RunConfig) -> None:
