@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.app.server import start_server
 from training.compare import CompareConfig
-from training.config import PretrainConfig, RunConfig, read_config
+from training.config import RunConfig, read_config
+from training.tables import PretrainConfig
 
 README = Path("README.md").read_text(encoding="utf-8")
 COMMANDS = [

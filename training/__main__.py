@@ -32,7 +32,7 @@ from app.errors import ConfigError, Tag2MaskError
 from app.pseudo_label import LabelRule
 from app.tags import name_of
 from training.compare import CompareConfig, compare
-from training.config import PretrainConfig, RunConfig, read_config, validate_config
+from training.config import RunConfig, read_config, validate_config
 from training.data import DataConfig, open_source
 from training.data.config import ScenesConfig
 from training.data.scenes import write_folder
@@ -49,6 +49,7 @@ from training.review import review
 from training.run import VERBS, do, run
 from training.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
 from training.sheet import MAX_SHOWN, SHOWN, write_sheet
+from training.tables import PretrainConfig
 
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {

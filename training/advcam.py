@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from app.postprocess import resize_bilinear
 from app.predict import ScaleCams
 from app.preprocess import geometry_of, resize_image
-from training.config import Climbing
 from training.data.augment import normalize
 from training.methods import Classifier
+from training.tables import Climbing
 
 MAP_STRIDE = 4  # of the maps kept, in pixels of the network input
 TINY = 1e-12

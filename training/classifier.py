@@ -13,7 +13,7 @@ from app.model_card import ModelCard
 from app.predict import scale_cams
 from training.backbones import Backbone, check_weights
 from training.checkpoint import load_weights, save_weights
-from training.config import ClassifierConfig, FitConfig, RunConfig, validate_config
+from training.config import RunConfig, validate_config
 from training.data import TaggedPhotos, open_source
 from training.data.augment import normalize
 from training.data.mosaic import MosaicViews
@@ -24,6 +24,7 @@ from training.fit import Metrics, fit, make_fabric
 from training.methods import METHODS, Classifier, Options
 from training.ranking import best_f1_threshold, mean_average_precision
 from training.served import ServedClassifier, TorchModel
+from training.tables import ClassifierConfig, FitConfig
 
 MIN_POSITIVES = 5  # a class with fewer validation photos gets the threshold found over all classes
 

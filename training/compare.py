@@ -25,7 +25,7 @@ from app.pamr import refine_pamr
 from app.postprocess import resize_bilinear
 from app.preprocess import resize_image
 from training.classifier import load_classifier, torch_classifier, validation_map
-from training.config import IrnConfig, LocalizeConfig, RefinementConfig, RunConfig, Section, validate_config
+from training.config import RunConfig, validate_config
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.evaluate import Sweep, sweep_maps
@@ -35,6 +35,7 @@ from training.methods import Classifier
 from training.refine_maps import Refiner, finished, fit_edge_network, fit_refinement_network, irn_refiner
 from training.run import VERBS, do
 from training.saliency import choose_method
+from training.tables import IrnConfig, LocalizeConfig, RefinementConfig, Section
 
 INFERENCES = ("plain", "class-conditional")
 REFINEMENTS = {"pamr": "PAMR", "irn": "IRN walk"}

@@ -12,8 +12,8 @@ import torch
 from app.engine import Engine
 from app.errors import TrainingError
 from app.model_card import IMAGE_INPUT, ModelCard
-from training.config import Precision
 from training.served import ServedClassifier, ServedSegmenter
+from training.tables import Precision
 
 OPSET = 18
 FLOAT_TOLERANCE = 1e-4  # of the largest value

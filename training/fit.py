@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from app.errors import ConfigError
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import FitConfig
 from training.data.sampling import EpochSampler
+from training.tables import FitConfig
 
 CHECK_CLOCK = 4  # steps between looks at the clock
 Metrics = dict[str, float]

@@ -31,10 +31,10 @@ from app.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.pamr import refine_pamr
 from app.preprocess import geometry_of, resize_image
 from training.backbones import Backbone, build_backbone
-from training.config import IrnConfig
 from training.data.augment import normalize
 from training.random_walk import paths, refine_walk
 from training.refine import smooth_labels
+from training.tables import IrnConfig
 
 EDGE_STRIDE = 4
 EDGE_WIDTH, EDGE_GROUPS = 32, 4

@@ -19,10 +19,11 @@ from app.predict import ScaleCams, conditional_cams, scale_cams
 from app.preprocess import Geometry
 from training.advcam import MAP_STRIDE, advcam
 from training.classifier import load_classifier, torch_classifier
-from training.config import LocalizeConfig, RunConfig
+from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.methods import Classifier
 from training.served import TorchModel
+from training.tables import LocalizeConfig
 
 Localizer = Callable[[np.ndarray, tuple[int, ...]], "StoredMaps"]  # photo, class indices -> their maps
 

@@ -16,9 +16,9 @@ from torchvision.transforms import v2
 from app.errors import DataError
 from training.backbones import build_backbone
 from training.checkpoint import save_weights
-from training.config import PretrainConfig
 from training.data.class_zip import ClassZip
 from training.fit import Metrics, fit, make_fabric
+from training.tables import PretrainConfig
 
 GROWTH = 0.75  # share of the epochs in which photos grow
 SIZE_STEP = 8  # px

@@ -16,10 +16,11 @@ from app.postprocess import drs_pseudo_label, resize_bilinear
 from app.predict import Model
 from app.preprocess import resize_image
 from app.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
-from training.config import PseudoLabelConfig, RunConfig
+from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.localize import StoredMaps, final_maps, iterate_maps
 from training.refine import refine_crf, smooth_edam
+from training.tables import PseudoLabelConfig
 
 SUMMARY = "pseudo-label.json"  # written last: the folder is whole
 

@@ -17,11 +17,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from app.errors import DataError
-from training.config import RefinementConfig
 from training.data import TaggedPhotos
 from training.data.augment import generator, jitter_colours, normalize
 from training.methods import Classifier
 from training.methods.drs_refinement import DrsRefinement, enlarge_maps, normalize_drs_cams
+from training.tables import RefinementConfig
 
 LEVELS = np.iinfo(np.uint8).max  # a map of 1 as it is stored
 

@@ -17,7 +17,7 @@ from app.predict import ScaleCams
 from app.preprocess import resize_image
 from training.checkpoint import load_weights, save_weights
 from training.classifier import fill_backbone, load_classifier
-from training.config import IrnConfig, RefinementConfig, RunConfig
+from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.data.views import LabelledViews
@@ -27,6 +27,7 @@ from training.localize import StoredMaps, iterate_maps, load_maps, quartered, sa
 from training.methods.drs_refinement import DrsRefinement
 from training.pseudo_label import write_label_map
 from training.refine_drs import RefinementViews, localize_for_refinement, refined_maps
+from training.tables import IrnConfig, RefinementConfig
 
 Refiner = Callable[[np.ndarray, StoredMaps], StoredMaps]  # photo and its maps -> its refined maps
 

@@ -13,13 +13,14 @@ from app.labels import label_of
 from app.postprocess import resize_bilinear
 from app.predict import Model
 from app.segmentation import keep_classes, segment_probabilities
-from training.config import FitConfig, RunConfig
+from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.fit import make_fabric
 from training.localize import final_maps, iterate_maps
 from training.pseudo_label import blend_saliency, label_photo, saliency_of, write_label_map
 from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedSegmenter, TorchModel
+from training.tables import FitConfig
 
 
 def fit_rounds(config: RunConfig, label_maps: Path) -> Path:
@@ -29,7 +30,7 @@ def fit_rounds(config: RunConfig, label_maps: Path) -> Path:
     """
     photos = open_source(config.data)
     fabric = make_fabric(config.segmenter.fit)
-    start = None
+    start: Path | None = None
     for number in range(1, config.segmenter.rounds + 1):
         last = number == config.segmenter.rounds
         folder = config.out / (SEGMENTER if last else f"{SEGMENTER}-{number}")
@@ -44,7 +45,7 @@ def fit_rounds(config: RunConfig, label_maps: Path) -> Path:
                 relabel(TorchModel(ServedSegmenter(segmenter), card, fabric.device), photos, config, label_maps)
             fabric.barrier()
         start = weights
-    return start
+    return config.out / SEGMENTER / "weights.pt"
 
 
 def round_fit(fit: FitConfig, number: int) -> FitConfig:

@@ -12,7 +12,7 @@ from app.model_card import ModelCard
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
 from training.classifier import fill_backbone, make_sampler, require_photos
-from training.config import FitConfig, RunConfig, SegmenterConfig, validate_config
+from training.config import RunConfig, validate_config
 from training.data import open_source
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
@@ -20,6 +20,7 @@ from training.localize import final_maps, iterate_maps
 from training.mask_refinement_loss import activated_region
 from training.pseudo_label import saliency_folder
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
+from training.tables import FitConfig, SegmenterConfig
 
 SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from app.errors import DataError
 from training.backbones.vgg16 import BLOCKS
 from training.checkpoint import read_state
-from training.config import FitConfig
 from training.data import TaggedPhotos
 from training.fit import fit, make_fabric
 from training.methods.drs import DrsClassifier, Suppression
@@ -26,6 +25,7 @@ from training.refine_drs import (
 )
 from training.released import convert_released
 from training.released import drs as drs_checkpoint
+from training.tables import FitConfig
 
 CLASSES = ("cat", "dog", "person")
 SMALL = RefinementConfig(size=64, scales=(32, 64, 96), colour_jitter=0.0)

@@ -8,7 +8,6 @@ from torch import Tensor
 from app.errors import ConfigError, DataError
 from app.labels import IGNORE_INDEX
 from training.backbones import build_backbone
-from training.config import ViewConfig
 from training.irn import (
     IrnConfig,
     IrnNetwork,
@@ -25,6 +24,7 @@ from training.irn import (
 )
 from training.random_walk import affinities, neighbours, paths, random_walk, refine_walk
 from training.released import irn
+from training.tables import ViewConfig
 
 
 def network(radius: int = 3) -> IrnNetwork:

@@ -12,8 +12,9 @@ from app.postprocess import resize_bilinear
 from app.predict import ScaleCams, scale_cams
 from app.preprocess import Geometry
 from training.classifier import build_classifier, torch_classifier
-from training.config import LocalizeConfig, RunConfig
+from training.config import RunConfig
 from training.localize import StoredMaps, load_maps, make_localizer, save_maps
+from training.tables import LocalizeConfig
 
 CLASSES = ("cat", "dog", "person")
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)

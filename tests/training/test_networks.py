@@ -14,12 +14,12 @@ from app.labels import label_count
 from app.model_card import ModelCard
 from training.backbones import BACKBONES, MODULATED, build_backbone
 from training.classifier import build_classifier
-from training.config import ClassifierConfig, SegmenterConfig
 from training.export import check_export, export_model, quantize, shrink_weights
 from training.methods import METHODS
 from training.segmenter import build_segmenter
 from training.segmenters import SEGMENTERS
 from training.served import ServedClassifier, ServedSegmenter
+from training.tables import ClassifierConfig, SegmenterConfig
 
 CLASSES = ("cat", "dog", "person")
 SIZES = ((64, 96), (80, 56))

@@ -13,9 +13,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from training.backbones import build_backbone
-from training.config import PretrainConfig, validate_config
+from training.config import validate_config
 from training.data.class_zip import ClassZip
 from training.pretrain import ImageClassifier, pretrain, view_size
+from training.tables import PretrainConfig
 
 COLOURS = {"blue": (30, 40, 200), "green": (40, 190, 40), "red": (200, 30, 30)}
 

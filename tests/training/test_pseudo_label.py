@@ -13,7 +13,7 @@ from app.predict import ScaleCams
 from app.preprocess import Geometry
 from training.checkpoint import save_weights
 from training.classifier import build_classifier
-from training.config import PseudoLabelConfig, RunConfig
+from training.config import RunConfig
 from training.data import open_source
 from training.localize import StoredMaps, localize_split
 from training.pseudo_label import (
@@ -26,6 +26,7 @@ from training.pseudo_label import (
 )
 from training.refine import refine_crf
 from training.saliency import estimate_saliency
+from training.tables import PseudoLabelConfig
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 MAPS = np.tile(np.array([0.9, 0.35, 0.25, 0.0], np.float32), (1, 4, 1))

@@ -11,13 +11,14 @@ from app.engine import Engine
 from app.errors import ConfigError
 from app.labels import BACKGROUND, label_of
 from app.segmentation import TEST_SCALES, segment
-from training.config import RunConfig, SegmenterConfig, read_config, validate_config
+from training.config import RunConfig, read_config, validate_config
 from training.data import open_source
 from training.data.ground_truth import GroundTruth, read_mask
 from training.data.sampling import repeat_factors
 from training.rounds import blend_masks
 from training.run import VERBS, do, run
 from training.segmenter import fit_segmenter
+from training.tables import SegmenterConfig
 
 CONFIG = Path("experiments/scenes/cam.toml")
 SMALL = ["data.scenes.count=24", "data.scenes.val_count=6", "classifier.fit.epochs=2", "classifier.fit.batch_size=8",

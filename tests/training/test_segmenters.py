@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from app.errors import ConfigError
 from training.backbones import Backbone, build_backbone
-from training.config import FitConfig
 from training.fit import make_optimizer
 from training.mask_refinement_loss import mask_refinement_loss
 from training.refine import crf_labels
@@ -20,6 +19,7 @@ from training.segmenters.aspp import enlarge
 from training.segmenters.deeplabv2 import DeepLabV2
 from training.segmenters.segmenter import reduce_labels, self_training_loss
 from training.segmenters.tag_head import TagHead
+from training.tables import FitConfig
 
 LABELS = 3  # background and two classes
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from app.errors import DataError
 from app.labels import IGNORE_INDEX
-from training.config import ViewConfig
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.augment import cut_out
 from training.data.views import LabelledViews, TaggedViews
+from training.tables import ViewConfig
 
 DATA = DataConfig(source="scenes", scenes={"count": 4, "val_count": 1, "size": 64, "class_count": 3})
 PLAIN = ViewConfig(long_side=(64, 64), crop=64, colour_jitter=0.0)

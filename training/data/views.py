@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from app.errors import DataError
 from app.labels import IGNORE_INDEX
-from training.config import ViewConfig
 from training.data.augment import cut_out, generator, jitter_colours, normalize, scale_and_crop
 from training.data.source import TaggedPhotos
+from training.tables import ViewConfig
 
 
 class TaggedViews(Dataset):

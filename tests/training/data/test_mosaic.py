@@ -11,12 +11,13 @@ from PIL import Image
 
 from app.errors import ConfigError, DataError
 from training.classifier import check_classifier
-from training.config import ClassifierConfig, MosaicConfig, RunConfig, read_config, validate_config
+from training.config import RunConfig, read_config, validate_config
 from training.data import open_source
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.data.mosaic import MosaicViews
 from training.data.views import TaggedViews
 from training.needs import needs_of
+from training.tables import ClassifierConfig, MosaicConfig
 
 SCENES = Path("experiments/scenes/cam.toml")
 COLOURS = {"blue": (30, 40, 200), "green": (40, 190, 40), "red": (200, 30, 30)}
