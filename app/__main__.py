@@ -19,14 +19,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import uvicorn
 from pydantic import ValidationError
 
-from app.errors import AddressError, DataError, Tag2MaskError
+from app.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.label_folder import label_folder
 from app.labellers import InProcess, Remote
 from app.main import create_app
 from app.parameters import AnalyzeParameters
 from app.settings import Settings
 
+STOPPED = 130  # the exit status of what SIGINT has ended
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
+SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
 
 
 def main() -> None:
@@ -41,16 +43,25 @@ def main() -> None:
             serve(Settings())
     except ValidationError as error:
         first = error.errors()[0]
-        sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {first['msg']}.")
+        sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {reason_of(first['msg'])}.")
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
+    except KeyboardInterrupt:
+        print("tag2mask: stopped; the same command goes on.", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    names = ", ".join(f"TAG2MASK_{name.upper()}" for name in Settings.model_fields)
+    fields = Settings.model_fields.items()
+    settings = [
+        f"  TAG2MASK_{name.upper()} ({'none' if field.default is None else field.default})" for name, field in fields
+    ]
     parser = argparse.ArgumentParser(
-        prog="python -m app", description="The tag2mask service.", epilog=f"Settings by environment variables: {names}."
+        prog="python -m app",
+        description="The tag2mask service.",
+        epilog="\n".join(["environment variables, with their defaults (app/settings.py says more):", *settings]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="label")
     command = verbs.add_parser("label", help="label a folder of photos instead of serving")
@@ -59,7 +70,11 @@ def parse() -> argparse.Namespace:
     command.add_argument("--tags", type=Path, metavar="labels.csv", help="the photos' known classes: name,classes")
     command.add_argument("--server", metavar="URL", help="a running service; without it the models run here")
     command.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of POST /analyze"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a parameter of POST /analyze: {', '.join(SETTABLE)}",
     )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
     return parser.parse_args()
@@ -68,15 +83,14 @@ def parse() -> argparse.Namespace:
 def label(options: argparse.Namespace) -> tuple[str, bool]:
     """Label a folder; returns what to say, and whether every photo was labelled. Raises Tag2MaskError."""
     given = dict(entry.partition("=")[::2] for entry in options.set)
-    allowed = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
     for name, value in given.items():
-        if name not in allowed or not value:
-            raise DataError(f"--set {name}={value}: write NAME=VALUE with one of {', '.join(allowed)}")
+        if name not in SETTABLE or not value:
+            raise DataError(f"--set {name}={value}: write NAME=VALUE with one of {', '.join(SETTABLE)}")
     try:
         parameters = AnalyzeParameters.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise DataError(f"--set {first['loc'][-1]}={first['input']}: {first['msg']}") from None
+        raise DataError(f"--set {first['loc'][-1]}={first['input']}: {reason_of(first['msg'])}") from None
     settings = Settings()
     labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
     return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count, options.prune)
@@ -115,7 +129,9 @@ async def check_address(host: str, port: int) -> None:
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise AddressError(f"port {port} is taken on {host}; set TAG2MASK_PORT to another one.") from None
+            raise AddressError(
+                f"port {port} is taken on {host}; set TAG2MASK_PORT to another one (make serve PORT=...)."
+            ) from None
         raise AddressError(
             f"nothing can listen at {host}, port {port} ({error.strerror}); set TAG2MASK_HOST and TAG2MASK_PORT."
         ) from None

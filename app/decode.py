@@ -101,8 +101,8 @@ def decode(data: bytes, *, max_image_pixels: int | None = None, input_long_side:
             picture = _to_rgb(file)
     except DECODER_ERRORS as error:
         raise UndecodableImageError(
-            f"the {kind} file of {len(data)} bytes is damaged or truncated ({_reason(error)}). Send the whole file, "
-            f"or save it anew."
+            f"the {kind} file of {len(data)} bytes is damaged or truncated ({_reason(error)}). Save it anew, or take "
+            f"the whole file."
         ) from error
     if orientation in TRANSPOSITIONS:
         picture = picture.transpose(TRANSPOSITIONS[orientation])
@@ -124,7 +124,7 @@ def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.Image
     kind = next((name for signature, name in KNOWN_SIGNATURES.items() if data.startswith(signature)), None)
     if data[4:8] == b"ftyp":
         kind = "HEIC, AVIF or video"
-    what = f"a {kind} file" if kind else f"not a picture this service knows (it starts with {data[:8]!r})"
+    what = kind or f"not a picture this service knows (it starts with {repr(data[:8])[1:]})"
     raise UnsupportedTypeError(
         f"the upload is {what}. Send JPEG, PNG or WebP.", allowed=[name.lower() for name in ALLOWED_FORMATS]
     )

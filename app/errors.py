@@ -34,6 +34,7 @@ A message gives the value, the limit and the remedy, in one or two sentences.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -137,6 +138,9 @@ class UnknownClassError(ParameterError):
     def __init__(self, name: str, known: tuple[str, ...], parameter: str = "class") -> None:
         nearest = nearest_name(name, known)
         hint = f"Did you mean {nearest!r}? " if nearest else ""
+        several = [part for part in re.split(r"[\s;,]+", name) if part in known]
+        if len(several) > 1:
+            hint = f"Write tags={','.join(several)}. " if parameter == "tags" else "Name one class, or all. "
         listed = ", ".join(known) if len(known) <= self.max_listed else f"{len(known)} others; GET /classes lists them"
         super().__init__(
             f"unknown class {name[:80]!r}. {hint}This model knows {listed}.",
@@ -241,8 +245,16 @@ class StoppingError(UnavailableError):
     title = "Shutting down"
 
 
+LIKENESS = 0.6  # of two spellings, by difflib's ratio: what is less alike is no slip of the pen
+
+
+def reason_of(message: str) -> str:
+    """What a validator of pydantic says is wrong, without what it puts before our own words."""
+    return message.removeprefix("Value error, ")
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The entry of `known` spelled most like `name`, or None where none is close."""
     by_folded = {entry.casefold(): entry for entry in known}
-    matches = difflib.get_close_matches(name.casefold()[:100], by_folded, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name.casefold()[:100], by_folded, n=1, cutoff=LIKENESS)
     return by_folded[matches[0]] if matches else None

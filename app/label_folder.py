@@ -73,6 +73,9 @@ def label_folder(
     write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
     done = len(tasks) - len(refused)
     lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
+    untagged = sum(task.tags == () for task in tasks)
+    if untagged:
+        lines.append(f"photos that the tags give no class: {untagged}; their labels are background everywhere")
     if gone:
         named = f"{len(gone)} ({', '.join(gone[:NAMED])}{', ...' if len(gone) > NAMED else ''})"
         remedy = (
@@ -140,8 +143,11 @@ def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
     """Note what labels the folder. Raises DataError where it was begun with something else."""
     settings = {**labeller.provenance, "classes": list(labeller.classes), "tagged": tagged}
     path = out / "label.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise DataError(f"{out} was begun with other models or parameters ({path} says which); choose another --out")
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    other = [key for key in sorted({*begun, *settings}) if begun.get(key) != settings.get(key)]
+    if other:
+        was, now = (str(found.get(other[0]))[:200] for found in (begun, settings))
+        raise DataError(f"{out} was begun with {other[0]} {was}, not {now} ({path}); choose another --out")
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "overlays", "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(settings, indent=1).encode())

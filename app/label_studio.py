@@ -53,7 +53,7 @@ class TaskBody(BaseModel):
     def tags(self) -> list[str]:
         """Those of the task's data, none where it has none."""
         tags = self.data.get("tags")
-        entries = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
+        entries = tags.replace(";", ",").split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
         return [entry.strip() for entry in entries if isinstance(entry, str) and entry.strip()]
 
 

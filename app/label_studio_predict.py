@@ -1,6 +1,7 @@
 """A photo of a Label Studio task -> the prediction of the task: regions in the project's labels, and a score."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from app.problems import problem_of
 from app.regions import label_masks, polygons_of
 from app.segmentation import segment
 from app.work import pin
+
+logger = logging.getLogger(__name__)
 
 ID_CHARACTERS = 8  # of the photo's SHA-256, in the ids of its regions
 ONE_VIEW = Inference(scales=(1.0,), flip=False)  # of each method: the score is worth one look each
@@ -99,14 +102,21 @@ def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
 def tagged_classes(plan: Plan, tags: Sequence[str] | None) -> tuple[tuple[int, ...] | None, bool]:
     """Class indices of tags, which may be class names or the project's labels, and whether all of them are either.
 
-    None where none of them is.
+    None where none of them is. One entry that is neither is read as several, separated by spaces, as in `labels.csv`.
     """
-    folded = {tag.casefold() for tag in tags or ()}
     names = {index: {name.casefold()} for index, name in enumerate(plan.segmenter.card.classes)}
     for index, (tool, label) in plan.chosen.items():
         names[index] |= {name.casefold() for name in tool.labels[label]}
+    every = set().union(*names.values())
+    folded = {tag.casefold() for tag in tags or ()}
+    if len(folded) == 1 and not folded & every:
+        folded = set(folded.pop().split())
     found = tuple(index for index, known in names.items() if known & folded)
-    return found or None, folded <= set().union(*names.values())
+    if folded - every:
+        logger.warning(
+            "tags of a Label Studio task that are no class of %s: %.200r", pin(plan.segmenter), folded - every
+        )
+    return found or None, folded <= every
 
 
 def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ class Task:
 def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None) -> list[Task]:
     """Every JPEG, PNG and WebP file under `photos`, sorted; a name is the path below it with "/" written as "__".
 
+    Data sets that this command made there are left alone.
+
     Raises DataError where there is none, two share a name, or tags are given and a photo has none.
     """
     if not photos.is_dir():
@@ -28,7 +30,11 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
     if inside == photos.resolve() or inside in photos.resolve().parents:
         raise DataError(f"--out {out} is the folder of the photos, or holds it; give the data set a folder of its own")
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-    paths = [path for path in paths if inside not in path.resolve().parents]
+    made = {
+        inside,
+        *(path.parent.resolve() for path in photos.rglob("label.json") if (path.parent / "records").is_dir()),
+    }
+    paths = [path for path in paths if not made & set(path.resolve().parents)]
     if not paths:
         raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     stems = Counter(path.stem for path in paths)

@@ -190,7 +190,7 @@ class Remote:
             with reply:
                 return reply.status, reply.headers, reply.read()
         except (OSError, HTTPException) as error:
-            raise ServerGoneError(f"{self.address} does not answer ({error})") from None
+            raise ServerGoneError(f"{self.address} does not answer ({getattr(error, 'reason', error)})") from None
 
 
 def emptied(found: Labelled) -> Labelled:

@@ -6,6 +6,7 @@ from pathlib import Path
 from app.errors import ModelStoreError
 
 MODEL_FILE = "model.onnx"
+DEPTH = 2  # NAME/VERSION
 Key = tuple[str, int]  # name, version
 Stamp = tuple[int, int, int]  # what a file looks like from outside: time of change, size, inode
 
@@ -30,17 +31,21 @@ def find_model_files(directory: Path) -> dict[Key, Path]:
 
 
 def find_misplaced(directory: Path) -> dict[str, dict[str, str]]:
-    """Name -> folder ("" where there is none) -> what is wrong with a `model.onnx` there, beside the versions.
+    """Name -> folder ("" where there is none) -> what is wrong with an ONNX file there, beside the versions.
 
-    Hidden folders are left alone.
+    Hidden files and folders are left alone, and what lies beside a `model.onnx`.
     """
     found: dict[str, dict[str, str]] = {}
-    for path in sorted([*directory.glob(f"*/{MODEL_FILE}"), *directory.glob(f"*/*/{MODEL_FILE}")]):
-        name, *folder = path.relative_to(directory).parts[:-1]
-        if name.startswith(".") or (folder and (folder[0].startswith(".") or is_version(folder[0]))):
+    for path in sorted(path for pattern in ("*", "*/*", "*/*/*") for path in directory.glob(f"{pattern}.onnx")):
+        *folders, file = path.relative_to(directory).parts
+        served = len(folders) == DEPTH and is_version(folders[-1])
+        if any(part.startswith(".") for part in (*folders, file)) or (served and path.with_name(MODEL_FILE).exists()):
             continue
-        fault = f"{folder[0]!r} is no version" if folder else "it lies in no folder of a version"
-        found.setdefault(name, {})["".join(folder)] = (
+        name, folder = folders[0] if folders else path.stem, "".join(folders[1:])
+        fault = "it lies in no folder of a version" if len(folders) < DEPTH else f"{folder!r} is no version"
+        if served:
+            fault = f"its name is not {MODEL_FILE}"
+        found.setdefault(name, {})[folder] = (
             f"{path} is not served: {fault}. Move it to {directory / name / 'VERSION' / MODEL_FILE}, VERSION being the whole "
             f"number that its metadata state."
         )

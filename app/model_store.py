@@ -92,7 +92,8 @@ class Catalog:
             what = f"{name}/{version}" if version in reasons and version else name
             return UnknownModelError(f"model {what!r} is refused (GET /models lists all that are): {reason}", **details)
         if versions:
-            message = f"model {name!r} has no version {version[:80]!r}; there are {', '.join(versions)}."
+            pinned = ", ".join(f"{name}/{number}" for number in versions)
+            message = f"no version {version[:80]!r} of model {name!r} is served; there are {pinned}."
             return UnknownModelError(message, **details)
         details["nearest"] = nearest = nearest_name(name, known)
         hint = f"Did you mean {nearest!r}? " if nearest else ""

@@ -138,6 +138,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
         raise ParameterError(
             f"the model has no output {unknown[0][:80]!r}; there are {', '.join(engine.card.outputs)}."
         )
+    if any("classification" in output.parameters for output in asked.outputs or ()):
+        raise ParameterError("the extension 'classification' is not offered; ask for the output without it.")
     outputs = await service.pool.run(engine.run, images)
     return respond(asked, engine, {output: outputs[output] for output in names})
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.errors import ClientLeftError, ParameterError, ServiceError
+from app.errors import ClientLeftError, ParameterError, ServiceError, reason_of
 from app.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -46,7 +46,7 @@ async def answer_invalid_parameters(request: Request, error: Exception) -> Respo
     """Values that a parameter's type or bounds refuse."""
     assert isinstance(error, RequestValidationError)
     found = [
-        {"parameter": str(entry["loc"][-1]), "value": str(entry.get("input"))[:80], "reason": str(entry["msg"])}
+        {"parameter": str(entry["loc"][-1]), "value": str(entry.get("input"))[:80], "reason": reason_of(entry["msg"])}
         for entry in error.errors()
     ]
     message = "; ".join(f"{entry['parameter']}={entry['value']}: {entry['reason']}" for entry in found)

@@ -54,10 +54,10 @@ async def _receive_form(request: Request, max_bytes: int) -> bytes:
                 f"else; parameters go into the query string (?name=value).",
                 parameter=others[0][:80],
             )
-        if len(photos) != 1 or not isinstance(photos[0], UploadFile):
-            raise UploadError(
-                f"the form holds {len(photos)} {FILE_FIELD!r} fields; one, with a file, is needed. {REMEDY}"
-            )
+        if len(photos) != 1:
+            raise UploadError(f"the form holds {len(photos)} {FILE_FIELD!r} fields; one is needed. {REMEDY}")
+        if not isinstance(photos[0], UploadFile):
+            raise UploadError(f"the form's {FILE_FIELD!r} is text, not a file. {REMEDY}")
         return await photos[0].read()
     finally:
         await form.close()

@@ -187,7 +187,7 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
             engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
     if not 2 <= len(engines) <= MAX_FUSED:
         raise ParameterError(
-            f"fuse= names {len(engines)} models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
+            f"fuse= names {len(engines)} different models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
             parameter="fuse",
             limit=MAX_FUSED,
         )

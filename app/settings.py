@@ -1,10 +1,11 @@
 """The service's configuration: one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -42,8 +43,15 @@ class Settings(BaseSettings):
     upload_store_bytes: int = Field(default=256_000_000, ge=0)
     upload_ttl_seconds: float = Field(default=3600, gt=0)
 
-    label_studio_url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    label_studio_url: str | None = None
     label_studio_token: SecretStr | None = None
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _check_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ValueError("an address like http://localhost:8080 is expected")
+        return url
 
     @property
     def worker_count(self) -> int:

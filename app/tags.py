@@ -26,9 +26,14 @@ def name_of(written: str) -> str:
 
 def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
     """Photo's name -> its tags. Raises DataError where the file is not such a list."""
-    _, lines = read_rows(path)
+    columns, lines = read_rows(path)
     tags: dict[str, tuple[str, ...]] = {}
-    for _, cells, row_tags in lines:
+    for number, cells, row_tags in lines:
+        if len(cells) > columns:
+            raise DataError(
+                f"{path} row {number} ({cells[0]!r}) has {len(cells)} fields where the header has {columns}. Separate classes by "
+                f"spaces or ';', or quote the field."
+            )
         name = name_of(cells[0].strip())
         tags[name] = tuple(dict.fromkeys(tags.get(name, ()) + row_tags))
     return tags

@@ -4,6 +4,11 @@ import { readFile, writeFile } from "node:fs/promises";
 
 const [photo = "tests/photos/cat.jpg", server = "http://localhost:8000"] = process.argv.slice(2);
 
+process.on("uncaughtException", (error) => {
+  console.error(error.cause?.message ?? error.message);
+  process.exit(1);
+});
+
 // A refusal is a problem document (RFC 9457): `detail` says what is wrong and what to do.
 async function ask(path, options) {
   const reply = await fetch(server + path, options);

@@ -25,6 +25,8 @@ def ask(path: str, body: bytes | None = None) -> bytes:
             return reply.read()
     except urllib.error.HTTPError as error:  # a problem document (RFC 9457) says what is wrong and what to do
         sys.exit(json.load(error)["detail"])
+    except urllib.error.URLError as error:
+        sys.exit(f"{server} does not answer ({error.reason}); `make serve` starts the service")
 
 
 # Mask, heatmaps and pseudo-label in one reply.

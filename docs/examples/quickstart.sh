@@ -13,10 +13,19 @@ reply=$(curl --silent --show-error --fail-with-body --form "file=@$photo" "$serv
 image=$(printf '%s' "$reply" | sed 's/.*"image":{"id":"\([0-9a-f]*\)".*/\1/')
 echo "photo $image"
 
+# A result, or the reason why there is none.
+get() {
+    curl --silent --show-error --fail-with-body --output "$1" "$server$2" || {
+        cat "$1" >&2
+        rm "$1"
+        exit 1
+    }
+}
+
 # The mask, the heatmap of a class, a pseudo-label from known tags, and all of it as arrays.
-curl --silent --show-error --fail-with-body --output mask.png "$server/segment?image=$image&format=png"
-curl --silent --show-error --fail-with-body --output heat.jpg "$server/cam?class=$class&image=$image&format=overlay"
-curl --silent --show-error --fail-with-body --output label.png "$server/pseudo-label?tags=$class&refine=pamr&image=$image"
-curl --silent --show-error --fail-with-body --output all.npz "$server/analyze?image=$image&format=npz"
-curl --silent --show-error --fail-with-body --output coco.json "$server/segment?image=$image&format=coco"
+get mask.png "/segment?image=$image&format=png"
+get heat.jpg "/cam?class=$class&image=$image&format=overlay"
+get label.png "/pseudo-label?tags=$class&refine=pamr&image=$image"
+get all.npz "/analyze?image=$image&format=npz"
+get coco.json "/segment?image=$image&format=coco"
 ls mask.png heat.jpg label.png all.npz coco.json

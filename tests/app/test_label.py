@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from app.__main__ import STOPPED
 from app.errors import DataError, UnknownClassError
 from app.label_folder import label_folder
 from app.labellers import InProcess, Remote, ServerGoneError
@@ -112,7 +114,7 @@ def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
     with pytest.raises(UnknownClassError, match=r"unknown class 'dgo'\. Did you mean 'dog'"):
         label_folder(photos, tmp_path / "out", labeller, tags)
     tags.write_text("name,classes\ndog,cat\nperson.webp,person\nturned,\n")
-    _, complete = label_folder(photos, tmp_path / "out", labeller, tags)
+    said, complete = label_folder(photos, tmp_path / "out", labeller, tags)
     assert complete
     found = {row["name"]: row for row in rows_of(tmp_path / "out" / "review.csv")}
     assert found["dog"]["found"] == "cat"  # the photo shows a dog, and its tag says that the thing is a cat
@@ -120,6 +122,18 @@ def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
     assert found["turned"]["found"] == ""
     assert float(found["dog"]["agreement"]) == 0  # of which the heatmaps see nothing
     assert float(found["dog"]["quality"]) < min(float(found[name]["quality"]) for name in ("more__person", "turned"))
+    assert "photos that the tags give no class: 1; their labels are background" in said
+    with pytest.raises(DataError, match=r"was begun with tagged True, not False .*label\.json"):
+        label_folder(photos, tmp_path / "out", labeller)
+    tags.write_text("name,classes\ndog,cat, person\n")
+    with pytest.raises(DataError, match=r"labels\.csv row 2 \('dog'\) has 3 fields where the header has 2"):
+        label_folder(photos, tmp_path / "other", labeller, tags)
+
+
+def test_data_sets_made_inside_the_folder_are_no_photos(photos, tmp_path, labeller):
+    label_folder(photos, photos / "first", labeller)
+    said, _ = label_folder(photos, photos / "second", labeller)
+    assert said.startswith("3 of 4 photos labelled")
 
 
 def test_what_has_changed_is_labelled_again(photos, tmp_path, labeller):
@@ -276,6 +290,26 @@ def test_tags_of_photos_of_one_file_name(tmp_path, labeller):
     assert found == {"a__1": "dog", "b__1": "person"}
 
 
+def stop_at_first_record(command: list[str], environment: dict[str, str], out: Path, by: signal.Signals) -> str:
+    """Start it and end it by a signal once the first photo is labelled; returns what it said."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background inherits "ignore"
+    ) as process:
+        end = time.monotonic() + 60
+        while not list((out / "records").glob("*.json")):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(by)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == (STOPPED if by == signal.SIGINT else -by)
+    return said
+
+
 def test_it_goes_on_where_it_was_killed(tmp_path, models_directory):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
@@ -288,12 +322,11 @@ def test_it_goes_on_where_it_was_killed(tmp_path, models_directory):
         "TAG2MASK_DEVICE": "cpu",
         "TAG2MASK_WORKERS": "1",
     }
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
-        end = time.monotonic() + 60
-        while not list((out / "records").glob("*.json")):
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        process.kill()
+    stop_at_first_record(command, environment, out, signal.SIGKILL)
+    stopped = tmp_path / "stopped"
+    said = stop_at_first_record([*command[:-1], str(stopped)], environment, stopped, signal.SIGINT)
+    assert "stopped; the same command goes on" in said
+    assert "Traceback" not in said
     before = {path: path.stat().st_mtime_ns for path in (out / "records").glob("*.json")}
     assert 0 < len(before) < 40
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
@@ -308,7 +341,7 @@ def test_it_goes_on_where_it_was_killed(tmp_path, models_directory):
     other = subprocess.run(
         [*command, "--set", "refine=pamr"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert (other.returncode, "other models or parameters" in other.stderr) == (1, True)
+    assert (other.returncode, "was begun with parameters {" in other.stderr) == (1, True)
     wrong = subprocess.run(
         [*command, "--set", "threshold=2"], cwd=ROOT, env=environment, capture_output=True, text=True
     )

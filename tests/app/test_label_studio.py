@@ -134,7 +134,7 @@ def test_score_is_the_agreement_of_the_methods_or_the_mean_score(serve, host, tm
     assert (nothing["result"], dog["score"] <= 1) == ([], True)
 
 
-@pytest.mark.parametrize("tags", ["cat", ["Cat"], ["cat", 3]])
+@pytest.mark.parametrize("tags", ["cat", ["Cat"], ["cat", 3], "cat;", "cat cat"])
 def test_tags_are_a_prior(backend, host, tags):
     photo = to_file(halves(RED, GREEN))
     host.files["/data/upload/1/a.png"] = photo
@@ -143,9 +143,10 @@ def test_tags_are_a_prior(backend, host, tags):
     assert np.array_equal(mask_of(prediction), service_mask(backend, photo, "&tags=cat"))
 
 
-def test_tags_of_which_some_are_no_classes_leave_things_out(backend, host):
+@pytest.mark.parametrize("tags", ["cat, night", "cat night", "night;cat"])
+def test_tags_of_which_some_are_no_classes_leave_things_out(backend, host, tags):
     host.files["/data/upload/1/a.png"] = to_file(halves(RED, GREEN))
-    prediction = predict(backend, {"image": "/data/upload/1/a.png", "tags": "cat, night"})[0]
+    prediction = predict(backend, {"image": "/data/upload/1/a.png", "tags": tags})[0]
     assert {region["value"]["brushlabels"][0] for region in prediction["result"]} == {"cat"}
     found = mask_of(prediction)
     assert not found[:, : SIDE // 2].any()  # a dog that may well be a night

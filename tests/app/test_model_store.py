@@ -55,7 +55,23 @@ def test_misplaced_files_are_listed_with_the_remedy(serve, tmp_path, photo):
         said = f"model {wanted!r} is refused (GET /models lists all that are): {tmp_path / where} is not served: "
         assert reply.json()["detail"].startswith(said)
         assert f"Move it to {tmp_path / where[0]}/VERSION/model.onnx" in reply.json()["detail"]
-    assert "has no version 'new'" in client.post("/cam?class=dog&model=a/new", files={"file": photo}).json()["detail"]
+    assert (
+        "no version 'new' of model 'a' is served; there are a/1."
+        in client.post("/cam?class=dog&model=a/new", files={"file": photo}).json()["detail"]
+    )
+
+
+def test_onnx_files_of_other_names_are_listed_as_misplaced(tmp_path):
+    whole = write_cam_model(tmp_path, "a", 1).read_bytes()
+    (tmp_path / "a" / "1" / "as-it-was.onnx").write_bytes(whole)  # beside the one that is served: one's own affair
+    (tmp_path / ".hidden.onnx").write_bytes(whole)
+    (tmp_path / "stray.onnx").write_bytes(whole)
+    (tmp_path / "b" / "2").mkdir(parents=True)
+    (tmp_path / "b" / "2" / "net.onnx").write_bytes(whole)
+    found = find_misplaced(tmp_path)
+    assert {name: list(folders) for name, folders in found.items()} == {"stray": [""], "b": ["2"]}
+    assert "it lies in no folder of a version. Move it to" in found["stray"][""]
+    assert "its name is not model.onnx. Move it to" in found["b"]["2"]
 
 
 def test_a_default_that_is_misplaced_ends_with_the_remedy(tmp_path):
@@ -244,7 +260,7 @@ def test_a_request_for_a_refused_model_is_told_why(serve, tmp_path, photo):
         "b": "model 'b' is refused (GET /models lists all that are): ",
         "b/2": "describes itself as b/1",
         "b/3": "model 'b' is refused",
-        "a/3": "model 'a' has no version '3'; there are 1.",
+        "a/3": "no version '3' of model 'a' is served; there are a/1.",
         "c": "no model 'c' is served.",
     }.items():
         reply = client.post(f"/cam?class=dog&model={wanted}", files={"file": photo})

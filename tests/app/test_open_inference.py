@@ -71,6 +71,9 @@ def test_the_client_understands_refusals(client):
         client.infer("drs_colours", [image_input(IMAGES)], outputs=[triton.InferRequestedOutput("masks")])
     with pytest.raises(triton.InferenceServerException, match="compressed bodies are not read"):
         client.infer("drs_colours", [image_input(IMAGES)], request_compression_algorithm="gzip")
+    outputs = [triton.InferRequestedOutput("scores", class_count=3)]
+    with pytest.raises(triton.InferenceServerException, match="'classification' is not offered"):
+        client.infer("drs_colours", [image_input(IMAGES)], outputs=outputs)
     for refused in (client.get_inference_statistics, lambda: client.load_model("drs_colours")):
         with pytest.raises(triton.InferenceServerException, match="there is nothing at|no model 'stats'"):
             refused()
