@@ -1,6 +1,7 @@
 """`python -m app` as a process: what only a socket and a signal show."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -162,7 +163,7 @@ def test_a_port_that_is_taken_ends_in_one_line(models_directory):
         with start_server(models_directory, port=port) as server:
             assert server.process.wait(120) == 1
             log = server.log.read_text()
-    assert log.splitlines()[-1] == f"tag2mask: port {port} is taken on 127.0.0.1; set TAG2MASK_PORT to another one."
+    assert log.splitlines()[-1] == f"tag2mask: port {port} is taken on 127.0.0.1; set TAG2MASK_PORT to another one (make serve PORT=...)."
     assert "Traceback" not in log
     assert "ready" not in log  # it said so before it loaded any model
 
@@ -226,7 +227,8 @@ def test_a_folder_labelled_by_a_server_is_as_labelled_here(server, models_direct
     label_folder(photos, tmp_path / "here", InProcess(settings, parameters), tags)
     assert not complete
     assert said.startswith("3 of 4 photos labelled")
-    assert "large.png: the server refuses it: the upload has" in said
+    # it answers before all is sent, and under load may have hung up before its answer is read
+    assert re.search(r"large\.png: .*(the upload has|bytes are more than it takes)", said)
     for name in ("a", "b", "nothing"):
         there, here = (tmp_path / side / "SegmentationClass" / f"{name}.png" for side in ("there", "here"))
         assert there.read_bytes() == here.read_bytes()
