@@ -260,7 +260,8 @@ _PSEUDO_LABEL = {
 _ANALYZE = {
     "description": "Mask, heatmaps and pseudo-label of one photo in one reply: JSON with all three as their own endpoints "
     "describe them, or npz with all arrays (`mask`, `probabilities` at the size of its logits, `maps` at that of the network "
-    "input, `label_map`, `scores`, `classes`; `class_indices` are those of the maps, `present` those found). `model` and `fuse` name cam models, `segmenter` the segmentation model.",
+    "input, `label_map`, `scores`, `classes`; `class_indices` are those of the maps, `present` those found). `model` and "
+    "`fuse` name cam models, `segmenter` the segmentation model.",
     "result": _result(AnalyzeReply, ANALYZE_EXAMPLE, ("npz",), "All results."),
 }
 

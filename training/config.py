@@ -45,13 +45,15 @@ class RunConfig(Section):
     def _consistent(self) -> "RunConfig":
         rule = self.pseudo_label.rule
         if self.supervised and (
-            self.segmenter.weights == "classifier" or self.segmenter.options.get("saliency_weight")
+            self.segmenter.weights == "classifier"
+            or self.segmenter.rounds > 1
+            or self.segmenter.options.get("saliency_weight")
         ):
             raise ValueError(
-                'segmenter.labels = "ground-truth" trains no classifier and makes no maps: name a file of weights '
-                "(another run's classifier/weights.pt), and leave options.saliency_weight out"
+                'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
+                "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
             )
-        if self.segmenter and self.segmenter.rounds > 1 and not self.supervised and rule != "threshold":
+        if self.segmenter and self.segmenter.rounds > 1 and rule != "threshold":
             raise ValueError(
                 f'segmenter.rounds blends masks with maps, which pseudo_label.rule = "{rule}" does not read: "threshold" does'
             )

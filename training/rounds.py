@@ -20,37 +20,34 @@ from training.localize import final_maps, iterate_maps
 from training.pseudo_label import blend_saliency, label_photo, saliency_of, write_label_map
 from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedSegmenter, TorchModel
-from training.tables import FitConfig
 
 
 def fit_rounds(config: RunConfig, label_maps: Path) -> Path:
     """Train the segmenter `rounds` times, first on `label_maps`; write `segmenter/weights.pt`, the last one's weights.
 
-    Every round starts from the weights of the one before and sees other views. True masks stay what they are.
+    Every round starts where the first did: labels are noisy, and what goes on from its own weights learns the noise. The
+    seed of a round is its number on from the run's.
     """
     photos = open_source(config.data)
     fabric = make_fabric(config.segmenter.fit)
-    start: Path | None = None
-    for number in range(1, config.segmenter.rounds + 1):
-        last = number == config.segmenter.rounds
-        folder = config.out / (SEGMENTER if last else f"{SEGMENTER}-{number}")
-        weights = folder / "weights.pt"
-        if last or not fabric.broadcast(weights.is_file()):
-            fit_segmenter(config, label_maps, folder, round_fit(config.segmenter.fit, number), start)
-        if not last and not config.supervised:
-            label_maps = config.out / f"pseudo_labels-{number + 1}"
-            if fabric.is_global_zero:
-                segmenter = load_segmenter(config, len(photos.classes), folder.name)
-                card = segmenter_card(config, photos.classes)
-                relabel(TorchModel(ServedSegmenter(segmenter), card, fabric.device), photos, config, label_maps)
-            fabric.barrier()
-        start = weights
-    return config.out / SEGMENTER / "weights.pt"
+    for number in range(1, config.segmenter.rounds):
+        folder, labels = f"{SEGMENTER}-{number}", config.out / f"pseudo_labels-{number + 1}"
+        if not fabric.broadcast((config.out / folder / "weights.pt").is_file()):
+            fit_segmenter(of_round(config, number), label_maps, config.out / folder)
+        if fabric.is_global_zero:
+            segmenter = load_segmenter(config, len(photos.classes), folder)
+            card = segmenter_card(config, photos.classes)
+            relabel(TorchModel(ServedSegmenter(segmenter), card, fabric.device), photos, config, labels)
+        fabric.barrier()
+        label_maps = labels
+    return fit_segmenter(of_round(config, config.segmenter.rounds), label_maps, config.out / SEGMENTER)
 
 
-def round_fit(fit: FitConfig, number: int) -> FitConfig:
-    """A round's settings: a seed of its own."""
-    return fit.model_copy(update={"seed": fit.seed + number - 1})
+def of_round(config: RunConfig, number: int) -> RunConfig:
+    """The run with the seed of a round, from 1."""
+    fit = config.segmenter.fit
+    fit = fit.model_copy(update={"seed": fit.seed + number - 1})
+    return config.model_copy(update={"segmenter": config.segmenter.model_copy(update={"fit": fit})})
 
 
 def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) -> None:

@@ -32,7 +32,7 @@ from training.refine_maps import refine_run
 from training.report import write_report
 from training.rounds import fit_rounds
 from training.saliency import estimate_saliency
-from training.segmenter import load_segmenter, segmenter_card
+from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedClassifier, ServedSegmenter
 from training.supervised import write_ground_truth
 from training.threshold import agreeing_threshold
@@ -178,13 +178,13 @@ def saliency(config: RunConfig) -> Path:
 
 def segment(config: RunConfig) -> Path:
     """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
-    if not config.supervised:
-        return fit_rounds(config, config.out / "pseudo_labels")
-    fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
-    if fabric.is_global_zero:
-        write_ground_truth(config.data, open_source(config.data), label_maps)
-    fabric.barrier()
-    return fit_rounds(config, label_maps)
+    if config.supervised:
+        fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
+        if fabric.is_global_zero:
+            write_ground_truth(config.data, open_source(config.data), label_maps)
+        fabric.barrier()
+        return fit_segmenter(config, label_maps, config.out / SEGMENTER)
+    return fit_rounds(config, config.out / "pseudo_labels")
 
 
 def export(config: RunConfig) -> list[Path]:

@@ -20,7 +20,7 @@ from training.localize import final_maps, iterate_maps
 from training.mask_refinement_loss import activated_region
 from training.pseudo_label import saliency_folder
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
-from training.tables import FitConfig, SegmenterConfig
+from training.tables import SegmenterConfig
 
 SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
 
@@ -39,16 +39,9 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
-def fit_segmenter(
-    config: RunConfig, label_maps: Path, out: Path, fit_config: FitConfig | None = None, start: Path | None = None
-) -> Path:
-    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt.
-
-    `fit_config` instead of the run's; `start`: a segmenter's weights to begin with, instead of a backbone's alone.
-    """
+def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
+    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
     settings = require_segmenter(config)
-    if fit_config is not None:
-        settings = settings.model_copy(update={"fit": fit_config})
     photos = open_source(config.data)
     require_photos(photos, ("train", "val"))
     fabric = make_fabric(settings.fit)
@@ -57,8 +50,6 @@ def fit_segmenter(
     segmenter = build_segmenter(settings, len(photos.classes), None if from_classifier else settings.weights)
     if from_classifier:
         fill_backbone(segmenter.backbone, config, len(photos.classes))
-    if start is not None:
-        load_weights(start, segmenter)
     names = photos.names("train")
     planes = {}
     if settings.options.get("saliency_weight"):

@@ -256,7 +256,7 @@ class SegmenterConfig(Section):
     `weights`: "classifier" starts from the run's classifier's backbone; else as in [classifier].
     `labels = "ground-truth"` is the fully supervised upper bound; such a run has this network alone.
     `rounds`: after each but the last, the segmenter's own masks of the training photos, kept to the photos' tags, and the
-    maps make the labels of the next, which goes on from its weights (`training.rounds`). `own_share`: of those masks.
+    maps make the labels of the next (`training.rounds`). `own_share`: of those masks.
     """
 
     architecture: str = "deeplabv3plus"

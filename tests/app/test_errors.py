@@ -251,7 +251,9 @@ def test_photo_that_was_refused_is_not_kept(client):
 def test_unknown_model_names_the_nearest(client, photo):
     body = check_problem(client.post("/cam?class=dog&model=drs_colour", files={"file": photo}), 404, "'drs_colours'")
     assert body["known"] == ["cam_colours", "deeplab_colours", "drs_colours"]
-    body = check_problem(client.post("/cam?class=dog&model=cam_colours/3", files={"file": photo}), 404, "cam_colours/2, cam_colours/10")
+    body = check_problem(
+        client.post("/cam?class=dog&model=cam_colours/3", files={"file": photo}), 404, "cam_colours/2, cam_colours/10"
+    )
     assert body["known"] == ["cam_colours/2", "cam_colours/10"]
     for wrong in ("cam_colours/x", "cam_colours/02", "cam_colours/-1", "a/b/c"):
         check_problem(client.post(f"/cam?class=dog&model={wrong}", files={"file": photo}), 404)

@@ -163,7 +163,10 @@ def test_a_port_that_is_taken_ends_in_one_line(models_directory):
         with start_server(models_directory, port=port) as server:
             assert server.process.wait(120) == 1
             log = server.log.read_text()
-    assert log.splitlines()[-1] == f"tag2mask: port {port} is taken on 127.0.0.1; set TAG2MASK_PORT to another one (make serve PORT=...)."
+    assert (
+        log.splitlines()[-1]
+        == f"tag2mask: port {port} is taken on 127.0.0.1; set TAG2MASK_PORT to another one (make serve PORT=...)."
+    )
     assert "Traceback" not in log
     assert "ready" not in log  # it said so before it loaded any model
 
