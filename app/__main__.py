@@ -36,7 +36,11 @@ def main() -> None:
     options = parse()
     try:
         if options.verb == "label":
-            said, complete = label(options)
+            try:
+                said, complete = label(options)
+            except KeyboardInterrupt:
+                print("tag2mask: stopped; the same command goes on.", file=sys.stderr)
+                sys.exit(STOPPED)
             print(said)
             sys.exit(0 if complete else 1)
         else:
@@ -46,9 +50,6 @@ def main() -> None:
         sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {reason_of(first['msg'])}.")
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
-    except KeyboardInterrupt:
-        print("tag2mask: stopped; the same command goes on.", file=sys.stderr)
-        sys.exit(STOPPED)
 
 
 def parse() -> argparse.Namespace:

@@ -10,6 +10,7 @@ from app.encode import mask_to_rle
 from app.engine import Engine
 from app.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.model_card import ModelCard
+from app.model_files import is_version
 from app.model_store import Catalog
 from app.negotiate import ALL_CAMS_FORMATS, BINARY
 from app.parameters import (
@@ -219,7 +220,9 @@ def models_reply(catalog: Catalog) -> ModelsReply:
         for (name, version), reason in sorted(catalog.refused.items())
     ]
     for name, reasons in catalog.misplaced.items():
-        refused += [RefusedModel(name=name, version=None, reason=reason) for reason in reasons.values()]
+        for folder, reason in reasons.items():
+            version = int(folder) if is_version(folder) else None
+            refused.append(RefusedModel(name=name, version=version, reason=reason))
     return ModelsReply(models=models, refused=refused)
 
 

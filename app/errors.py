@@ -138,9 +138,10 @@ class UnknownClassError(ParameterError):
     def __init__(self, name: str, known: tuple[str, ...], parameter: str = "class") -> None:
         nearest = nearest_name(name, known)
         hint = f"Did you mean {nearest!r}? " if nearest else ""
-        several = [part for part in re.split(r"[\s;,]+", name) if part in known]
-        if len(several) > 1:
-            hint = f"Write tags={','.join(several)}. " if parameter == "tags" else "Name one class, or all. "
+        several = re.split(r"[\s;,]+", name.strip())
+        if len(several) > 1 and set(several) <= set(known):
+            written = {"class": "Name one class, or all", "tags": f"Write tags={','.join(several)}"}
+            hint = f"{written.get(parameter, 'Separate classes by one character throughout: ' + ';'.join(several))}. "
         listed = ", ".join(known) if len(known) <= self.max_listed else f"{len(known)} others; GET /classes lists them"
         super().__init__(
             f"unknown class {name[:80]!r}. {hint}This model knows {listed}.",

@@ -146,11 +146,20 @@ def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
     begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
     other = [key for key in sorted({*begun, *settings}) if begun.get(key) != settings.get(key)]
     if other:
-        was, now = (str(found.get(other[0]))[:200] for found in (begun, settings))
-        raise DataError(f"{out} was begun with {other[0]} {was}, not {now} ({path}); choose another --out")
+        raise DataError(
+            f"{out} was begun with {said_of(begun, other)}, not {said_of(settings, other)}; choose another --out"
+        )
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "overlays", "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(settings, indent=1).encode())
+
+
+def said_of(settings: dict[str, Any], keys: list[str]) -> str:
+    """The settings of these keys in few words."""
+    tagged = {True: "--tags", False: "without --tags"}
+    return ", ".join(
+        tagged[settings[key]] if key == "tagged" else f"{key} {json.dumps(settings.get(key))}" for key in keys
+    )
 
 
 def finish(
@@ -159,24 +168,26 @@ def finish(
     """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError."""
     waiting: dict[Future[None], Task] = {}
     tasks = iter(todo)
-    while True:
-        for task in islice(tasks, ahead - len(waiting)):
-            waiting[pool.submit(label_photo, task, out, labeller)] = task
-        if not waiting:
-            return
-        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in done:
-            task = waiting.pop(future)
-            try:
-                future.result()
-            except ServerGoneError:
-                for other in waiting:
-                    other.cancel()
-                raise
-            except (Tag2MaskError, OSError) as error:
-                yield task, error if isinstance(error, Tag2MaskError) else DataError(str(error))
-            else:
-                yield task, None
+    try:
+        while True:
+            for task in islice(tasks, ahead - len(waiting)):
+                waiting[pool.submit(label_photo, task, out, labeller)] = task
+            if not waiting:
+                return
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = waiting.pop(future)
+                try:
+                    future.result()
+                except ServerGoneError:
+                    raise
+                except (Tag2MaskError, OSError) as error:
+                    yield task, error if isinstance(error, Tag2MaskError) else DataError(str(error))
+                else:
+                    yield task, None
+    finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
+        for other in waiting:
+            other.cancel()
 
 
 def label_photo(task: Task, out: Path, labeller: Labeller) -> None:

@@ -30,6 +30,8 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
     if inside == photos.resolve() or inside in photos.resolve().parents:
         raise DataError(f"--out {out} is the folder of the photos, or holds it; give the data set a folder of its own")
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    if (photos / "label.json").is_file() and (photos / "records").is_dir():
+        raise DataError(f"{photos} is a data set that this command made; name {photos / 'JPEGImages'} for its photos")
     made = {
         inside,
         *(path.parent.resolve() for path in photos.rglob("label.json") if (path.parent / "records").is_dir()),
@@ -67,4 +69,4 @@ def check_tags(tasks: list[Task], classes: tuple[str, ...]) -> None:
     for task in tasks:
         for tag in task.tags or ():
             if tag not in classes:
-                raise UnknownClassError(tag, classes, "tags")
+                raise UnknownClassError(tag, classes, "labels.csv")

@@ -42,13 +42,14 @@ def find_misplaced(directory: Path) -> dict[str, dict[str, str]]:
         if any(part.startswith(".") for part in (*folders, file)) or (served and path.with_name(MODEL_FILE).exists()):
             continue
         name, folder = folders[0] if folders else path.stem, "".join(folders[1:])
-        fault = "it lies in no folder of a version" if len(folders) < DEPTH else f"{folder!r} is no version"
         if served:
-            fault = f"its name is not {MODEL_FILE}"
-        found.setdefault(name, {})[folder] = (
-            f"{path} is not served: {fault}. Move it to {directory / name / 'VERSION' / MODEL_FILE}, VERSION being the whole "
-            f"number that its metadata state."
-        )
+            reason = f"its name is not {MODEL_FILE}. Move it to {path.with_name(MODEL_FILE)}."
+        else:
+            reason = "it lies in no folder of a version" if len(folders) < DEPTH else f"{folder!r} is no version"
+            target = directory / name / "VERSION" / MODEL_FILE
+            reason += f". Move it to {target}, VERSION being the whole number that its metadata state."
+        reasons = found.setdefault(name, {})
+        reasons[folder] = f"{reasons.get(folder, '')} {path} is not served: {reason}".strip()
     return found
 
 

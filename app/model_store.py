@@ -37,7 +37,7 @@ class Catalog:
     """The engines served at one moment. Replaced as a whole, never changed: a request keeps the one it began with.
 
     engines: by (name, version). defaults: the engine of each task where a request names none. refused: why a file that lies
-    there is not served as it is now. misplaced: name -> folder -> why a file that lies in no folder of a version is not.
+    there is not served as it is now. misplaced: name -> folder -> why an ONNX file that is no NAME/VERSION/model.onnx is not.
     """
 
     engines: dict[Key, Engine]
@@ -199,7 +199,7 @@ class ModelStore:
         return replace(catalog, defaults=self._choose_defaults(catalog))
 
     def _find_misplaced(self, before: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        """Files that lie in no folder of a version; what is new since the look before is logged."""
+        """ONNX files that are no NAME/VERSION/model.onnx; what is new since the look before is logged."""
         misplaced = find_misplaced(self._settings.models)
         for name, reasons in misplaced.items():
             for folder, reason in reasons.items():

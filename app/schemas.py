@@ -168,7 +168,7 @@ class ServedModel(Reply):
 class RefusedModel(Reply):
     """A file in the models directory that is not served as it is now; an earlier one of its name and version may be.
 
-    `version` is null where the file lies in no folder of a version.
+    `version` is null where the file lies in no folder of a version, `NAME/VERSION/model.onnx`.
     """
 
     name: str

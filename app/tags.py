@@ -29,7 +29,7 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
     columns, lines = read_rows(path)
     tags: dict[str, tuple[str, ...]] = {}
     for number, cells, row_tags in lines:
-        if len(cells) > columns:
+        if any(cell.strip() for cell in cells[columns:]):
             raise DataError(
                 f"{path} row {number} ({cells[0]!r}) has {len(cells)} fields where the header has {columns}. Separate classes by "
                 f"spaces or ';', or quote the field."

@@ -4,9 +4,9 @@
         -p url=str:http://127.0.0.1:8000
 
 asks a running tag2mask; with `-p models=str:models` instead of `url` the models run in this process (then tag2mask has to
-be importable: PYTHONPATH=.). Further parameters: `model` ("NAME" or "NAME/VERSION") and `tags` ("dog,person"), all the
-classes that are in the frames: what looks like another becomes one of these. `--conv-mask-to-poly` gives polygons, which have no holes, `--conf-threshold` leaves out classes
-of a lower mean probability. Interface: https://docs.cvat.ai/docs/api_sdk/sdk/auto-annotation/.
+be importable: `pip install '.[cpu]'` and PYTHONPATH=.). Further parameters: `model` ("NAME" or "NAME/VERSION") and `tags`
+("dog,person"), all the classes that are in the frames: what looks like another becomes one of these. `--conv-mask-to-poly`
+gives polygons, which have no holes, `--conf-threshold` leaves out classes of a lower mean probability. Interface: https://docs.cvat.ai/docs/api_sdk/sdk/auto-annotation/.
 
 It needs cvat-cli and `cvat-sdk[masks]`, and for `url` nothing else.
 """

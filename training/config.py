@@ -57,6 +57,11 @@ class RunConfig(Section):
             raise ValueError(
                 f'segmenter.rounds blends masks with maps, which pseudo_label.rule = "{rule}" does not read: "threshold" does'
             )
+        if self.segmenter and self.segmenter.rounds > 1 and self.pseudo_label.foreground_threshold is not None:
+            raise ValueError(
+                "segmenter.rounds puts the probability one half at the one threshold of the maps; leave "
+                "pseudo_label.foreground_threshold out"
+            )
         if self.pseudo_label.reads_saliency and self.saliency is None:
             what = f'rule = "{rule}"' if rule != "threshold" else "saliency_share"
             raise ValueError(f"pseudo_label.{what} needs a [saliency] table: a folder, or an estimate")

@@ -110,5 +110,5 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         preferred_size=config.localize.preferred_size,
         data=config.export.data,
         data_licence=config.export.data_licence,
-        seed=settings.fit.seed,
+        seed=settings.fit.seed + settings.rounds - 1,  # the last round's
     )

@@ -15,11 +15,11 @@ echo "photo $image"
 
 # A result, or the reason why there is none.
 get() {
-    curl --silent --show-error --fail-with-body --output "$1" "$server$2" || {
-        cat "$1" >&2
-        rm "$1"
+    curl --silent --show-error --fail-with-body --output "$1.partial" "$server$2" || {
+        [ ! -f "$1.partial" ] || { cat "$1.partial" >&2; rm "$1.partial"; }
         exit 1
     }
+    mv "$1.partial" "$1"
 }
 
 # The mask, the heatmap of a class, a pseudo-label from known tags, and all of it as arrays.

@@ -93,7 +93,7 @@ def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
     for number, cells, tags in lines:
         written = cells[0].strip()
         where = f"{path.name} row {number} ({written!r})"
-        if len(cells) > columns:
+        if any(cell.strip() for cell in cells[columns:]):
             remedy = "Separate classes by spaces, or quote the field"
             intake.refuse(where, f"{len(cells)} fields where the header has {columns}", remedy)
             continue
