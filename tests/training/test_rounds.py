@@ -116,13 +116,9 @@ def test_rounds_and_bounds_that_cannot_be() -> None:
     for change in ("segmenter.weights=classifier", "segmenter.rounds=2"):
         with pytest.raises(ConfigError, match="ground-truth"):
             read_config(RunConfig, CONFIG, ["segmenter.labels=ground-truth", "segmenter.weights=a.pt", change])
+    two_thresholds = ["pseudo_label.background_threshold=0.2", "pseudo_label.foreground_threshold=0.7"]
     with pytest.raises(ConfigError, match="leave pseudo_label.foreground_threshold out"):
-        changes = [
-            "segmenter.rounds=2",
-            "pseudo_label.background_threshold=0.2",
-            "pseudo_label.foreground_threshold=0.7",
-        ]
-        read_config(RunConfig, CONFIG, changes)
+        read_config(RunConfig, CONFIG, ["segmenter.rounds=2", *two_thresholds])
     with pytest.raises(ConfigError, match='blends masks with maps, which pseudo_label.rule = "edam"'):
         read_config(RunConfig, CONFIG, ["segmenter.rounds=2", "pseudo_label.rule=edam", "saliency.estimate=exact"])
 
