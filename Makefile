@@ -76,5 +76,5 @@ models: .venv-dev/.installed-$(ENGINE)  ## train and export everything in models
 		--set classifier.mosaic.photos=$(SMALL_PHOTOS)/train.zip
 	for recipe in cam drs amr edam supervised; do \
 		.venv-dev/bin/python -m training run experiments/photos/$$recipe.toml --set data.root=$(PHOTOS) || exit 1; done
-	.venv-dev/bin/python -m training sheet --models $(foreach name,cam drs amr edam deeplab,models/$(name)/2/model.onnx) \
-		--data $(PHOTOS) --out experiments/photos/sheet.jpg
+	.venv-dev/bin/python -m training sheet --models $(foreach name,cam drs amr edam,models/$(name)/2/model.onnx) \
+		models/deeplab/3/model.onnx --data $(PHOTOS) --out experiments/photos/sheet.jpg

@@ -29,7 +29,7 @@ def keep(page: Page, name: str) -> None:
 
 def main() -> None:
     """Walk the page and keep what it shows."""
-    dog = Path(sys.argv[1])
+    dog = Path(sys.argv[1]).resolve()
     with (
         tempfile.TemporaryDirectory() as folder,
         start_server(ROOT / "models") as server,
