@@ -156,10 +156,8 @@ def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
 
 def said_of(settings: dict[str, Any], keys: list[str]) -> str:
     """The settings of these keys in few words."""
-    tagged = {True: "--tags", False: "without --tags"}
-    return ", ".join(
-        tagged[settings[key]] if key == "tagged" else f"{key} {json.dumps(settings.get(key))}" for key in keys
-    )
+    tagged = "--tags" if settings.get("tagged") else "without --tags"
+    return ", ".join(tagged if key == "tagged" else f"{key} {json.dumps(settings.get(key))}" for key in keys)
 
 
 def finish(

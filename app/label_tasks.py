@@ -30,12 +30,9 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
     if inside == photos.resolve() or inside in photos.resolve().parents:
         raise DataError(f"--out {out} is the folder of the photos, or holds it; give the data set a folder of its own")
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-    if (photos / "label.json").is_file() and (photos / "records").is_dir():
+    if is_data_set(photos):
         raise DataError(f"{photos} is a data set that this command made; name {photos / 'JPEGImages'} for its photos")
-    made = {
-        inside,
-        *(path.parent.resolve() for path in photos.rglob("label.json") if (path.parent / "records").is_dir()),
-    }
+    made = {inside, *(path.parent.resolve() for path in photos.rglob("label.json") if is_data_set(path.parent))}
     paths = [path for path in paths if not made & set(path.resolve().parents)]
     if not paths:
         raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
@@ -54,6 +51,11 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
             f"label the folder without --tags"
         )
     return list(tasks.values())
+
+
+def is_data_set(folder: Path) -> bool:
+    """Whether `app.label_folder` made it."""
+    return (folder / "label.json").is_file() and (folder / "records").is_dir()
 
 
 def tags_of(name: str, stem: str, unique: bool, tags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:

@@ -29,11 +29,9 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
     columns, lines = read_rows(path)
     tags: dict[str, tuple[str, ...]] = {}
     for number, cells, row_tags in lines:
-        if any(cell.strip() for cell in cells[columns:]):
-            raise DataError(
-                f"{path} row {number} ({cells[0]!r}) has {len(cells)} fields where the header has {columns}. Separate classes by "
-                f"spaces or ';', or quote the field."
-            )
+        if surplus := surplus_of(cells, columns):
+            remedy = "Separate classes by spaces or ';', or quote the field."
+            raise DataError(f"{path} row {number} ({cells[0]!r}) has {surplus}. {remedy}")
         name = name_of(cells[0].strip())
         tags[name] = tuple(dict.fromkeys(tags.get(name, ()) + row_tags))
     return tags
@@ -54,6 +52,12 @@ def read_rows(path: Path) -> tuple[int, list[tuple[int, list[str], tuple[str, ..
         tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in fields if tag.strip()))
         rows.append((number, cells, tags))
     return len(lines[0][1]), rows
+
+
+def surplus_of(cells: list[str], columns: int) -> str | None:
+    """What is wrong with a row that holds more than the header has columns for; None where nothing is."""
+    surplus = any(cell.strip() for cell in cells[columns:])
+    return f"{len(cells)} fields where the header has {columns}" if surplus else None
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -6,7 +6,8 @@
 asks a running tag2mask; with `-p models=str:models` instead of `url` the models run in this process (then tag2mask has to
 be importable: `pip install '.[cpu]'` and PYTHONPATH=.). Further parameters: `model` ("NAME" or "NAME/VERSION") and `tags`
 ("dog,person"), all the classes that are in the frames: what looks like another becomes one of these. `--conv-mask-to-poly`
-gives polygons, which have no holes, `--conf-threshold` leaves out classes of a lower mean probability. Interface: https://docs.cvat.ai/docs/api_sdk/sdk/auto-annotation/.
+gives polygons, which have no holes, `--conf-threshold` leaves out classes of a lower mean probability. Interface:
+https://docs.cvat.ai/docs/api_sdk/sdk/auto-annotation/.
 
 It needs cvat-cli and `cvat-sdk[masks]`, and for `url` nothing else.
 """

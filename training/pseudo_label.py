@@ -33,12 +33,11 @@ def pseudo_label_run(config: RunConfig) -> Path:
     names = photos.names("train") + photos.names("val")
     for name, stored in iterate_maps(final_maps(config), names, "pseudo-label"):
         image = photos.image(name)
-        saliency = saliency_of(config, name, image.shape[:2])
         if config.pseudo_label.rule == "threshold":
-            maps = blend_saliency(stored.maps(), saliency, config.pseudo_label.saliency_share)
+            maps = blended_maps(config, name, stored, image.shape[:2])
             label_map = label_photo(image, maps, stored.class_indices, config.pseudo_label)
         else:
-            label_map = label_salient(image, stored, saliency, config)
+            label_map = label_salient(image, stored, saliency_of(config, name, image.shape[:2]), config)
         write_label_map(out / f"{name}.png", label_map)
     (out / SUMMARY).write_text(config.pseudo_label.model_dump_json(indent=1))
     return out
@@ -64,6 +63,11 @@ def label_photo(
         maps = refine_crf(image, resize_bilinear(maps, *image.shape[:2]), background)
     refine = "pamr" if config.refine == "pamr" else "none"
     return label_from_maps(image, maps, class_indices, (background, foreground), refine)
+
+
+def blended_maps(config: RunConfig, name: str, stored: StoredMaps, size: tuple[int, int]) -> np.ndarray:
+    """A photo's maps (K, h, w) with the share of saliency that the run gives it; `size` (H, W) is the photo's."""
+    return blend_saliency(stored.maps(), saliency_of(config, name, size), config.pseudo_label.saliency_share)
 
 
 def blend_saliency(maps: np.ndarray, saliency: np.ndarray | None, share: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.fit import make_fabric
 from training.localize import final_maps, iterate_maps
-from training.pseudo_label import blend_saliency, label_photo, saliency_of, write_label_map
+from training.pseudo_label import blended_maps, label_photo, write_label_map
 from training.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
 from training.served import ServedSegmenter, TorchModel
 
@@ -45,8 +45,7 @@ def fit_rounds(config: RunConfig, label_maps: Path) -> Path:
 
 def of_round(config: RunConfig, number: int) -> RunConfig:
     """The run with the seed of a round, from 1."""
-    fit = config.segmenter.fit
-    fit = fit.model_copy(update={"seed": fit.seed + number - 1})
+    fit = config.segmenter.fit.model_copy(update={"seed": config.segmenter.seed_of_round(number)})
     return config.model_copy(update={"segmenter": config.segmenter.model_copy(update={"fit": fit})})
 
 
@@ -58,7 +57,7 @@ def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) ->
         path = out / f"{name}.png"
         if not path.is_file():
             image, indices = photos.image(name), stored.class_indices
-            maps = blend_saliency(stored.maps(), saliency_of(config, name, image.shape[:2]), rule.saliency_share)
+            maps = blended_maps(config, name, stored, image.shape[:2])
             probabilities = segment_probabilities(model, image, (1.0,), flip=False)
             maps = blend_masks(maps, probabilities, indices, rule.background_threshold, config.segmenter.own_share)
             write_label_map(path, label_photo(image, maps, indices, rule))

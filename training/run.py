@@ -205,7 +205,7 @@ def export(config: RunConfig) -> list[Path]:
         todo.append((lambda: ServedClassifier(classifier), card, config.export.version))
     if config.segmenter is not None:
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
-        version = config.export.segmenter_version or config.export.version
+        version = config.export.version_of_segmenter
         todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card, version))
     path = config.out / EXPORTED
     noted_paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []

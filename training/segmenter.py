@@ -100,7 +100,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
     settings = require_segmenter(config)
     return ModelCard(
         name=config.export.segmenter or f"{config.name}-{settings.architecture}",
-        version=config.export.segmenter_version or config.export.version or 1,
+        version=config.export.version_of_segmenter or 1,
         task="segmentation",
         method=settings.architecture,
         paper=SEGMENTERS[settings.architecture].paper,
@@ -110,5 +110,5 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         preferred_size=config.localize.preferred_size,
         data=config.export.data,
         data_licence=config.export.data_licence,
-        seed=settings.fit.seed + settings.rounds - 1,  # the last round's
+        seed=settings.seed_of_round(settings.rounds),
     )

@@ -273,6 +273,10 @@ class SegmenterConfig(Section):
     options: dict[str, Any] = {}
     fit: FitConfig = FitConfig()
 
+    def seed_of_round(self, number: int) -> int:
+        """The seed of a round, from 1."""
+        return self.fit.seed + number - 1
+
 
 class ExportConfig(Section):
     """Where models go: `models`/NAME/VERSION/model.onnx.
@@ -291,6 +295,11 @@ class ExportConfig(Section):
     common: tuple[str, ...] = ()  # classes for a second mean IoU
     data: str = "unnamed photos"
     data_licence: str = "not stated"
+
+    @property
+    def version_of_segmenter(self) -> int | None:
+        """The segmenter's version; None for the next free one."""
+        return self.segmenter_version or self.version
 
 
 class NeedsConfig(Section):

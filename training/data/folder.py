@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import DataError
-from app.tags import PHOTO_SUFFIXES, name_of, read_rows
+from app.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
 from training.data.config import DataConfig
 from training.data.source import (
     Intake,
@@ -93,9 +93,8 @@ def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
     for number, cells, tags in lines:
         written = cells[0].strip()
         where = f"{path.name} row {number} ({written!r})"
-        if any(cell.strip() for cell in cells[columns:]):
-            remedy = "Separate classes by spaces, or quote the field"
-            intake.refuse(where, f"{len(cells)} fields where the header has {columns}", remedy)
+        if surplus := surplus_of(cells, columns):
+            intake.refuse(where, surplus, "Separate classes by spaces, or quote the field")
             continue
         if not written or "/" in written or "\\" in written:
             intake.refuse(
