@@ -116,7 +116,7 @@ class ClassifierConfig(Section):
 
 
 class Climbing(Section):
-    """How AdvCAM climbs (`training.advcam`). `short` are scales that take half the steps, counted twice."""
+    """How AdvCAM climbs (`training.advcam`). `short` are scales that take half the steps."""
 
     steps: int = Field(default=27, ge=1)
     step_size: float = Field(default=0.08, gt=0)  # xi, in units of the normalised image
