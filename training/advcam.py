@@ -15,8 +15,11 @@ f: features of the backbone's last stage; F: class maps; lambda = 7, tau = 0.5, 
 added over the image and its mirror image. Works with every classifier: it needs the class maps after their ReLU, and the
 backbone's features. A classifier of several branches (`branches()`, AMR) gives the weighted mean of their maps.
 
-Departures from the released code: sizes are this project's (`app.preprocess`); a scale's share of steps is an option
-(released: 13 of 27 at scale 0.5, counted twice).
+All scales count alike, and one of `short` takes half the steps, so half as much enters the sum. Released: the factor of 2
+meant for scale 0.5 is set when that scale begins, which comes before all others, and is never taken back; it then stands before
+every scale and goes with the division by the maximum.
+
+Departure from the released code: sizes are this project's (`app.preprocess`).
 """
 
 from collections.abc import Callable, Iterator
@@ -134,10 +137,10 @@ def advcam(
         total = np.zeros_like(joined)
         for scale in climbing.scales:
             pair = image_pair(image, preferred_size, scale).to(device)
-            steps, factor = (climbing.steps // 2, 2) if scale in climbing.short else (climbing.steps, 1)
+            steps = climbing.steps // 2 if scale in climbing.short else climbing.steps
             for row, class_index in enumerate(class_indices):
                 cam = climb(branch, pair, class_index, climbing, max(1, steps), None).float().cpu().numpy()
-                total[row] += factor * resize_bilinear(cam[None], *size)[0]
+                total[row] += resize_bilinear(cam[None], *size)[0]
         joined += share * total / (total.max(axis=(1, 2), keepdims=True, initial=0) + 1e-5)
     with torch.no_grad():
         logits, _ = classifier(image_pair(image, preferred_size, 1.0).to(device))

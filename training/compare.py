@@ -3,7 +3,7 @@
 Each row is a classifier trained on the tags of `train` with the same backbone and views, for the epochs that stand in its
 row. Its maps on `val`, plain and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk,
 whose edge network is trained on the row's own maps, and after PAMR inside what is salient (DRS's rule without its
-"ignore"). Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.05 to 0.95 on `val`, for every
+"ignore"). Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.01 to 0.95 on `val`, for every
 row alike. A row that is done is not done again.
 """
 

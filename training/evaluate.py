@@ -5,7 +5,7 @@ its mean over the background and all classes that occur in the masks or the answ
 
     map                   mean average precision of `scores` against the tags
     cam_miou              arg-max of the tagged classes' maps against the card's background threshold (the papers' figure)
-    cam_miou_best         the same at the best threshold of 0.05, 0.10 ... 0.95, which is `cam_threshold_best` (in percent)
+    cam_miou_best         the same at the best of `THRESHOLDS`, 0.01 to 0.95, which is `cam_threshold_best` (in percent)
     cam_miou_untagged     classes by the card's presence thresholds instead of the tags
     pseudo_label_miou     the card's rule with the tags, refined by PAMR
 

@@ -107,7 +107,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         backbone=settings.backbone,
         classes=classes,
         output_stride=settings.output_stride,
-        preferred_size=config.localize.preferred_size,
+        preferred_size=settings.preferred_size or config.localize.preferred_size,
         data=config.export.data,
         data_licence=config.export.data_licence,
         seed=settings.seed_of_round(settings.rounds),

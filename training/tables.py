@@ -74,6 +74,7 @@ class ViewConfig(Section):
     crop: int = Field(default=256, ge=32)
     keep_aspect: bool = True  # False: the photo becomes a square first, as DRS has it
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    hue_jitter: float = Field(default=0.0, ge=0, le=0.5)  # share of the colour circle; DRS, EDAM and PSA: 0.1
     cutout: int = Field(default=0, ge=0)  # so many squares of `cutout_size` px are painted over; AMR's first stage: 3
     cutout_size: int = Field(default=128, ge=1)
 
@@ -116,7 +117,7 @@ class ClassifierConfig(Section):
 
 
 class Climbing(Section):
-    """How AdvCAM climbs (`training.advcam`). `short` are scales that take half the steps, counted twice."""
+    """How AdvCAM climbs (`training.advcam`). `short` are scales that take half the steps."""
 
     steps: int = Field(default=27, ge=1)
     step_size: float = Field(default=0.08, gt=0)  # xi, in units of the normalised image
@@ -167,7 +168,7 @@ class IrnConfig(Section):
 
 class RefinementConfig(Section):
     """DRS's refinement network (`training.refine_drs`): sizes in px of the square photos, `size` for training, `scales`
-    for making maps; colour_jitter in [0, 1].
+    for making maps; colour_jitter in [0, 1], hue_jitter a share of the colour circle (the authors': 0.1).
     """
 
     backbone: str = "small"
@@ -178,6 +179,7 @@ class RefinementConfig(Section):
     size: int = Field(default=320, ge=32)
     scales: tuple[Annotated[int, Field(ge=32)], ...] = Field(default=(256, 320, 384), min_length=1)
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    hue_jitter: float = Field(default=0.0, ge=0, le=0.5)
     fit: FitConfig = FitConfig(optimizer="adamw", lr=1e-4, epochs=30, batch_size=10, schedule="step")
 
 
@@ -269,6 +271,7 @@ class SegmenterConfig(Section):
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     crf: bool = False  # measure the masks after a dense CRF as well
+    preferred_size: int | None = Field(default=None, ge=32, le=4096)  # px of the long side it sees; None: [localize]'s
     views: ViewConfig = ViewConfig()
     options: dict[str, Any] = {}
     fit: FitConfig = FitConfig()

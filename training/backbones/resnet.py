@@ -9,7 +9,7 @@ from app.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, download, unmodulated
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V2, 101: ResNet101_Weights.IMAGENET1K_V2}
+WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}  # the papers'; V2 blends photos
 # Which of the last three stages are dilated instead of strided, by output stride.
 DILATED = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
 
@@ -71,7 +71,7 @@ class ResNet(Backbone):
         return features
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """torchvision's IMAGENET1K_V2 weights, downloaded to torch's cache."""
+        """torchvision's IMAGENET1K_V1 weights, downloaded to torch's cache."""
         return download(WEIGHTS[self.depth])
 
 

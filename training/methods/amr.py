@@ -26,7 +26,8 @@ Departures from the released code, each with a switch that restores what it does
   map to the second's mirrored one and ignores the rest; in training these are two different photos (`pair_first_two`).
 - A deviation below 1e-3 means nothing to tell apart: the gate is 1. Released: not a number for a constant v.
 - `bounded` leaves out the factor 1 / (sqrt(2 pi) s), so that a gate lies in (0, 1]; no paper's variant, off.
-- `freeze` keeps running statistics in all BatchNorm but the AMMs', and the stems; released: on.
+- `freeze` keeps running statistics in all BatchNorm but the AMMs', and the stems; released: on. Weights and biases of the
+  BatchNorm after the stems train.
 - Maps are divided by their maximum at each scale, released: once after adding up the scales (`training.advcam` does).
 """
 
@@ -46,7 +47,7 @@ from training.config import validate_config
 from training.methods.cam import CamClassifier
 from training.methods.drs import DrsClassifier
 from training.methods.edam import EdamClassifier
-from training.methods.method import Classifier, Options, initialize_convolutions
+from training.methods.method import Classifier, Options
 
 SPOTLIGHTS: dict[str, type[Classifier]] = {"cam": CamClassifier, "drs": DrsClassifier, "edam": EdamClassifier}
 LEAST_DEVIATION = 1e-3
@@ -143,7 +144,6 @@ class CompensationBranch(Classifier):
 
         self.backbone = build_backbone(backbone, output_stride, weights, relu, modulation)
         self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=False)
-        initialize_convolutions(self.classifier)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier.forward`."""
@@ -180,7 +180,7 @@ class AmrClassifier(Classifier):
         super().__init__()
         self.options = options
         method = SPOTLIGHTS[options.spotlight]
-        spotlight_options = validate_config(method.Options, options.spotlight_options, "options.spotlight_options")
+        spotlight_options = validate_config(method.Options, spotlight_table(options), "options.spotlight_options")
         self.spotlight = method(class_count, backbone, output_stride, weights, spotlight_options)
         self.group_size = self.spotlight.group_size
         if options.spotlight_weights:
@@ -192,7 +192,7 @@ class AmrClassifier(Classifier):
     @classmethod
     def first_stage(cls, options: Options) -> tuple[str, dict[str, Any]]:
         """See `Classifier.first_stage`: the spotlight branch."""
-        alone = options.spotlight_options
+        alone = spotlight_table(options)
         if options.spotlight == "cam" and options.freeze:
             alone = alone | {"freeze": True}
         return options.spotlight, alone
@@ -274,6 +274,12 @@ class AmrClassifier(Classifier):
             heads += [p for p in trained if id(p) not in backbone]
         groups.append({"params": heads, "lr_scale": self.options.classifier_lr_scale})
         return [group for group in groups if group["params"]]
+
+
+def spotlight_table(options: AmrClassifier.Options) -> dict[str, Any]:
+    """The options of the spotlight branch; plain CAM starts its head as the compensation branch does its own."""
+    start = {"head_start": "default"} if options.spotlight == "cam" else {}
+    return start | options.spotlight_options
 
 
 def normalize(cams: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.backbones import build_backbone
-from training.methods.method import Classifier, Options, initialize_convolutions
+from training.methods.method import Classifier, HeadStart, Options, start_head
 
 
 class CamClassifier(Classifier):
@@ -26,7 +26,9 @@ class CamClassifier(Classifier):
         dropout: float = Field(
             default=0.0, ge=0, lt=1
         )  # of whole feature channels, before the classifier; PSA uses 0.5
+        head_start: HeadStart = "xavier"  # of the 1x1 convolution: PSA's; IRN and AMR have "default"
         freeze: bool = False  # first modules, and the statistics of all BatchNorm; the papers: true
+        freeze_affine: bool = False  # weights and biases of all BatchNorm; PSA: true, IRN and AMR: false
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -35,10 +37,12 @@ class CamClassifier(Classifier):
         self.backbone = build_backbone(backbone, output_stride, weights)
         self.dropout = nn.Dropout2d(options.dropout)
         self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=False)
-        initialize_convolutions(self.classifier)
+        start_head(self.classifier, options.head_start)
         self.frozen = options.freeze
         for name in self.backbone.stem_modules if self.frozen else ():
             self.backbone.get_submodule(name).requires_grad_(False)
+        for module in self.backbone.batch_norms() if options.freeze_affine else ():
+            module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's; with `freeze` BatchNorm keeps its running statistics."""

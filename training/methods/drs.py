@@ -22,7 +22,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.backbones import build_backbone, relu
-from training.methods.method import Classifier, Options, initialize_convolutions
+from training.methods.method import Classifier, Options
+
+
+def initialize_convolutions(module: nn.Module) -> None:
+    """Kaiming-normal weights (fan out), zero biases: the start of all layers that no pre-trained file holds."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class Suppression(nn.Module):

@@ -1,12 +1,15 @@
 """What every classifier method has in common."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.backbones.backbone import Backbone, backbone_and_head
+
+HeadStart = Literal["xavier", "default", "normal"]
+NORMAL_STD = 0.01
 
 
 class Options(BaseModel):
@@ -52,10 +55,12 @@ class Classifier(nn.Module):
         return backbone_and_head(self, self.head_lr_scale)
 
 
-def initialize_convolutions(module: nn.Module) -> None:
-    """Kaiming-normal weights (fan out), zero biases: the start of layers that no pre-trained file holds."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+def start_head(layer: nn.Conv2d, start: HeadStart) -> None:
+    """Give a last convolution without bias the weights a paper starts from.
+
+    "xavier": uniform, of PSA, SEAM and EDAM. "default": PyTorch's own, of IRN and AMR. "normal": N(0, 0.01^2).
+    """
+    if start == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    elif start == "normal":
+        nn.init.normal_(layer.weight, std=NORMAL_STD)
