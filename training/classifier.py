@@ -23,6 +23,7 @@ from training.data.views import TaggedViews
 from training.fit import Metrics, fit, make_fabric
 from training.methods import METHODS, Classifier, Options
 from training.ranking import best_f1_threshold, mean_average_precision
+from training.regression import start_by_regression
 from training.served import ServedClassifier, TorchModel
 from training.tables import ClassifierConfig, FitConfig
 
@@ -84,6 +85,8 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     classifier = build_classifier(settings, len(photos.classes), settings.weights)
+    if settings.regression is not None:
+        start_by_regression(classifier, settings.backbone, photos, photos.names("train"), settings.regression)
     views = TaggedViews(photos, photos.names("train"), settings.views, settings.fit.seed)
 
     def validate(module: nn.Module) -> Metrics:
@@ -93,7 +96,8 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
     labels, threshold = views.image_labels, settings.repeat_threshold
     sampler = make_sampler(fabric, labels, settings.fit, threshold, classifier.group_size)
     shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
-    fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
+    if settings.fit.epochs:
+        fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", classifier)
     fabric.barrier()

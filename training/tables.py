@@ -22,7 +22,7 @@ class Section(BaseModel):
 class FitConfig(Section):
     """How a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=0)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=16, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -96,11 +96,24 @@ class MosaicConfig(Section):
     classes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
 
 
+class RegressionConfig(Section):
+    """The start of the head by a logistic regression on frozen features (`training.regression`).
+
+    `size` is the photos' long side in px; `decay` the pull towards the start, which with `names` is what ImageNet's head
+    knows of the classes' names, else zero.
+    """
+
+    size: int = Field(default=320, ge=32)
+    decay: float = Field(default=3e-3, gt=0)
+    names: bool = True
+
+
 class ClassifierConfig(Section):
     """The classifier: a method on a backbone, trained on tags. `options` are the method's own.
 
     `first_fit` is for methods of two stages (AMR): their first network is trained so alone, on `first_views` where they
-    differ, then `fit` trains the whole.
+    differ, then `fit` trains the whole. With `regression` the head starts from frozen features, and `fit.epochs = 0`
+    leaves it at that.
     """
 
     method: str = "cam"
@@ -110,6 +123,7 @@ class ClassifierConfig(Section):
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     views: ViewConfig = ViewConfig()
     mosaic: MosaicConfig | None = None
+    regression: RegressionConfig | None = None
     options: dict[str, Any] = {}
     first_fit: FitConfig | None = None
     first_views: ViewConfig | None = None
