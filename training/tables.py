@@ -100,13 +100,15 @@ class ClassifierConfig(Section):
     """The classifier: a method on a backbone, trained on tags. `options` are the method's own.
 
     `first_fit` is for methods of two stages (AMR): their first network is trained so alone, on `first_views` where they
-    differ, then `fit` trains the whole.
+    differ, then `fit` trains the whole. `held_out` is the share of `train` that it is not trained on: the thresholds above
+    which a class is held to be present are fitted there (`training.classifier.hold_out`).
     """
 
     method: str = "cam"
     backbone: str = "small"
     output_stride: int = 16
     weights: str | None = None
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     views: ViewConfig = ViewConfig()
     mosaic: MosaicConfig | None = None
