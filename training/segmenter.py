@@ -43,7 +43,7 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
     """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
     settings = require_segmenter(config)
     photos = open_source(config.data)
-    require_photos(photos, ("train", "val"))
+    require_photos(photos, ("train", photos.report_split))
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     from_classifier = settings.weights == "classifier"

@@ -113,13 +113,15 @@ class ClassifierConfig(Section):
 
     `first_fit` is for methods of two stages (AMR): their first network is trained so alone, on `first_views` where they
     differ, then `fit` trains the whole. With `regression` the head starts from frozen features, and `fit.epochs = 0`
-    leaves it at that.
+    leaves it at that. `held_out` is the share of `train` that it is not trained on: the thresholds above
+    which a class is held to be present are fitted there (`training.classifier.hold_out`).
     """
 
     method: str = "cam"
     backbone: str = "small"
     output_stride: int = 16
     weights: str | None = None
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     views: ViewConfig = ViewConfig()
     mosaic: MosaicConfig | None = None

@@ -16,8 +16,10 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import Conv2dSame
 from timm.layers import activations as timm_activations
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from app.errors import ConfigError, nearest_name
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
@@ -58,6 +60,22 @@ class ChannelsLast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C) -> (N, H, W, C)."""
         return self.module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding for even sizes, at every size: (k // 2 - 1) before, k // 2 + 1 behind.
+
+    TensorFlow's own padding depends on whether the size is even. Here the last column of the padding is left unread by a
+    stride of 2 where the size is even, and where it is odd the pixels are sampled as for the next even size. So the graph
+    that is exported holds constants.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, D, ceil(H / stride), ceil(W / stride))."""
+        (height, width), (dilation, _) = self.kernel_size, self.dilation
+        rows, columns = dilation * (height - 1) // 2, dilation * (width - 1) // 2
+        padded = F.pad(x, (columns - 1, columns + 1, rows - 1, rows + 1))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class TimmBackbone(Backbone):
@@ -147,6 +165,8 @@ def create(name: str, output_stride: int) -> tuple[nn.Module, nn.Sequential]:
     for module in net.modules():
         if getattr(module, "drop_path", module) is None:  # ResNet's blocks name it and leave it out
             module.drop_path = nn.Identity()
+        if type(module) is Conv2dSame and module.stride == (2, 2) and min(module.kernel_size) > 2:
+            module.__class__ = SameConv2d
     whole = timm.create_model(name, num_classes=0)
     head = [whole.conv_head, whole.bn2] if hasattr(whole, "conv_head") and hasattr(whole, "bn2") else []
     return net, nn.Sequential(*head)

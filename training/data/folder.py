@@ -2,7 +2,8 @@
 
     ROOT/labels.csv                   name,classes: one row per photo
     ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
-    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
+    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well, and
+                                      val_dev and val_report, where both are there, part choosing from reporting
     ROOT/classes.txt                  optional, one class per line: the order of the labels in the masks
     ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
 
