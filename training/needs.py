@@ -60,6 +60,9 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
     there = data.root.is_dir()
     remedy = None if there else "no such folder; put the data there, or name another with --set data.root=DIR"
     yield Need(f"data: {data.source} in {data.root}", remedy)
+    if data.extra is not None:
+        remedy = None if data.extra.is_dir() else "no such folder; put it there, or leave out data.extra"
+        yield Need(f"data: further photos in {data.extra}", remedy)
 
 
 def weight_needs(config: RunConfig) -> Iterator[Need]:

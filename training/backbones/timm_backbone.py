@@ -16,6 +16,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import Conv2dSame
 from timm.layers import activations as timm_activations
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from torch.nn import functional as F
 from app.errors import ConfigError, nearest_name
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
 from training.backbones.efficientnet_lite import LITE_PACKAGES, lite_state
-from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 PREFIX = "timm/"
 LAST_FOUR = (-4, -3, -2, -1)  # of the feature maps that timm lists, coarsest last
@@ -97,8 +97,8 @@ class TimmBackbone(Backbone):
         if len(self.head):
             self.channels = (*self.channels[:-1], self.head[0].out_channels)
         mean, std = normalisation(name)
-        self.register_buffer("gain", column(IMAGENET_STD) / column(std), persistent=False)
-        self.register_buffer("shift", (column(IMAGENET_MEAN) - column(mean)) / column(std), persistent=False)
+        self.register_buffer("gain", column(IMAGENET_DEFAULT_STD) / column(std), persistent=False)
+        self.register_buffer("shift", (column(IMAGENET_DEFAULT_MEAN) - column(mean)) / column(std), persistent=False)
         places = watch(self)
         self.stem_modules = tuple(p.name for p in places if p.stage == 0 and has_own_parameters(self, p.name))
         self.first_stage_modules = tuple(p.name for p in places if p.stage == 1 and has_own_parameters(self, p.name))
@@ -177,7 +177,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if name in LITE_PACKAGES:
         return (127 / 255,) * 3, (128 / 255,) * 3
     config = timm.get_pretrained_cfg(name)
-    return (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
+    return (config.mean, config.std) if config else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def imagenet_state(name: str) -> dict[str, Tensor]:

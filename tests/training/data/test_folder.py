@@ -321,3 +321,26 @@ def test_a_list_of_classes_gives_their_order(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n")
     with pytest.raises(DataError, match="is empty"):
         open_source(config)
+
+
+def test_a_second_folder_is_trained_on_alone(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder("name,classes\na,dog\nb,cat\n")
+    (root / "ImageSets").mkdir()
+    (root / "ImageSets" / "val.txt").write_text("b\n")
+    extra = tmp_path / "extra"
+    save_photo(extra / "c.jpg")
+    (extra / "labels.csv").write_text("name,classes\nc,cat dog\n")
+    photos = open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))
+    assert photos.splits["train"] == ("a", "c")
+    assert photos.splits["val"] == ("b",)
+    assert photos.tags("c") == ("cat", "dog")
+    assert photos.image("c").shape == photos.image("a").shape
+    (extra / "labels.csv").write_text("name,classes\nc,cat bird\n")
+    with pytest.raises(DataError, match="unknown class 'bird'"):
+        open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))
+    save_photo(extra / "a.jpg")
+    (extra / "labels.csv").write_text("name,classes\na,cat\n")
+    with pytest.raises(DataError, match="both name 1 photos"):
+        open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))
+    with pytest.raises(ValueError, match='for source = "folder"'):
+        DataConfig(source="voc", root=root, extra=extra)
