@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from app.errors import DataError
+from app.labels import VOC_CLASSES
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 KEYS_FILE = "keys.json"
@@ -172,3 +173,11 @@ def images(shape: tuple[int, ...], seed: int) -> Tensor:
     u = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (u - mean) / std
+
+
+def tag_rows(*rows: tuple[int, ...]) -> Tensor:
+    """Tags of a batch (N, 20): one tuple of class indices for each image."""
+    image_labels = torch.zeros(len(rows), len(VOC_CLASSES))
+    for image_label, classes in zip(image_labels, rows, strict=True):
+        image_label[list(classes)] = 1
+    return image_labels
