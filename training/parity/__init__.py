@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from training.parity import amr, ccrm, drs, edam, irn
+from training.parity import amr, cam, ccrm, drs, edam, irn
 from training.parity.reference import INPUT_DIGESTS, Claim, Claims, Reference, digest
 
 PROOFS: tuple[Callable[[Reference], Claims], ...] = (
-    drs.drs_module, drs.drs_learnable, drs.drs_fixed055, drs.drs_refine, drs.drs_rules,
+    drs.drs_module, drs.drs_learnable, drs.drs_fixed055, drs.drs_refine, drs.drs_rules, drs.drs_maps,
     drs.drs_learnable_step, drs.drs_fixed055_step, drs.drs_refine_step,
-    amr.amr_amm, amr.amr_amm_bnbatch, amr.amr_net, amr.amr_net_bnbatch, amr.amr_loss, amr.amr_advcam,
+    amr.amr_amm, amr.amr_amm_bnbatch, amr.amr_net, amr.amr_net_bnbatch, amr.amr_loss, amr.amr_advcam, amr.amr_advcam_scales,
     amr.amr_step, amr.amr_cam_step,
+    cam.cam_scales,
     edam.edam_cam, edam.edam_train, edam.edam_rules, edam.resnet38_cls,
     edam.edam_step, edam.psa_step,
     irn.irn_walk, irn.irn_net, irn.irn_step,

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from app.labels import VOC_CLASSES
-from training.advcam import Climbing, Step, climb
+from training.advcam import Climbing, Step, advcam, climb
+from training.advcam import image_pair as image_pair_of
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair
 from training.methods.cam import CamClassifier
 from training.parity.reference import Claim, Claims, Reference, images, normal, tag_rows
@@ -130,6 +131,17 @@ def amr_advcam(reference: Reference) -> Claims:
             tolerance = CLIMB if index == 0 else CHAOTIC_CLIMB
             yield Claim(f"it{index}_img_s4_{number}", step.images[..., ::4, ::4].numpy(), tolerance)
         yield Claim(f"accum3_{number}", total.numpy(), CLIMB)
+
+
+def amr_advcam_scales(reference: Reference) -> Claims:
+    """make_cam.py with two scales, the smaller one with half the steps: both branches, joined. In float64, see above."""
+    network = amr_network(reference, "batch").double()
+    image = reference.input("image")
+    yield Claim("half", image_pair_of(image, max(image.shape), 0.5)[0].numpy(), MODULE)
+    climbing = Climbing(steps=12, scales=(0.5, 1.0), short=(0.5,))
+    with warnings.catch_warnings(action="ignore"):
+        maps = advcam(network, image, (8, 14), max(image.shape), climbing)
+    yield Claim("cam", maps.cams[0], CLIMB)
 
 
 def amr_step(reference: Reference) -> Claims:

@@ -12,10 +12,12 @@ from training.methods.drs import DrsClassifier, Suppression
 from training.methods.drs_refinement import DrsRefinement, enlarge_maps, normalize_drs_cams, refinement_target
 from training.parity.reference import Claim, Claims, Reference, fill, images, normal, tag_rows
 from training.parity.training_step import Training, training_claims
+from training.refine_drs import drs_localization_maps
 from training.released import drs
-from training.tables import FitConfig
+from training.tables import FitConfig, RefinementConfig
 
 MODULE, NETWORK = 1e-5, 1e-4
+ROUNDED_PIXELS = 1e-3
 DELTA = 0.55
 PRESENT = (0, 6, 14)
 IMAGE = (1, 3, 97, 129), 1
@@ -80,6 +82,16 @@ def drs_refine(reference: Reference) -> Claims:
     yield Claim("out_label_classes", gated[:, PRESENT, ::2, ::2].numpy(), NETWORK)
     yield Claim("absent_max", absent_maximum(gated), 0)
     yield Claim("out_size_60x80", enlarge_maps(maps, SMALL)[:, PRESENT].numpy(), NETWORK)
+
+
+def drs_maps(reference: Reference) -> Claims:
+    """Maps of a photo for the refinement, three sizes joined, in one byte per pixel; a last bit may round otherwise."""
+    state = drs.convert(reference.state("drs_learnable"))
+    network = DrsClassifier(len(VOC_CLASSES), "vgg16", 8, None, DrsClassifier.Options(learnable=True)).eval()
+    network.load_state_dict(state)
+    image = torch.randint(0, 256, (320, 320, 3), generator=torch.Generator().manual_seed(22)).to(torch.uint8).numpy()
+    maps = drs_localization_maps(network, image, PRESENT, RefinementConfig())
+    yield Claim("maps_s4", maps[:, ::4, ::4], ROUNDED_PIXELS, share=True)
 
 
 def drs_rules(reference: Reference) -> Claims:

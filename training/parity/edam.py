@@ -12,6 +12,7 @@ from app.labels import VOC_CLASSES
 from app.postprocess import pseudo_label, resize_bilinear
 from training.methods.cam import CamClassifier
 from training.methods.edam import EdamClassifier, sine_table
+from training.parity.cam import join
 from training.parity.reference import Claim, Claims, Reference, images, tag_rows
 from training.parity.training_step import Training, training_claims
 from training.released import edam, psa
@@ -77,6 +78,9 @@ def edam_rules(reference: Reference) -> Claims:
         total += enlarged[:, :, ::-1] if index % 2 else enlarged
     maps = normalize_edam(total)
     yield Claim("norm_cam", maps, MODULE)
+    pairs = reference.array("masks").reshape(-1, 2, *reference.array("masks").shape[1:])
+    joined = join(list(pairs), (maps.shape[1], maps.shape[2]))
+    yield Claim("norm_cam", normalize_edam(joined.maps()), MODULE)
     present = tuple(map(int, np.flatnonzero(reference.input("label"))))
     saliency = reference.input("saliency_uint8")
     yield Claim("pred_sal", edam_pseudo_label(maps[list(present)], present, saliency), 0)
