@@ -22,7 +22,7 @@ class ModelCard(BaseModel):
 
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
     map in [0, 1]; `presence_thresholds` with `scores`, one per class (task `cam` only). `figures` are percentages
-    measured by `python -m training evaluate`.
+    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,6 +45,7 @@ class ModelCard(BaseModel):
     data: str
     data_licence: str
     figures: dict[str, float] = Field(default_factory=dict)
+    measured_on: str = ""
     export_check: dict[str, float] = Field(default_factory=dict)
     config: dict[str, Any] = Field(default_factory=dict)
     commit: str = "unknown"

@@ -122,7 +122,7 @@ def add_verbs_of_files(verbs: Any) -> None:
     sheet.add_argument("--models", type=Path, metavar="FILE.onnx", nargs="+", required=True)
     sheet.add_argument("--data", type=Path, metavar="DIR", required=True)
     sheet.add_argument("--out", type=Path, metavar="FILE.jpg", required=True)
-    sheet.add_argument("--split", default="val")
+    sheet.add_argument("--split")
     shown = sheet.add_mutually_exclusive_group()
     shown.add_argument("--count", type=int, default=SHOWN)
     shown.add_argument("--photos", metavar="NAME", nargs="+", default=(), help="these instead of evenly spaced ones")
@@ -203,10 +203,10 @@ def act_evaluate(options: argparse.Namespace) -> str:
     """Figures of one ONNX file."""
     common = tuple(name for name in (options.common or "").split(",") if name)
     measures = {"crf": bool(options.crf), "scales": bool(options.scales)}
-    measured = evaluate_file(options.model, folder_of(options), options.split or "val", common, **measures)
+    measured = evaluate_file(options.model, folder_of(options), options.split, common, **measures)
     if options.json:
         return json.dumps(asdict(measured), indent=1)
-    lines = [f"{measured.model} version {measured.version} on {measured.photos} photos of {measured.split}"]
+    lines = [f"{measured.model} version {measured.version} on {measured.measured_on}"]
     return "\n".join(lines + [f"{name:24} {value:7.2f}" for name, value in measured.figures.items()])
 
 

@@ -19,14 +19,18 @@ from training.data.augment import normalize
 from training.data.mosaic import MosaicViews
 from training.data.pairing import GroupSampler
 from training.data.sampling import EpochSampler, repeat_factors
+from training.data.source import rank_of
 from training.data.views import TaggedViews
 from training.fit import Metrics, fit, make_fabric
 from training.methods import METHODS, Classifier, Options
 from training.ranking import best_f1_threshold, mean_average_precision
+from training.regression import start_by_regression
 from training.served import ServedClassifier, TorchModel
 from training.tables import ClassifierConfig, FitConfig
 
-MIN_POSITIVES = 5  # a class with fewer validation photos gets the threshold found over all classes
+MIN_POSITIVES = 5  # a class with fewer photos gets the threshold found over all classes
+LEAST_HELD_OUT = 5  # photos
+MOST_HELD_OUT = 0.2  # share of the photos that those few may be, where `held_out` alone is fewer
 
 
 def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
@@ -51,14 +55,15 @@ def check_classifier(config: ClassifierConfig) -> tuple[type[Classifier], Option
 
 
 def fit_classifier(config: RunConfig) -> Path:
-    """Train on the tags of `train`, choose nothing by masks; write `classifier/weights.pt`, the last weights.
+    """Train on the tags of `train` but the part held out (`hold_out`), choose nothing by masks; write
+    `classifier/weights.pt`, the last weights.
 
-    With `first_fit` the method's first network is trained alone before, into `classifier/first`. Validation photos serve
-    to report the mean average precision.
+    With `first_fit` the method's first network is trained alone before, into `classifier/first`. Photos of the choosing
+    split serve to watch the mean average precision.
     """
     out = config.out / "classifier"
     photos = open_source(config.data)
-    require_photos(photos, ("train", "val"))
+    require_photos(photos, ("train", photos.choosing_split, photos.report_split))
     classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
     settings = config.classifier
     if settings.first_fit is not None:
@@ -84,16 +89,21 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     classifier = build_classifier(settings, len(photos.classes), settings.weights)
-    views = TaggedViews(photos, photos.names("train"), settings.views, settings.fit.seed)
+    trained, _ = hold_out(photos, settings.held_out)
+    if settings.regression is not None:
+        start_by_regression(classifier, settings.backbone, photos, trained, settings.regression)
+    views = TaggedViews(photos, trained, settings.views, settings.fit.seed)
 
     def validate(module: nn.Module) -> Metrics:
-        value = validation_map(module, photos, settings.views.crop, settings.fit.batch_size)
+        split = photos.choosing_split
+        value = validation_map(module, photos, split, settings.views.crop, settings.fit.batch_size)
         return {"map": value, "best": value}
 
     labels, threshold = views.image_labels, settings.repeat_threshold
     sampler = make_sampler(fabric, labels, settings.fit, threshold, classifier.group_size)
     shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
-    fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
+    if settings.fit.epochs:
+        fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", classifier)
     fabric.barrier()
@@ -104,7 +114,27 @@ def require_photos(photos: TaggedPhotos, splits: tuple[str, ...]) -> None:
     """Raise DataError unless every one of `splits` holds a photo."""
     for split in splits:
         if not photos.splits.get(split):
-            raise DataError(f"the data has no photo in {split!r}; training needs {' and '.join(splits)}")
+            raise DataError(f"the data has no photo in {split!r}; training needs {' and '.join(dict.fromkeys(splits))}")
+
+
+def hold_out(photos: TaggedPhotos, share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The photos of `train` the classifier is trained on, and those held out, which presence thresholds are fitted on.
+
+    A hash of the name chooses a `share`, but at least five photos. None is held out where five are more than a fifth of
+    `train`, or the share is 0; nor the last photos of a class.
+    """
+    names = photos.names("train")
+    if not share or len(names) * MOST_HELD_OUT < LEAST_HELD_OUT:
+        return names, ()
+    ranks = {name: rank_of(f"held out: {name}") for name in names}  # not the hash that may have split train from val
+    count = max(LEAST_HELD_OUT, sum(rank < share for rank in ranks.values()))
+    labels = {name: photos.image_labels(name) for name in names}
+    left, held = np.sum(list(labels.values()), axis=0), set()
+    for name in sorted(names, key=ranks.__getitem__)[:count]:
+        if (left - labels[name])[labels[name] > 0].all():
+            left -= labels[name]
+            held.add(name)
+    return tuple(n for n in names if n not in held), tuple(n for n in names if n in held)
 
 
 def make_sampler(
@@ -169,10 +199,10 @@ def torch_classifier(
 
 
 @torch.no_grad()
-def validation_map(module: nn.Module, photos: TaggedPhotos, size: int, batch_size: int) -> float:
-    """Mean average precision in percent on `val`, photos squeezed to `size` x `size`."""
+def validation_map(module: nn.Module, photos: TaggedPhotos, split: str, size: int, batch_size: int) -> float:
+    """Mean average precision in percent on a split, photos squeezed to `size` x `size`."""
     device = next(module.parameters()).device
-    names, scores = photos.names("val"), []
+    names, scores = photos.names(split), []
     for start in range(0, len(names), batch_size):
         views = [Image.fromarray(photos.image(name)).resize((size, size)) for name in names[start : start + batch_size]]
         logits, _ = module(torch.stack([normalize(np.asarray(view)) for view in views]).to(device))
@@ -183,12 +213,15 @@ def validation_map(module: nn.Module, photos: TaggedPhotos, size: int, batch_siz
     return mean_average_precision(image_labels, np.concatenate(scores))
 
 
-def presence_thresholds(model: TorchModel, photos: TaggedPhotos, split: str) -> tuple[float, ...]:
-    """Per class the score that maximises F1 on the tags of `split`; reads no mask.
+def presence_thresholds(model: TorchModel, photos: TaggedPhotos, held_out: float) -> tuple[float, ...]:
+    """Per class the score that maximises F1 on the tags of the photos of `train` that are held out; reads no mask.
 
-    Classes with fewer than five photos there share the threshold that maximises F1 over all classes together.
+    Classes with fewer than five photos there share the threshold that maximises F1 over all classes together. Where
+    nothing is held out (`hold_out`), all of `train` has to do, whose photos the classifier knows: the thresholds are then
+    rather too high.
     """
-    names = photos.names(split)
+    trained, held = hold_out(photos, held_out)
+    names = held or trained
     scores = np.stack([scale_cams(model, photos.image(name)).scores for name in names])
     image_labels = np.stack([photos.image_labels(name) for name in names])
     shared = best_f1_threshold(image_labels.ravel(), scores.ravel())

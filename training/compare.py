@@ -1,9 +1,9 @@
 """The verb `compare`: every method on common ground, one table.
 
 Each row is a classifier trained on the tags of `train` with the same backbone and views, for the epochs that stand in its
-row. Its maps on `val`, plain and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk,
+row. Its maps on the report split, plain and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk,
 whose edge network is trained on the row's own maps, and after PAMR inside what is salient (DRS's rule without its
-"ignore"). Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.05 to 0.95 on `val`, for every
+"ignore"). Gated by the photos' tags, as in the papers; a map's threshold is the best of 0.01 to 0.95 there, for every
 row alike. A row that is done is not done again.
 """
 
@@ -68,7 +68,7 @@ class CompareConfig(Section):
     classifier: dict[str, Any] = Field(default_factory=dict)
     localize: LocalizeConfig = LocalizeConfig()
     saliency: tuple[str, ...] = ()  # methods of `training.saliency`
-    photos: int | None = Field(default=None, ge=1)  # so many of `val` are measured, evenly spaced; None: all
+    photos: int | None = Field(default=None, ge=1)  # so many of the report split are measured, evenly spaced; None: all
     irn: IrnConfig = IrnConfig()
     drs: RefinementConfig = RefinementConfig()
     rows: tuple[Row, ...] = Field(min_length=1)
@@ -109,7 +109,7 @@ def compare(config: CompareConfig) -> Path:
             path.write_text(json.dumps(work(config, row, photos), indent=1))
         rows.append({"name": row.name} | json.loads(path.read_text()))
     out = config.out / "table.md"
-    out.write_text(format_table(config, rows))
+    out.write_text(format_table(config, rows, photos.report_split))
     return out
 
 
@@ -135,7 +135,7 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
     walk = irn_refiner(network, config.irn, config.localize.preferred_size)
     views, batch = own.classifier.views, own.classifier.fit.batch_size
     return {
-        "map": round(validation_map(classifier.eval(), photos, views.crop, batch), 2),
+        "map": round(validation_map(classifier.eval(), photos, photos.report_split, views.crop, batch), 2),
         "seed": own.classifier.fit.seed,
         "epochs": own.classifier.fit.epochs,
         "commit": current_commit(),
@@ -165,7 +165,7 @@ def measure_fused(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict
 def measure(
     config: CompareConfig, photos: TaggedPhotos, localize: Localizer, walk: Refiner | None = None
 ) -> dict[str, dict[str, float]]:
-    """Figures of one localizer's maps on `val`: as they are, after each refinement, inside what is salient."""
+    """Figures of one localizer's maps on the report split: as they are, after each refinement, inside what is salient."""
     seconds: dict[str, list[float]] = defaultdict(list)
     saliency = {method: choose_method(method, config.data, photos) for method in config.saliency}
 
@@ -187,7 +187,7 @@ def measure(
             kinds[method] = pamr * (resize_bilinear(salient, *maps.shape[1:]) > SALIENT)
         return kinds
 
-    sweeps = sweep_maps(config.data, "val", maps_of, config.photos)
+    sweeps = sweep_maps(config.data, photos.report_split, maps_of, config.photos)
     return {kind: figures_of(sweep, float(np.mean(seconds[kind]))) for kind, sweep in sweeps.items()}
 
 
@@ -233,7 +233,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
+def format_table(config: CompareConfig, rows: list[dict[str, Any]], split: str) -> str:
     """The table in Markdown, with what it took to make it."""
     commits, seeds = ({str(row[key]) for row in rows if key in row} for key in ("commit", "seed"))
     refinements = REFINEMENTS | {method: f"PAMR, saliency `{method}`" for method in config.saliency}
@@ -243,7 +243,7 @@ def format_table(config: CompareConfig, rows: list[dict[str, Any]]) -> str:
         f"# {config.name}: the methods on common ground",
         "",
         f"Made by `python -m training compare`; seed {', '.join(sorted(seeds))}, commit {', '.join(sorted(commits))}. "
-        f"Percent on {config.photos or 'all'} photos of `val`, tags given, every map at its best threshold (in "
+        f"Percent on {config.photos or 'all'} photos of `{split}`, tags given, every map at its best threshold (in "
         "brackets); seconds per image on the machine that made it.",
         "",
         f"| {' | '.join(header)} |",

@@ -30,6 +30,7 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
         values["saliency"] |= {"folder": None, "estimate": "exact"}
     if values["segmenter"] is not None:
         values["segmenter"]["options"]["msc"] = ()  # more scales of one network
+        values["segmenter"]["preferred_size"] = None
     if values["refine"] is not None:
         values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
         values["refine"]["others"] = [out / "cams" for _ in values["refine"]["others"]]

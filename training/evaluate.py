@@ -5,7 +5,7 @@ its mean over the background and all classes that occur in the masks or the answ
 
     map                   mean average precision of `scores` against the tags
     cam_miou              arg-max of the tagged classes' maps against the card's background threshold (the papers' figure)
-    cam_miou_best         the same at the best threshold of 0.05, 0.10 ... 0.95, which is `cam_threshold_best` (in percent)
+    cam_miou_best         the same at the best of `THRESHOLDS`, 0.01 to 0.95, which is `cam_threshold_best` (in percent)
     cam_miou_untagged     classes by the card's presence thresholds instead of the tags
     pseudo_label_miou     the card's rule with the tags, refined by PAMR
 
@@ -129,11 +129,21 @@ class Evaluation:
     figures: dict[str, float]
     iou: dict[str, float]
 
+    @property
+    def measured_on(self) -> str:
+        """On what, in words."""
+        return f"{self.photos} photos of {self.split}"
+
 
 def evaluate_file(
-    path: Path, data: DataConfig, split: str, common: tuple[str, ...] = (), crf: bool = False, scales: bool = False
+    path: Path,
+    data: DataConfig,
+    split: str | None = None,
+    common: tuple[str, ...] = (),
+    crf: bool = False,
+    scales: bool = False,
 ) -> Evaluation:
-    """Measure an ONNX file on a split; without masks only what tags can tell ("map") is measured.
+    """Measure an ONNX file on a split (None: `TaggedPhotos.report_split`); without masks only what tags can tell ("map") is measured.
 
     `common` are classes for a second mean, over them and the background ("..._common"). `crf` measures a segmenter's masks
     after a dense CRF as well ("crf_miou"), `scales` those of several views ("scales_miou").
@@ -142,6 +152,7 @@ def evaluate_file(
     data = data.model_copy(update={"classes": engine.card.classes})
     photos = open_source(data)
     truth = GroundTruth(data, photos)
+    split = split or photos.report_split
     names = photos.names(split)
     if engine.card.task == "cam":
         figures, confusion = measure_classifier(engine, photos, names, truth, common)
@@ -265,12 +276,12 @@ def sweep_maps(
 def label_figures(data: DataConfig, directory: Path) -> dict[str, dict[str, float]]:
     """Figures of the label maps `directory`/NAME.png, beside those of an answer that is background everywhere.
 
-    Over the photos of `train` and of `val` that have a mask; a split without one is left out.
+    Over the photos of `train` and of the report split that have a mask; a split without one is left out.
     """
     photos = open_source(data)
     truth = GroundTruth(data, photos)
     figures = {}
-    for split in ("train", "val"):
+    for split in ("train", photos.report_split):
         labels, constant = Confusion.empty(len(photos.classes)), Confusion.empty(len(photos.classes))
         for name in photos.names(split):
             if truth.has(name):

@@ -130,12 +130,12 @@ def card_of(path: Path) -> ModelCard:
     return Engine(path, device="cpu").card
 
 
-def update_figures(path: Path, figures: dict[str, float]) -> str:
+def update_figures(path: Path, figures: dict[str, float], measured_on: str) -> str:
     """Put measured figures into the card of an exported file; returns the file's new SHA-256."""
     card = card_of(path)
     partial = path.with_suffix(".partial")
     partial.write_bytes(path.read_bytes())
-    write_card(partial, card.model_copy(update={"figures": card.figures | figures}))
+    write_card(partial, card.model_copy(update={"figures": card.figures | figures, "measured_on": measured_on}))
     partial.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

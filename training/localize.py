@@ -48,13 +48,13 @@ class StoredMaps:
 
 
 def localize_split(config: RunConfig) -> Path:
-    """Localize every photo of `train` and `val` with the run's classifier; write `cams/NAME.npz`."""
+    """Localize the run's photos (`TaggedPhotos.labelled_names`) with its classifier; write `cams/NAME.npz`."""
     photos = open_source(config.data)
     device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
     classifier = load_classifier(config, len(photos.classes))
     model = torch_classifier(config, photos.classes, classifier, device)
     out = config.out / "cams"
-    names = photos.names("train") + photos.names("val")
+    names = photos.labelled_names()
     localize_photos(make_localizer(model, classifier, config.localize), photos, names, out)
     return out
 

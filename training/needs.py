@@ -128,7 +128,7 @@ def fusion_needs(config: RunConfig) -> Iterator[Need]:
             remedy = None
         elif remedy is None:
             photos = open_source(config.data)
-            names = photos.names("train") + photos.names("val")
+            names = photos.labelled_names()
             missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
             if missing:
                 remedy = (

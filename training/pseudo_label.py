@@ -26,11 +26,11 @@ SUMMARY = "pseudo-label.json"  # written last: the folder is whole
 
 
 def pseudo_label_run(config: RunConfig) -> Path:
-    """Label every photo of `train` and `val` from the run's maps; write `pseudo_labels/NAME.png`."""
+    """Label every photo localized from the run's maps; write `pseudo_labels/NAME.png`."""
     out = config.out / "pseudo_labels"
     out.mkdir(parents=True, exist_ok=True)
     photos = open_source(config.data)
-    names = photos.names("train") + photos.names("val")
+    names = photos.labelled_names()
     for name, stored in iterate_maps(final_maps(config), names, "pseudo-label"):
         image = photos.image(name)
         if config.pseudo_label.rule == "threshold":

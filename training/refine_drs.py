@@ -118,7 +118,8 @@ class RefinementViews(Dataset):
         epoch, index = key
         rng = generator(self.seed, epoch, index)
         name, size = self.names[index], self.config.size
-        photo = jitter_colours(resize_square(self.photos.image(name), size), self.config.colour_jitter, rng)
+        square = resize_square(self.photos.image(name), size)
+        photo = jitter_colours(square, self.config.colour_jitter, rng, self.config.hue_jitter)
         class_indices, stored = self.folder.read(name)
         if stored.shape[1:] != (size, size):
             raise DataError(

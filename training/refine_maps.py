@@ -33,11 +33,11 @@ Refiner = Callable[[np.ndarray, StoredMaps], StoredMaps]  # photo and its maps -
 
 
 def refine_run(config: RunConfig) -> Path:
-    """Train the configured refinement and write `refined/NAME.npz` of every photo of `train` and `val`."""
+    """Train the configured refinement and write `refined/NAME.npz` of every photo localized."""
     out = config.out / "refined"
     photos = open_source(config.data)
     refine = None if config.refine.method == "fusion" else fit_refiner(config, photos)
-    names = photos.names("train") + photos.names("val")
+    names = photos.labelled_names()
     for name, stored in iterate_maps(config.out / "cams", names, f"refine ({config.refine.method})"):
         path = out / f"{name}.npz"
         if not path.is_file():

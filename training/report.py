@@ -43,7 +43,7 @@ TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 {% endfor %}
 <h2>Curves</h2>
 {% for title, picture in curves %}<figure><img alt="{{ title }}" src="{{ picture }}"></figure>{% endfor %}
-<h2>Photos of the validation split</h2>
+<h2>Photos of {{ split }}</h2>
 <table class="photos"><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr>
 {% for row in photos %}<tr>{% for caption, picture in row %}
 <td>{% if picture %}<img loading="lazy" alt="{{ caption }}" src="{{ picture }}"><br>{% endif %}{{ caption }}</td>
@@ -63,6 +63,7 @@ def write_report(config: RunConfig, models: list[Path]) -> Path:
         curves=[(stage, curve(config.out / stage / "log.csv", stage)) for stage in ("classifier", "segmenter")
                 if (config.out / stage / "log.csv").is_file()],
         columns=COLUMNS,
+        split=photos.report_split,
         photos=photo_rows(config, photos, models),
         config=config.model_dump_json(indent=1),
     )  # fmt: skip
@@ -75,7 +76,9 @@ def figure_tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, An
     """Titles and rows of the tables of figures."""
     tables = []
     for name, measured in figures["models"].items():
-        tables.append((f"{name} on {measured['photos']} photos of val", list(measured["figures"].items())))
+        tables.append(
+            (f"{name} on {measured['photos']} photos of {measured['split']}", list(measured["figures"].items()))
+        )
         tables.append((f"{name}: IoU per label", list(measured["iou"].items())))
     rest = {key: value for key, value in figures.items() if key != "models"}
     rows = []
@@ -106,12 +109,12 @@ def curve(path: Path, title: str) -> str:
 
 
 def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> list[list[tuple[str, str]]]:
-    """(caption, picture) per column for evenly spaced photos of `val`."""
+    """(caption, picture) per column for evenly spaced photos of the report split."""
     truth = GroundTruth(config.data, photos)
     engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
     segmenters = [engine for engine in engines if engine.card.task == "segmentation"]
     rows = []
-    for name in evenly_spaced(photos.names("val"), PHOTOS):
+    for name in evenly_spaced(photos.names(photos.report_split), PHOTOS):
         image = shown_size(photos.image(name))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
         row += [("none", "")] * 2 if config.supervised else label_cells(config, photos, name, image)

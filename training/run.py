@@ -167,7 +167,7 @@ def saliency(config: RunConfig) -> Path:
     if config.saliency.folder is None:
         return estimate_saliency(config)
     photos, folder = open_source(config.data), config.saliency.folder
-    names = photos.names("train") + photos.names("val")
+    names = photos.labelled_names()
     missing = [name for name in names if not (folder / f"{name}.png").is_file()]
     if missing:
         raise DataError(
@@ -196,7 +196,8 @@ def export(config: RunConfig) -> list[Path]:
         tables = {key: noted[key] for key in LABEL}
         classifier = load_classifier(config, len(photos.classes))
         device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
-        thresholds = presence_thresholds(torch_classifier(config, photos.classes, classifier, device), photos, "val")
+        model = torch_classifier(config, photos.classes, classifier, device)
+        thresholds = presence_thresholds(model, photos, config.classifier.held_out)
         card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
         if config.export.background_threshold == "saliency":
             for name in ("localize", "saliency"):
@@ -223,7 +224,7 @@ def evaluate(config: RunConfig) -> Path:
         measured = measure(path, config)
         if config.export.precision != card_of(path).precision == "float32":
             measured = replace_by_smaller(path, config, measured)
-        sha256 = update_figures(path, measured.figures)
+        sha256 = update_figures(path, measured.figures, measured.measured_on)
         figures["models"][measured.model] = asdict(measured) | {"sha256": sha256}
     if (config.out / "pseudo_labels" / LABELLED).is_file():
         figures |= label_figures(config.data, config.out / "pseudo_labels")
@@ -233,9 +234,9 @@ def evaluate(config: RunConfig) -> Path:
 
 
 def measure(path: Path, config: RunConfig) -> Evaluation:
-    """The figures of an exported file on `val`."""
+    """The figures of an exported file on the report split."""
     crf = config.segmenter is not None and config.segmenter.crf
-    return evaluate_file(path, config.data, "val", config.export.common, crf, scales=True)
+    return evaluate_file(path, config.data, None, config.export.common, crf, scales=True)
 
 
 def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
@@ -247,7 +248,7 @@ def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evalu
     main = [name for name in full.figures if name.endswith("miou")]
     if not main:
         raise ExportError(
-            f'{path}: without masks in `val` {config.export.precision} cannot be judged; set precision = "float32"'
+            f'{path}: without masks in `{full.split}` {config.export.precision} cannot be judged; set precision = "float32"'
         )
     shrunk = shrink_weights(path, config.export.precision)
     try:
@@ -257,7 +258,8 @@ def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evalu
             raise ExportError(
                 f"{path}: {config.export.precision} costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}"
             )
-        update_figures(shrunk, {f"float32_{name}": full.figures[name] for name in main})
+        kept = {f"float32_{name}": full.figures[name] for name in main}
+        update_figures(shrunk, kept, full.measured_on)
         shrunk.replace(path)
     finally:
         shrunk.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
     """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
     settings = require_segmenter(config)
     photos = open_source(config.data)
-    require_photos(photos, ("train", "val"))
+    require_photos(photos, ("train", photos.report_split))
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     from_classifier = settings.weights == "classifier"
@@ -107,7 +107,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         backbone=settings.backbone,
         classes=classes,
         output_stride=settings.output_stride,
-        preferred_size=config.localize.preferred_size,
+        preferred_size=settings.preferred_size or config.localize.preferred_size,
         data=config.export.data,
         data_licence=config.export.data_licence,
         seed=settings.seed_of_round(settings.rounds),

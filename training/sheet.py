@@ -24,11 +24,11 @@ QUALITY = 82
 
 
 def write_sheet(
-    models: list[Path], data: DataConfig, split: str, count: int, out: Path, named: tuple[str, ...] = ()
+    models: list[Path], data: DataConfig, split: str | None, count: int, out: Path, named: tuple[str, ...] = ()
 ) -> Path:
     """A row per photo, as a JPEG: the photo, a heatmap or mask per model, the true mask.
 
-    The photos are `count` evenly spaced ones of the split, or those `named`. A heatmap is that of the photo's first tag.
+    The photos are `count` evenly spaced ones of the split (None: the report split), or those `named`. A heatmap is that of the photo's first tag.
     Raises ConfigError where the models know different classes, DataError where there is no such photo.
     """
     engines = [Engine(path, device="auto", intra_op_threads=0) for path in models]
@@ -36,6 +36,7 @@ def write_sheet(
         if engine.card.classes != engines[0].card.classes:
             raise ConfigError(f"{engine.card.name} and {engines[0].card.name} know different classes; make two sheets")
     photos = open_source(data.model_copy(update={"classes": engines[0].card.classes}))
+    split = split or photos.report_split
     if missing := set(named) - set(photos.names(split)):
         raise DataError(f"the data has no photo {min(missing)!r} in {split!r}; name others, or another split")
     chosen = named or evenly_spaced(photos.names(split), count)

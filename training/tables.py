@@ -22,7 +22,7 @@ class Section(BaseModel):
 class FitConfig(Section):
     """How a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=0)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=16, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -74,6 +74,7 @@ class ViewConfig(Section):
     crop: int = Field(default=256, ge=32)
     keep_aspect: bool = True  # False: the photo becomes a square first, as DRS has it
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    hue_jitter: float = Field(default=0.0, ge=0, le=0.5)  # share of the colour circle; DRS, EDAM and PSA: 0.1
     cutout: int = Field(default=0, ge=0)  # so many squares of `cutout_size` px are painted over; AMR's first stage: 3
     cutout_size: int = Field(default=128, ge=1)
 
@@ -95,20 +96,36 @@ class MosaicConfig(Section):
     classes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
 
 
+class RegressionConfig(Section):
+    """The start of the head by a logistic regression on frozen features (`training.regression`).
+
+    `size` is the photos' long side in px; `decay` the pull towards the start, which with `names` is what ImageNet's head
+    knows of the classes' names, else zero.
+    """
+
+    size: int = Field(default=320, ge=32)
+    decay: float = Field(default=3e-3, gt=0)
+    names: bool = True
+
+
 class ClassifierConfig(Section):
     """The classifier: a method on a backbone, trained on tags. `options` are the method's own.
 
     `first_fit` is for methods of two stages (AMR): their first network is trained so alone, on `first_views` where they
-    differ, then `fit` trains the whole.
+    differ, then `fit` trains the whole. With `regression` the head starts from frozen features, and `fit.epochs = 0`
+    leaves it at that. `held_out` is the share of `train` that it is not trained on: the thresholds above
+    which a class is held to be present are fitted there (`training.classifier.hold_out`).
     """
 
     method: str = "cam"
     backbone: str = "small"
     output_stride: int = 16
     weights: str | None = None
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     views: ViewConfig = ViewConfig()
     mosaic: MosaicConfig | None = None
+    regression: RegressionConfig | None = None
     options: dict[str, Any] = {}
     first_fit: FitConfig | None = None
     first_views: ViewConfig | None = None
@@ -167,7 +184,7 @@ class IrnConfig(Section):
 
 class RefinementConfig(Section):
     """DRS's refinement network (`training.refine_drs`): sizes in px of the square photos, `size` for training, `scales`
-    for making maps; colour_jitter in [0, 1].
+    for making maps; colour_jitter in [0, 1], hue_jitter a share of the colour circle (the authors': 0.1).
     """
 
     backbone: str = "small"
@@ -178,6 +195,7 @@ class RefinementConfig(Section):
     size: int = Field(default=320, ge=32)
     scales: tuple[Annotated[int, Field(ge=32)], ...] = Field(default=(256, 320, 384), min_length=1)
     colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    hue_jitter: float = Field(default=0.0, ge=0, le=0.5)
     fit: FitConfig = FitConfig(optimizer="adamw", lr=1e-4, epochs=30, batch_size=10, schedule="step")
 
 
@@ -269,6 +287,7 @@ class SegmenterConfig(Section):
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     crf: bool = False  # measure the masks after a dense CRF as well
+    preferred_size: int | None = Field(default=None, ge=32, le=4096)  # px of the long side it sees; None: [localize]'s
     views: ViewConfig = ViewConfig()
     options: dict[str, Any] = {}
     fit: FitConfig = FitConfig()

@@ -73,6 +73,21 @@ def test_masks_without_and_with_the_photos_tags(tmp_path: Path) -> None:
     assert figures["tagged_miou"] == figures["tagged_miou_common"] == 100
 
 
+def test_the_reported_split_is_measured_unless_another_is_named(tmp_path: Path) -> None:
+    for folder in ("JPEGImages", "ImageSets"):
+        (tmp_path / folder).mkdir()
+    rows = []
+    for split, names in {"train": "a", "val": "bc", "val_dev": "b", "val_report": "c"}.items():
+        (tmp_path / "ImageSets" / f"{split}.txt").write_text("\n".join(names))
+    for name in "abc":
+        Image.fromarray(halves(RED, GREEN)).save(tmp_path / "JPEGImages" / f"{name}.png")
+        rows.append(f"{name},dog\n")
+    (tmp_path / "labels.csv").write_text("name,classes\n" + "".join(rows))
+    model, data = write_segmentation_model(tmp_path / "models"), DataConfig(source="folder", root=tmp_path)
+    assert evaluate_file(model, data).measured_on == "1 photos of val_report"
+    assert evaluate_file(model, data, "val").measured_on == "2 photos of val"
+
+
 def test_mean_average_precision_leaves_out_classes_without_photos() -> None:
     image_labels = np.array([[1, 0], [0, 0], [1, 0]])
     scores = np.array([[0.9, 0.5], [0.8, 0.1], [0.7, 0.9]])

@@ -17,7 +17,7 @@ from training.data.ground_truth import GroundTruth, read_mask
 from training.data.sampling import repeat_factors
 from training.rounds import blend_masks, of_round
 from training.run import VERBS, do, run
-from training.segmenter import fit_segmenter
+from training.segmenter import fit_segmenter, segmenter_card
 from training.tables import SegmenterConfig
 
 CONFIG = Path("experiments/scenes/cam.toml")
@@ -76,6 +76,13 @@ def test_classifier_and_segmenter_have_versions_of_their_own(taught: RunConfig) 
     assert paths == {Path("scenes-cam/2"), Path("scenes-deeplab/3")}
     card = Engine(taught.export.models / "scenes-deeplab" / "3" / "model.onnx").card
     assert (card.version, card.seed) == (3, taught.segmenter.fit.seed + 1)
+
+
+def test_a_segmenter_may_see_photos_at_a_size_of_its_own(taught: RunConfig) -> None:
+    classes = open_source(taught.data).classes
+    assert segmenter_card(taught, classes).preferred_size == taught.localize.preferred_size
+    larger = taught.model_copy(update={"segmenter": taught.segmenter.model_copy(update={"preferred_size": 160})})
+    assert segmenter_card(larger, classes).preferred_size == 160
 
 
 def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Path) -> None:

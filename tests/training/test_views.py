@@ -10,7 +10,7 @@ from PIL import Image
 from app.errors import DataError
 from app.labels import IGNORE_INDEX
 from training.data import DataConfig, TaggedPhotos, open_source
-from training.data.augment import cut_out
+from training.data.augment import cut_out, jitter_colours, turn_hue
 from training.data.views import LabelledViews, TaggedViews
 from training.tables import ViewConfig
 
@@ -84,3 +84,29 @@ def test_cutout_paints_squares_of_the_mean() -> None:
     assert int((image == 0).sum()) == 3 * 16
     cut_out(image, 40, np.random.default_rng(0))
     assert (image == 0).all()
+
+
+def test_a_third_of_the_circle_makes_red_green_and_leaves_grey() -> None:
+    image = Image.fromarray(np.array([[[255, 0, 0], [90, 90, 90]]], np.uint8))
+    green, grey = np.asarray(turn_hue(image, 1 / 3))[0]
+    assert np.abs(green.astype(int) - (0, 255, 0)).max() <= 6  # PIL's circle has 256 steps
+    assert grey.tolist() == [90, 90, 90]
+    assert np.array_equal(np.asarray(turn_hue(image, 0.0)), np.asarray(image))
+
+
+def test_views_with_hue_depend_on_seed_epoch_and_index_alone(photos: TaggedPhotos) -> None:
+    names = photos.names("train")
+    plain = ViewConfig(long_side=(64, 96), crop=64)
+    turned = plain.model_copy(update={"hue_jitter": 0.1})
+    first, again = (TaggedViews(photos, names, turned, 3)[2, 1]["images"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, TaggedViews(photos, names, plain, 3)[2, 1]["images"])
+
+
+def test_without_hue_nothing_is_drawn_for_it() -> None:
+    image = Image.new("RGB", (4, 4), (200, 100, 50))
+    rng, other = np.random.default_rng(0), np.random.default_rng(0)
+    jitter_colours(image, 0.3, rng)
+    for _ in range(3):
+        other.uniform(0.7, 1.3)
+    assert rng.random() == other.random()

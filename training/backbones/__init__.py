@@ -1,6 +1,11 @@
-"""Backbones: photo -> feature maps of four stages. One file each, one entry here."""
+"""Backbones: photo -> feature maps of four stages.
+
+`timm/NAME` is any convolutional network of timm; the others, one file and one entry each, have the layers and names of
+the papers' released weights.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +15,7 @@ from training.backbones.backbone import Activation, Backbone, Modulation, relu, 
 from training.backbones.resnet import resnet50, resnet50_irn, resnet101
 from training.backbones.resnet38 import resnet38
 from training.backbones.small import small
+from training.backbones.timm_backbone import PREFIX, TimmBackbone
 from training.backbones.vgg16 import vgg16
 from training.checkpoint import read_state
 
@@ -39,25 +45,37 @@ def build_backbone(
 
     Args:
         output_stride: of the last stage (8, 16 or 32; VGG16 knows 8 and 16).
-        weights: "pretrained" for the network's own (torchvision's and PSA's ImageNet weights; those beside `small.py`),
-            a file written by `python -m training pretrain` or holding such a state dict, a classifier's or segmenter's
+        weights: "pretrained" for the network's own (timm's, torchvision's and PSA's ImageNet weights; those beside
+            `small.py`), a file written by `python -m training pretrain` or holding such a state dict, a classifier's or segmenter's
             weights, whose backbone is taken, or None for a random start.
-        activation: called with (stage 0..4, channels) for every activation of the network.
+        activation: called with (stage 0..4, channels, own activation) for every activation of the network.
         modulation: called with (stage 1..4, channels) for every residual block; the module is applied to the branch
             after its last normalisation, before the sum.
     """
-    if name not in BACKBONES:
-        raise ConfigError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
-    if modulation is not unmodulated and name not in MODULATED:
-        raise ConfigError(f"backbone {name!r} has no residual branches to modulate; use one of {', '.join(MODULATED)}")
+    build = backbone_builder(name)
+    if modulation is not unmodulated and name in BACKBONES and name not in MODULATED:
+        raise ConfigError(
+            f"backbone {name!r} has no residual branches to modulate; use timm/NAME, or one of {', '.join(MODULATED)}"
+        )
     options = {} if modulation is unmodulated else {"modulation": modulation}
-    backbone = BACKBONES[name](output_stride, activation, **options)
+    backbone = build(output_stride, activation, **options)
     if weights:
-        expected = BACKBONES[name](output_stride, relu).state_dict()
-        state = backbone.pretrained_state() if weights == PRETRAINED else backbone_state(read_state(Path(weights)))
+        plain = build(output_stride, relu)
+        expected = plain.state_dict()
+        state = plain.pretrained_state() if weights == PRETRAINED else backbone_state(read_state(Path(weights)))
+        state = plain.adapt_state(state)
         check_weights(state, expected, weights)
         backbone.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
     return backbone
+
+
+def backbone_builder(name: str) -> Callable[..., Backbone]:
+    """What builds the backbone `name` from an output stride, an activation and a modulation. Raises ConfigError."""
+    if name.startswith(PREFIX):
+        return partial(TimmBackbone, name.removeprefix(PREFIX))
+    if name not in BACKBONES:
+        raise ConfigError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}, and timm/NAME")
+    return BACKBONES[name]
 
 
 def backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

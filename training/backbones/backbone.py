@@ -10,13 +10,14 @@ from torchvision.models import WeightsEnum
 
 from app.errors import ConfigError
 
-Activation = Callable[[int, int], nn.Module]  # (stage 0..4, channels) -> module
+# (stage 0..4, channels, the network's own activation where it is no plain ReLU) -> module
+Activation = Callable[..., nn.Module]
 Modulation = Callable[[int, int], nn.Module]  # (stage 1..4, channels) -> module
 
 
-def relu(stage: int, channels: int) -> nn.Module:
+def relu(stage: int, channels: int, own: nn.Module | None = None) -> nn.Module:
     """The ordinary activation."""
-    return nn.ReLU(inplace=True)
+    return own or nn.ReLU(inplace=True)
 
 
 def unmodulated(stage: int, channels: int) -> nn.Module:
@@ -32,12 +33,14 @@ class Backbone(nn.Module):
         output_stride: of the last stage.
         stride4_stage: index of the stage whose features have stride 4, for decoders.
         stem_modules: names of the first modules, which some methods do not train.
+        first_stage_modules: names of the modules of the stage after these, which AMR as released does not train either.
     """
 
     channels: tuple[int, int, int, int]
     output_stride: int
     stride4_stage: int
     stem_modules: tuple[str, ...]
+    first_stage_modules: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (N, 3, H, W) -> features [(N, channels[i], H / stride_i, W / stride_i)], finest first."""
@@ -46,6 +49,13 @@ class Backbone(nn.Module):
     def batch_norms(self) -> list[nn.Module]:
         """Its batch normalisations, synchronised or not; some networks keep those of ImageNet as they are."""
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
+
+    def drop_head(self) -> None:
+        """Take off what the last stage has for classifying alone; `channels` change with it. Most networks have nothing."""
+
+    def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict as others write it, under this module's keys; most networks know one form alone."""
+        return state
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """Weights of a long pre-training under this module's keys. Raises ConfigError where they cannot be had."""

@@ -24,6 +24,7 @@ class ResNet(Backbone):
     channels = (256, 512, 1024, 2048)
     stride4_stage = 0
     stem_modules = ("conv1", "bn1")
+    first_stage_modules = ("layer1",)
 
     def __init__(
         self,

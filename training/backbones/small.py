@@ -50,6 +50,7 @@ class Small(Backbone):
     channels = WIDTHS
     stride4_stage = 1
     stem_modules = ("stem",)
+    first_stage_modules = ("stages.0",)
 
     def __init__(self, output_stride: int, activation: Activation, modulation: Modulation = unmodulated) -> None:
         super().__init__()

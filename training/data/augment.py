@@ -10,6 +10,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+HUES = 256  # steps of the colour circle, as PIL has it
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -17,11 +18,20 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng((seed, epoch, index))
 
 
-def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Change brightness, contrast and saturation, each by a factor from [1 - strength, 1 + strength]."""
+def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator, hue: float = 0.0) -> Image.Image:
+    """Change brightness, contrast and saturation, each by a factor from [1 - strength, 1 + strength], and turn the hue by a
+    share of the colour circle from [-hue, hue]; nothing is drawn for a hue of 0.
+    """
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(rng.uniform(max(0.0, 1 - strength), 1 + strength))
-    return image
+    return turn_hue(image, rng.uniform(-hue, hue)) if hue else image
+
+
+def turn_hue(image: Image.Image, share: float) -> Image.Image:
+    """Turn every colour by a share of the colour circle; saturation and value (HSV) stay."""
+    hue, saturation, value = image.convert("HSV").split()
+    turned = (np.asarray(hue).astype(int) + round(share * HUES)) % HUES
+    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
 
 
 def random_resized_crop(

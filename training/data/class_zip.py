@@ -33,10 +33,11 @@ class ClassZip(Dataset):
         jitter: float,
         view_size: Callable[[int], int] | None,
         only: Collection[str] | None = None,
+        hue: float = 0.0,
     ) -> None:
         if not path.is_file():
             raise DataError(f"{path} does not exist; it should be a zip holding CLASS/NAME.webp (or .jpg, .png)")
-        self.seed, self.area, self.jitter, self.view_size = seed, area, jitter, view_size
+        self.seed, self.area, self.jitter, self.hue, self.view_size = seed, area, jitter, hue, view_size
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path} is not a zip file; write it again")
         with zipfile.ZipFile(path) as archive:
@@ -72,4 +73,4 @@ class ClassZip(Dataset):
         photo = random_resized_crop(Image.fromarray(self.images[index]), size, self.area, rng)
         if rng.random() < 0.5:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return jitter_colours(photo, self.jitter, rng)
+        return jitter_colours(photo, self.jitter, rng, self.hue)

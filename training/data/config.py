@@ -48,6 +48,7 @@ class ScenesConfig(_Table):
 class DataConfig(_Table):
     """Where tagged photos come from.
 
+    extra: a second folder of the same form (source "folder"), whose photos are all trained on; nobody measures on them.
     classes: class names in channel order; None takes a folder's classes.txt, else the VOC classes where every tag is one of them, else the sorted
     set of tags less those that look misspelt (COCO: its categories by id).
     on_error: a row that cannot be used stops the run ("fail"), or is left out and counted ("skip").
@@ -58,6 +59,7 @@ class DataConfig(_Table):
 
     source: Literal["folder", "voc", "coco", "scenes"] = "folder"
     root: Path | None = None
+    extra: Path | None = None
     classes: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=MAX_CLASSES)
     on_error: Literal["fail", "skip"] = "fail"
     check: Literal["header", "pixels"] | None = None
@@ -70,6 +72,8 @@ class DataConfig(_Table):
     def _consistent(self) -> "DataConfig":
         if self.root is None and self.source != "scenes":
             raise ValueError(f"source = {self.source!r} needs `root`, the directory of the photos")
+        if self.extra is not None and self.source != "folder":
+            raise ValueError(f'`extra` is for source = "folder"; this one is {self.source!r}')
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes hold a name twice: {', '.join(self.classes)}")
         return self

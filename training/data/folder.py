@@ -2,7 +2,8 @@
 
     ROOT/labels.csv                   name,classes: one row per photo
     ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
-    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well
+    ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well, and
+                                      val_dev and val_report, where both are there, part choosing from reporting
     ROOT/classes.txt                  optional, one class per line: the order of the labels in the masks
     ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
 
@@ -40,7 +41,29 @@ class Row:
 
 
 def open_folder(config: DataConfig) -> TaggedPhotos:
-    """Read labels.csv and the lists, and look at every photo they name. Raises DataError."""
+    """The photos of the folder, and in `train` those of `extra`. Raises DataError."""
+    photos, paths = open_one(config)
+    if config.extra is None:
+        return photos
+    further, extra_paths = open_one(
+        config.model_copy(update={"root": config.extra, "extra": None, "classes": photos.classes})
+    )
+    twice = sorted(paths.keys() & extra_paths.keys())
+    if twice:
+        raise DataError(
+            f"{config.root} and {config.extra} both name {len(twice)} photos (first: {twice[0]}). Rename them in one."
+        )
+    return TaggedPhotos(
+        photos.classes,
+        {**photos.splits, "train": photos.names("train") + tuple(extra_paths)},
+        {**photos.tag_table, **further.tag_table},
+        PhotoFiles(paths | extra_paths),
+        photos.skipped + further.skipped,
+    )
+
+
+def open_one(config: DataConfig) -> tuple[TaggedPhotos, dict[str, Path]]:
+    """Read labels.csv and the lists of `root`, and look at every photo they name: photos, name -> file. Raises DataError."""
     root = require_directory(config.root)
     intake = Intake(config)
     rows = read_labels(root / "labels.csv", intake)
@@ -59,7 +82,8 @@ def open_folder(config: DataConfig) -> TaggedPhotos:
     splits = {split: tuple(name for name in names if name in paths) for split, names in lists.items()}
     splits = splits or split_by_hash(paths, config.val_fraction)
     tag_table = {name: rows[name].tags for name in paths}
-    return require_photos(TaggedPhotos(classes, splits, tag_table, PhotoFiles(paths), tuple(intake.skipped)), str(root))
+    photos = TaggedPhotos(classes, splits, tag_table, PhotoFiles(paths), tuple(intake.skipped))
+    return require_photos(photos, str(root)), paths
 
 
 def listed_classes(path: Path) -> tuple[str, ...] | None:

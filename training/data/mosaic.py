@@ -36,7 +36,8 @@ class MosaicViews(Dataset):
                 f"[classifier.mosaic] classes: the data has no {unknown[0]!r}; it has {', '.join(numbers)}"
             )
         wanted = {source for sources in config.classes.values() for source in sources}
-        self.objects = ClassZip(config.photos, STORED, views.seed, AREA, views.views.colour_jitter, None, only=wanted)
+        jitter, hue = views.views.colour_jitter, views.views.hue_jitter
+        self.objects = ClassZip(config.photos, STORED, views.seed, AREA, jitter, None, only=wanted, hue=hue)
         rows = {
             source: np.flatnonzero(self.objects.class_indices == row) for row, source in enumerate(self.objects.classes)
         }

@@ -21,6 +21,7 @@ from app.labels import VOC_CLASSES
 from training.data.config import DataConfig
 
 FREQUENT, SLIP_SIMILARITY = 5, 0.65  # photos; difflib ratio: 'dgo' is 0.67 like 'dog'
+CHOOSING, REPORTED = "val_dev", "val_report"
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -49,6 +50,9 @@ class PhotoFiles:
 class TaggedPhotos:
     """Photos with image-level tags, in named splits.
 
+    Where there is both a split `val_dev` and a split `val_report`, whatever is chosen by looking at validation photos is
+    chosen on the first and figures are those of the second; else both are `val`.
+
     classes: the C class names in channel order. splits: split -> names. tag_table: name -> tags. reader: how a photo
     is read. skipped: one line per photo or row left out.
     """
@@ -65,6 +69,25 @@ class TaggedPhotos:
             known = ", ".join(sorted(self.splits))
             raise DataError(f"unknown split {split!r}{nearest(split, self.splits)}; this data has: {known}")
         return self.splits[split]
+
+    @property
+    def choosing_split(self) -> str:
+        """The split to choose settings by."""
+        return CHOOSING if self._declared else "val"
+
+    @property
+    def report_split(self) -> str:
+        """The split whose figures are published."""
+        return REPORTED if self._declared else "val"
+
+    @property
+    def _declared(self) -> bool:
+        return CHOOSING in self.splits and REPORTED in self.splits
+
+    def labelled_names(self) -> tuple[str, ...]:
+        """The photos that a run makes maps and labels of: those of `train`, of `val` and of what it reports, each once."""
+        splits = ("train", "val", self.choosing_split, self.report_split)
+        return tuple(dict.fromkeys(name for split in splits for name in self.splits.get(split, ())))
 
     def image(self, name: str) -> np.ndarray:
         """The photo as uint8 RGB (H, W, 3), EXIF orientation applied. Raises DataError where it cannot be decoded."""
@@ -194,13 +217,18 @@ def split_by_hash(names: Iterable[str], val_fraction: float) -> dict[str, tuple[
     With two names or more, neither split is empty.
     """
     names = tuple(names)
-    ranks = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
+    ranks = {name: rank_of(name) for name in names}
     val = {name for name in names if ranks[name] < val_fraction}
     if len(names) > 1 and not val:
         val = {min(names, key=ranks.__getitem__)}
     elif len(names) > 1 and len(val) == len(names):
         val.remove(max(names, key=ranks.__getitem__))
     return {"train": tuple(n for n in names if n not in val), "val": tuple(n for n in names if n in val)}
+
+
+def rank_of(text: str) -> float:
+    """A hash of the text, evenly spread over [0, 1)."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
 def require_photos(photos: TaggedPhotos, where: str) -> TaggedPhotos:

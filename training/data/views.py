@@ -42,7 +42,7 @@ class TaggedViews(Dataset):
         if rng.random() < 0.5:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             planes = tuple(plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in planes)
-        image = normalize(np.asarray(jitter_colours(photo, views.colour_jitter, rng)))
+        image = normalize(np.asarray(jitter_colours(photo, views.colour_jitter, rng, views.hue_jitter)))
         for _ in range(views.cutout):
             cut_out(image, views.cutout_size, rng)
         return image, tuple(np.asarray(plane) for plane in planes)

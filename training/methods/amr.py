@@ -248,8 +248,7 @@ class AmrClassifier(Classifier):
         if self.options.freeze:
             modules += map(spotlight.get_submodule, spotlight.stem_modules)
         if self.options.detached:
-            first_stage = "layer1" if hasattr(compensation, "layer1") else "stages.0"
-            modules += [spotlight, compensation.get_submodule(first_stage)]
+            modules += [spotlight, *map(compensation.get_submodule, compensation.first_stage_modules)]
         return modules
 
     def train(self, mode: bool = True) -> "AmrClassifier":

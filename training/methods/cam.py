@@ -28,6 +28,7 @@ class CamClassifier(Classifier):
         )  # of whole feature channels, before the classifier; PSA uses 0.5
         head_start: HeadStart = "xavier"  # of the 1x1 convolution: PSA's; IRN and AMR have "default"
         freeze: bool = False  # first modules, and the statistics of all BatchNorm; the papers: true
+        bias: bool = False  # of the 1x1 convolution; the papers: false
         freeze_affine: bool = False  # weights and biases of all BatchNorm; PSA: true, IRN and AMR: false
 
     def __init__(
@@ -36,7 +37,7 @@ class CamClassifier(Classifier):
         super().__init__()
         self.backbone = build_backbone(backbone, output_stride, weights)
         self.dropout = nn.Dropout2d(options.dropout)
-        self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=False)
+        self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=options.bias)
         start_head(self.classifier, options.head_start)
         self.frozen = options.freeze
         for name in self.backbone.stem_modules if self.frozen else ():

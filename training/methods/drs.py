@@ -35,16 +35,17 @@ def initialize_convolutions(module: nn.Module) -> None:
 
 
 class Suppression(nn.Module):
-    """ReLU, then every channel capped at a fraction of its spatial maximum.
+    """ReLU, or the network's own activation, then every channel capped at a fraction of its spatial maximum.
 
     Args:
         channels: C of the input (N, C, H, W).
         delta: the fixed fraction in (0, 1]; None makes it learnable, per channel and image.
+        own: the activation that a network has in the place of ReLU.
     """
 
-    def __init__(self, channels: int, delta: float | None) -> None:
+    def __init__(self, channels: int, delta: float | None, own: nn.Module | None = None) -> None:
         super().__init__()
-        self.delta = delta
+        self.delta, self.own = delta, own or nn.ReLU()
         self.fc = nn.Identity()
         if delta is None:
             self.fc = nn.Sequential(nn.Linear(channels, channels, bias=False), nn.Sigmoid())
@@ -52,7 +53,7 @@ class Suppression(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), values in [0, fraction * maximum]."""
-        y = x.relu()
+        y = self.own(x)
         fraction = self.delta if self.delta is not None else self.fc(y.mean(dim=(2, 3)))[:, :, None, None]
         return torch.minimum(y, fraction * y.amax(dim=(2, 3), keepdim=True))
 
@@ -81,8 +82,8 @@ class DrsClassifier(Classifier):
         super().__init__()
         delta = None if options.learnable else options.delta
 
-        def activation(stage: int, channels: int) -> nn.Module:
-            return Suppression(channels, delta) if stage in options.stages else relu(stage, channels)
+        def activation(stage: int, channels: int, own: nn.Module | None = None) -> nn.Module:
+            return Suppression(channels, delta, own) if stage in options.stages else relu(stage, channels, own)
 
         self.backbone = build_backbone(backbone, output_stride, weights, activation)
         channels = self.backbone.channels[-1]

@@ -65,6 +65,7 @@ class Segmenter(nn.Module):
 
     def __init__(self, backbone: Backbone, label_count: int, options: SegmenterOptions) -> None:
         super().__init__()
+        backbone.drop_head()
         self.label_count = label_count
         unset = {name: value for name, value in self.defaults.items() if name not in options.model_fields_set}
         self.backbone, self.options = backbone, options.model_copy(update=unset)

@@ -85,6 +85,30 @@ def test_every_list_is_a_split(make_folder: MakeFolder) -> None:
         photos.names("tset")
 
 
+@pytest.mark.parametrize(
+    ("lists", "choosing", "reported"),
+    [
+        (("val_dev", "val_report"), "val_dev", "val_report"),
+        (("val_dev",), "val", "val"),
+        (("val_report",), "val", "val"),
+        ((), "val", "val"),
+    ],
+)
+def test_what_is_chosen_by_and_what_is_reported(
+    make_folder: MakeFolder, lists: tuple[str, ...], choosing: str, reported: str
+) -> None:
+    names = [*"abcd"]
+    rows = "".join(f"{name},dog\n" for name in names)
+    root = make_folder(f"name,classes\n{rows}", [f"{name}.jpg" for name in names])
+    (root / "ImageSets").mkdir()
+    for split, listed in {"train": "a", "val": "b\nc", "val_dev": "b", "val_report": "c\nd"}.items():
+        if split in ("train", "val", *lists):
+            (root / "ImageSets" / f"{split}.txt").write_text(listed)
+    photos = opened(root)
+    assert (photos.choosing_split, photos.report_split) == (choosing, reported)
+    assert photos.labelled_names() == (("a", "b", "c", "d") if reported == "val_report" else ("a", "b", "c"))
+
+
 def test_without_lists_a_hash_of_the_name_splits(make_folder: MakeFolder) -> None:
     def split(count: int) -> TaggedPhotos:
         names = [f"p{index}" for index in range(count)]
