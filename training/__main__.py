@@ -15,7 +15,7 @@ review DIR             how well `python -m app label` ranked a folder's photos, 
 compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
 import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
-parity DIR             differences from expected outputs of the authors' code, array by array
+parity DIR...          differences from expected outputs of the authors' code, array by array
 scenes DIR             generated photos with tags and exact masks, to try things on
 """
 
@@ -148,7 +148,7 @@ def add_verbs_of_files(verbs: Any) -> None:
     released.add_argument("--name", help="to serve it under; METHOD-released, or torchvision's name, where left out")
     released.set_defaults(act=act_import)
     parity = verbs.add_parser("parity")
-    parity.add_argument("directory", type=Path, metavar="DIR")
+    parity.add_argument("directories", type=Path, nargs="+", metavar="DIR")
     parity.set_defaults(act=act_parity)
 
 
@@ -277,7 +277,7 @@ def act_import(options: argparse.Namespace) -> Path:
 
 def act_parity(options: argparse.Namespace) -> str:
     """The table of differences. Exit status 1 where an array differs or is missing."""
-    rows = run_parity(options.directory)
+    rows = run_parity(options.directories)
     table = format_table(rows)
     if not all(row.ok for row in rows):
         print(table)

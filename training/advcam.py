@@ -128,7 +128,7 @@ def advcam(
     size, scales and branches already joined, in the container that plain maps come in; scores are those of the photo.
     """
     climbing = climbing or Climbing()
-    device = next(classifier.parameters()).device
+    weights = next(classifier.parameters())  # whose device and precision the photo takes
     geometry = geometry_of(image.shape, preferred_size)
     size = -(-geometry.input_height // MAP_STRIDE), -(-geometry.input_width // MAP_STRIDE)
     branches = classifier.branches() if hasattr(classifier, "branches") else [(classifier, 1.0)]
@@ -136,14 +136,14 @@ def advcam(
     for branch, share in branches:
         total = np.zeros_like(joined)
         for scale in climbing.scales:
-            pair = image_pair(image, preferred_size, scale).to(device)
+            pair = image_pair(image, preferred_size, scale).to(weights)
             steps = climbing.steps // 2 if scale in climbing.short else climbing.steps
             for row, class_index in enumerate(class_indices):
                 cam = climb(branch, pair, class_index, climbing, max(1, steps), None).float().cpu().numpy()
                 total[row] += resize_bilinear(cam[None], *size)[0]
         joined += share * total / (total.max(axis=(1, 2), keepdims=True, initial=0) + 1e-5)
     with torch.no_grad():
-        logits, _ = classifier(image_pair(image, preferred_size, 1.0).to(device))
+        logits, _ = classifier(image_pair(image, preferred_size, 1.0).to(weights))
     return ScaleCams(logits.sigmoid().mean(dim=0).cpu().numpy(), (joined,), geometry)
 
 

@@ -66,9 +66,13 @@ def make_fabric(config: FitConfig) -> Fabric:
 
 
 def learning_rate_factor(step: int, total: int, config: FitConfig) -> float:
-    """Factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay."""
+    """Factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay.
+
+    The warm-up begins with `warmup_start`; one from zero begins a step later, where its first would be wasted.
+    """
     if step < config.warmup_steps:
-        return config.warmup_start + (1 - config.warmup_start) * (step + 1) / (config.warmup_steps + 1)
+        late = 0 if config.warmup_start else 1
+        return config.warmup_start + (1 - config.warmup_start) * (step + late) / (config.warmup_steps + late)
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
     if config.schedule == "poly":
         return (1 - done) ** config.poly_power
@@ -86,6 +90,12 @@ def make_optimizer(module: Learner, config: FitConfig) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, config: FitConfig, factor: float) -> None:
+    """Give every group its share of `factor` times the base rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * group["lr_scale"] * factor
 
 
 def fit(
@@ -193,8 +203,7 @@ class _Loop:
         return self.fabric.broadcast(time.monotonic() - saved > self.config.checkpoint_seconds)
 
     def _step(self, batch: dict[str, Tensor], factor: float) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * group["lr_scale"] * factor
+        set_learning_rates(self.optimizer, self.config, factor)
         with self.fabric.autocast():  # Fabric wraps `forward` alone in it where there is one process
             losses = self.module.losses(batch)
         if not torch.isfinite(losses["loss"]):

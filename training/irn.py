@@ -83,7 +83,7 @@ class IrnNetwork(nn.Module):
         displacement = self._displacement(features, size)
         if self.training:
             mean = displacement.detach().float().mean(dim=(0, 2, 3))
-            self.displacement_mean.lerp_(mean, MEAN_MOMENTUM)
+            self.displacement_mean.lerp_(mean.to(self.displacement_mean), MEAN_MOMENTUM)
         else:
             displacement = displacement - self.displacement_mean[:, None, None]
         return self.edge_output(torch.cat(edges, dim=1)), displacement
@@ -120,7 +120,8 @@ class IrnNetwork(nn.Module):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of {"images" (N, 3, H, W), "label_maps" (N, H, W) of confident labels, 255 elsewhere}."""
         logits, displacement = self(batch["images"])
-        labels = batch["label_maps"][:, ::EDGE_STRIDE, ::EDGE_STRIDE]
+        middle = EDGE_STRIDE // 2  # the pixel that nearest-neighbour resizing takes, as released
+        labels = batch["label_maps"][:, middle::EDGE_STRIDE, middle::EDGE_STRIDE]
         affinity = line_affinities(logits[:, 0].float().sigmoid(), self.radius)
         pairs = pair_labels(labels, self.radius)
         edge = edge_loss(affinity, *pairs)

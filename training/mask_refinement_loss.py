@@ -3,8 +3,10 @@
 Sun, Zhang and Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation"
 (CCRM), WACV 2022, https://arxiv.org/abs/2110.14309, use saliency while the segmenter is trained, refine foreground
 masks with it and do not suppress objects that are not salient. THIS IS A READING OF THE PAPER: the released repository
-does not hold the loss, and the formula below follows the closest text of the same first author (GETAM,
-https://arxiv.org/abs/2112.02841, its optional saliency loss).
+does not hold the loss, in none of its commits. The paper's own text was looked for in vain: stored pages of arXiv and its
+mirrors, CVF, the university, Papers with Code and digests of papers hold the abstract alone, which has no formula, and no
+public code or issue thread that could be searched quotes one. The formula below follows the closest text of the same first
+author (GETAM, https://arxiv.org/abs/2112.02841, its optional saliency loss).
 
     tau_k = 0.9-quantile of the positive values of A_k            A: maps of the tagged classes
     H     = union over the tagged k of [A_k >= tau_k]              `activated`

@@ -140,6 +140,8 @@ def test_learning_rate_schedules() -> None:
     poly = FitConfig(schedule="poly", warmup_steps=10)
     assert learning_rate_factor(0, 110, poly) == pytest.approx(1 / 11)
     assert learning_rate_factor(10, 110, poly) == 1
+    warm = FitConfig(schedule="poly", warmup_steps=10, warmup_start=0.1)
+    assert [learning_rate_factor(s, 110, warm) for s in (0, 5, 10)] == pytest.approx([0.1, 0.55, 1])
     assert learning_rate_factor(60, 110, poly) == pytest.approx(0.5**0.9)
     cosine = FitConfig(schedule="cosine")
     assert learning_rate_factor(50, 100, cosine) == pytest.approx(0.5)

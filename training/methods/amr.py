@@ -61,7 +61,7 @@ def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False)
 
     1 where the deviation is below 1e-3, to within rounding. `bounded` leaves out the density's factor: values in (0, 1].
     """
-    entries = v.detach().float()
+    entries = v.detach().to(torch.promote_types(v.dtype, torch.float32))
     entries = entries.flatten(1) if statistics == "image" else entries.reshape(1, -1)
     shape = (-1,) + (1,) * (v.ndim - 1)
     mean = entries.mean(dim=1, keepdim=True)

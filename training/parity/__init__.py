@@ -4,20 +4,24 @@ One module per paper, one function per fixture file, of the same name: it takes 
 `Claim`s. A file, an array or a claim that is missing fails; so does whatever a function raises.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from training.parity import amr, ccrm, drs, edam, irn
+from training.parity import amr, cam, ccrm, drs, edam, irn
 from training.parity.reference import INPUT_DIGESTS, Claim, Claims, Reference, digest
 
 PROOFS: tuple[Callable[[Reference], Claims], ...] = (
-    drs.drs_module, drs.drs_learnable, drs.drs_fixed055, drs.drs_refine, drs.drs_rules,
-    amr.amr_amm, amr.amr_amm_bnbatch, amr.amr_net, amr.amr_net_bnbatch, amr.amr_loss, amr.amr_advcam,
+    drs.drs_module, drs.drs_learnable, drs.drs_fixed055, drs.drs_refine, drs.drs_rules, drs.drs_maps,
+    drs.drs_learnable_step, drs.drs_fixed055_step, drs.drs_refine_step,
+    amr.amr_amm, amr.amr_amm_bnbatch, amr.amr_net, amr.amr_net_bnbatch, amr.amr_loss, amr.amr_advcam, amr.amr_advcam_scales,
+    amr.amr_step, amr.amr_cam_step,
+    cam.cam_scales,
     edam.edam_cam, edam.edam_train, edam.edam_rules, edam.resnet38_cls,
-    irn.irn_walk, irn.irn_net,
+    edam.edam_step, edam.psa_step,
+    irn.irn_walk, irn.irn_net, irn.irn_step,
     ccrm.ccrm_1class, ccrm.ccrm_2class, ccrm.ccrm_3class,
 )  # fmt: skip
 FILES = {proof.__name__: proof for proof in PROOFS}  # fixture file -> what reproduces it
@@ -40,20 +44,21 @@ class Row:
     note: str = ""
 
 
-def run_parity(directory: Path, files: Iterable[str] | None = None) -> list[Row]:
-    """Compare `files` of the fixtures in `directory`, all that are known by default; one row per array."""
+def run_parity(directories: Sequence[Path], files: Iterable[str] | None = None) -> list[Row]:
+    """Compare `files`, all that are known by default, each from the first of `directories` that holds it; one row per array."""
     rows = []
     for file in FILES if files is None else files:
-        rows += compare_file(Reference(directory, file))
+        holders = [directory for directory in directories if (directory / f"{file}.npz").is_file()]
+        rows += compare_file(Reference((holders or list(directories))[0], file))
     return rows
 
 
-def compare_file(reference: Reference) -> list[Row]:
-    """The rows of one fixture file."""
+def compare_file(reference: Reference, claims: Iterable[Claim] | None = None) -> list[Row]:
+    """The rows of one fixture file; `claims` are what our code computes from it, computed here by default."""
     rows: list[Row] = []
     try:
         arrays = reference.arrays()
-        for claim in FILES[reference.file](reference):
+        for claim in FILES[reference.file](reference) if claims is None else claims:
             rows.append(compare(reference.file, Claim(*claim), arrays))
     except Exception as error:  # whatever it is, the table says so, fails, and goes on with the next file
         rows.append(Row(reference.file, "-", None, 0, False, f"{type(error).__name__}: {error}"))

@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 
 from app.labels import VOC_CLASSES
-from training.advcam import Climbing, Step, climb
+from training.advcam import Climbing, Step, advcam, climb
+from training.advcam import image_pair as image_pair_of
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair
-from training.parity.reference import Claim, Claims, Reference, images, normal
+from training.methods.cam import CamClassifier
+from training.parity.reference import Claim, Claims, Reference, images, normal, tag_rows
+from training.parity.training_step import Training, training_claims
 from training.released import amr
+from training.tables import FitConfig
 
 MODULE, NETWORK, CLIMB, CHAOTIC_CLIMB = 1e-5, 1e-4, 1e-3, 5e-3
+TOTAL_STEPS = 10  # so few that the rate's decay shows in the second
 
 
 def amr_module(reference: Reference, normalization: str) -> AMM:
@@ -126,3 +131,40 @@ def amr_advcam(reference: Reference) -> Claims:
             tolerance = CLIMB if index == 0 else CHAOTIC_CLIMB
             yield Claim(f"it{index}_img_s4_{number}", step.images[..., ::4, ::4].numpy(), tolerance)
         yield Claim(f"accum3_{number}", total.numpy(), CLIMB)
+
+
+def amr_advcam_scales(reference: Reference) -> Claims:
+    """make_cam.py with two scales, the smaller one with half the steps: both branches, joined. In float64, see above."""
+    network = amr_network(reference, "batch").double()
+    image = reference.input("image")
+    yield Claim("half", image_pair_of(image, max(image.shape), 0.5)[0].numpy(), MODULE)
+    climbing = Climbing(steps=12, scales=(0.5, 1.0), short=(0.5,))
+    with warnings.catch_warnings(action="ignore"):
+        maps = advcam(network, image, (8, 14), max(image.shape), climbing)
+    yield Claim("cam", maps.cams[0], CLIMB)
+
+
+def amr_step(reference: Reference) -> Claims:
+    """Two steps of the released train_amr.py, of three photos. Its optimiser takes the weight decay for the momentum."""
+    options = AmrClassifier.Options(
+        statistics="batch", gate_normalization="batch", pair_first_two=True, detached=True, freeze=True
+    )
+    network = AmrClassifier(len(VOC_CLASSES), "resnet50-irn", 16, None, options)
+    batch = {"images": images((3, 3, 64, 64), 13), "image_labels": tag_rows((2, 14), (14,), (5,))}
+    parts = ("loss", "spotlight", "compensation", "agreement")
+    training = Training(fit_of(lr=0.01), TOTAL_STEPS, parts)
+    return training_claims(reference, "amr_net", amr.convert, network, batch, training)
+
+
+def amr_cam_step(reference: Reference) -> Claims:
+    """Two steps of the released train_cam.py, AMR's first stage; at its rate these weights would grow without bound."""
+    options = CamClassifier.Options(freeze=True)
+    network = CamClassifier(len(VOC_CLASSES), "resnet50-irn", 16, None, options)
+    batch = {"images": images((2, 3, 64, 64), 13), "image_labels": tag_rows((2, 14), (14,))}
+    training = Training(fit_of(lr=1e-5), TOTAL_STEPS)
+    return training_claims(reference, "amr_cam", amr.convert_cam, network, batch, training)
+
+
+def fit_of(lr: float) -> FitConfig:
+    """The released optimiser of IRN and AMR."""
+    return FitConfig(lr=lr, momentum=1e-4, nesterov=False, weight_decay=1e-4)

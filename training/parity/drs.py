@@ -6,17 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.labels import VOC_CLASSES
 from app.postprocess import drs_pseudo_label
 from training.methods.drs import DrsClassifier, Suppression
 from training.methods.drs_refinement import DrsRefinement, enlarge_maps, normalize_drs_cams, refinement_target
-from training.parity.reference import Claim, Claims, Reference, fill, images, normal
+from training.parity.reference import Claim, Claims, Reference, fill, images, normal, tag_rows
+from training.parity.training_step import Training, training_claims
+from training.refine_drs import drs_localization_maps
 from training.released import drs
+from training.tables import FitConfig, RefinementConfig
 
 MODULE, NETWORK = 1e-5, 1e-4
+ROUNDED_PIXELS = 1e-3
 DELTA = 0.55
 PRESENT = (0, 6, 14)
 IMAGE = (1, 3, 97, 129), 1
 SMALL = (60, 80)
+EPOCH = 1000  # steps; the rate does not change among the first
 
 
 @torch.no_grad()
@@ -78,6 +84,16 @@ def drs_refine(reference: Reference) -> Claims:
     yield Claim("out_size_60x80", enlarge_maps(maps, SMALL)[:, PRESENT].numpy(), NETWORK)
 
 
+def drs_maps(reference: Reference) -> Claims:
+    """Maps of a photo for the refinement, three sizes joined, in one byte per pixel; a last bit may round otherwise."""
+    state = drs.convert(reference.state("drs_learnable"))
+    network = DrsClassifier(len(VOC_CLASSES), "vgg16", 8, None, DrsClassifier.Options(learnable=True)).eval()
+    network.load_state_dict(state)
+    image = torch.randint(0, 256, (320, 320, 3), generator=torch.Generator().manual_seed(22)).to(torch.uint8).numpy()
+    maps = drs_localization_maps(network, image, PRESENT, RefinementConfig())
+    yield Claim("maps_s4", maps[:, ::4, ::4], ROUNDED_PIXELS, share=True)
+
+
 def drs_rules(reference: Reference) -> Claims:
     """Pseudo-labels from refined maps and saliency, and the target of the refinement."""
     maps = reference.input("loc")
@@ -85,6 +101,33 @@ def drs_rules(reference: Reference) -> Claims:
     yield Claim("pseudo", label_map, 0)
     stored = torch.from_numpy(reference.input("refine_input_uint8").astype(np.float32) / np.iinfo(np.uint8).max)
     yield Claim("refine_target", refinement_target(stored[None])[0].numpy(), 0)
+
+
+def drs_learnable_step(reference: Reference) -> Claims:
+    """Training the classifier with learnable suppression."""
+    return classifier_step(reference, "drs_learnable", DrsClassifier.Options(learnable=True))
+
+
+def drs_fixed055_step(reference: Reference) -> Claims:
+    """Training the classifier with delta = 0.55."""
+    return classifier_step(reference, "drs_fixed055", DrsClassifier.Options(delta=DELTA))
+
+
+def classifier_step(reference: Reference, model: str, options: Any) -> Claims:
+    """Two steps of the released train_cls.py: Nesterov's momentum, the rate constant within an epoch."""
+    network = DrsClassifier(len(VOC_CLASSES), "vgg16", 8, None, options)
+    batch = {"images": images((2, 3, 64, 64), 11), "image_labels": tag_rows((0, 6), (14,))}
+    fit = FitConfig(lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule="step")
+    return training_claims(reference, model, drs.convert, network, batch, Training(fit, EPOCH))
+
+
+def drs_refine_step(reference: Reference) -> Claims:
+    """Two steps of the released train_refine.py (Adam), from maps of random numbers."""
+    network = DrsRefinement(len(VOC_CLASSES), "vgg16", 8, None, DrsRefinement.Options())
+    maps = torch.rand((2, len(VOC_CLASSES), 64, 64), generator=torch.Generator().manual_seed(12))
+    batch = {"images": images((2, 3, 64, 64), 11), "maps": maps}
+    fit = FitConfig(optimizer="adamw", lr=1e-4, schedule="step")
+    return training_claims(reference, "drs_refine", drs.convert, network, batch, Training(fit, EPOCH))
 
 
 def one_hot(class_count: int) -> Tensor:

@@ -8,11 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from app.edam_rule import edam_pseudo_label, normalize_edam
+from app.labels import VOC_CLASSES
 from app.postprocess import pseudo_label, resize_bilinear
 from training.methods.cam import CamClassifier
 from training.methods.edam import EdamClassifier, sine_table
-from training.parity.reference import Claim, Claims, Reference, images
+from training.parity.cam import join
+from training.parity.reference import Claim, Claims, Reference, images, tag_rows
+from training.parity.training_step import Training, training_claims
 from training.released import edam, psa
+from training.tables import FitConfig
 
 MODULE, NETWORK = 1e-5, 1e-4
 PAIR = 2  # images of a group in the released code
@@ -74,6 +78,9 @@ def edam_rules(reference: Reference) -> Claims:
         total += enlarged[:, :, ::-1] if index % 2 else enlarged
     maps = normalize_edam(total)
     yield Claim("norm_cam", maps, MODULE)
+    pairs = reference.array("masks").reshape(-1, 2, *reference.array("masks").shape[1:])
+    joined = join(list(pairs), (maps.shape[1], maps.shape[2]))
+    yield Claim("norm_cam", normalize_edam(joined.maps()), MODULE)
     present = tuple(map(int, np.flatnonzero(reference.input("label"))))
     saliency = reference.input("saliency_uint8")
     yield Claim("pred_sal", edam_pseudo_label(maps[list(present)], present, saliency), 0)
@@ -94,3 +101,24 @@ def resnet38_cls(reference: Reference) -> Claims:
     yield Claim("conv4_c_s16", conv4[:, ::16, ::2, ::2].numpy(), NETWORK)
     yield Claim("conv5_c_s32", conv5[:, ::32, ::2, ::2].numpy(), NETWORK)
     yield Claim("conv6_c_s64", conv6[:, ::64].numpy(), NETWORK)
+
+
+def edam_step(reference: Reference) -> Claims:
+    """Two steps of the released train_EDAM_cls.py, at the beginning of its warm-up; maps of 6 x 6 instead of 46 x 46."""
+    network = EdamClassifier(
+        len(VOC_CLASSES), "resnet38", 8, None, EdamClassifier.Options(dropout=0, attention_dropout=0)
+    )
+    batch = {"images": images((1, 2, 3, 48, 48), 16)[0], "image_labels": tag_rows((8, 14), (0, 14))}
+    fit = FitConfig(lr=1e-3, momentum=0.9, nesterov=False, weight_decay=5e-4, warmup_steps=2000, warmup_start=0.1)
+    return training_claims(reference, "edam_net", edam.convert, network, batch, Training(fit, 33050))
+
+
+def psa_step(reference: Reference) -> Claims:
+    """Two steps of PSA's train_cls.py with ResNet-38, whose weights CCRM uses. The optimiser's momentum is the weight
+    decay; at the released rate these weights would grow without bound.
+    """
+    options = CamClassifier.Options(freeze=True, freeze_affine=True)
+    network = CamClassifier(len(VOC_CLASSES), "resnet38", 8, None, options)
+    batch = {"images": images((2, 3, 48, 48), 15), "image_labels": tag_rows((3, 14), (14,))}
+    fit = FitConfig(lr=1e-5, momentum=5e-4, nesterov=False, weight_decay=5e-4)
+    return training_claims(reference, "resnet38_cls", psa.convert, network, batch, Training(fit, 10))

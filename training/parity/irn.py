@@ -2,10 +2,14 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from app.labels import BACKGROUND, IGNORE_INDEX
 from training.backbones import build_backbone
 from training.irn import IrnNetwork
+from training.parity.amr import TOTAL_STEPS, fit_of
 from training.parity.reference import Claim, Claims, Reference, images
+from training.parity.training_step import Training, training_claims
 from training.random_walk import paths, random_walk
 from training.released import irn
 
@@ -32,3 +36,19 @@ def irn_net(reference: Reference) -> Claims:
     edge, displacement = network.eval().predict(torch.cat([image, image.flip(-1)]), padded_size=128)
     yield Claim("edge", edge.numpy(), NETWORK)
     yield Claim("dp", displacement.numpy(), NETWORK)
+
+
+def irn_step(reference: Reference) -> Claims:
+    """Two steps of the released train_irn.py."""
+    network = IrnNetwork(build_backbone("resnet50-irn", 16), radius=10)
+    batch = {"images": images((2, 3, 128, 128), 17), "label_maps": label_maps()}
+    mean = ("dp_layers.6.4.running_mean",)  # released: taken once at the end, not in the steps
+    training = Training(fit_of(lr=0.1), TOTAL_STEPS, ("loss", "edge", "displacement"), mean)
+    return training_claims(reference, "irn_edge_displacement", irn.convert, network, batch, training)
+
+
+def label_maps() -> Tensor:
+    """Blocks of 8 x 8 px of one label, moved by (3, 1): which pixel of four stands for them shows. int64 (2, 128, 128)."""
+    blocks = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(18))
+    pixels = blocks.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    return torch.tensor([BACKGROUND, 3, 15, IGNORE_INDEX])[torch.roll(pixels, (3, 1), (1, 2))]

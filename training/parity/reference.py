@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from app.errors import DataError
+from app.labels import VOC_CLASSES
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 KEYS_FILE = "keys.json"
@@ -32,6 +33,11 @@ INPUT_DIGESTS = {
     ("amr_amm_bnbatch", "x"): "8311a6867c23c666",
     ("amr_loss", "label"): "520530d0cf347068",
     ("amr_advcam", "classes"): "cf8cc10dae54cf31",
+    ("amr_advcam_scales", "image"): "f42e30de10ebf6de",
+    ("cam_scales", "raw0"): "22794ac1f2167228",
+    ("cam_scales", "raw1"): "1fbd3b10bcfd8c37",
+    ("cam_scales", "raw2"): "ffcb98510e380a3d",
+    ("cam_scales", "raw3"): "276aa55e662e9a49",
     ("edam_train", "label_idx"): "9c8ae5a72ae7dda8",
     ("edam_train", "label"): "8922afab6bb2c024",
     ("edam_rules", "masks"): "ce5d7f76a7a28337",
@@ -172,3 +178,11 @@ def images(shape: tuple[int, ...], seed: int) -> Tensor:
     u = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (u - mean) / std
+
+
+def tag_rows(*rows: tuple[int, ...]) -> Tensor:
+    """Tags of a batch (N, 20): one tuple of class indices for each image."""
+    image_labels = torch.zeros(len(rows), len(VOC_CLASSES))
+    for image_label, classes in zip(image_labels, rows, strict=True):
+        image_label[list(classes)] = 1
+    return image_labels
