@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
 # Of several cam models without a configured default that is taken whose method does best without tags in models/.
-METHOD_PREFERENCE = ("drs", "cam", "amr", "edam")
+METHOD_PREFERENCE = ("cam", "drs", "amr", "edam")
 
 
 @dataclass(frozen=True)

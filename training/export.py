@@ -73,8 +73,10 @@ def write_onnx(module: torch.nn.Module, path: Path) -> None:
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the file's metadata by the card."""
+    """Replace the file's metadata by the card, and drop what the exporter noted of every node: lines and paths of code."""
     model = onnx.load(path)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]
     onnx.helper.set_model_props(model, card.to_metadata())
     model.doc_string = f"tag2mask {card.task} model {card.name} version {card.version}"
     onnx.checker.check_model(model)

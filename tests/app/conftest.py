@@ -45,7 +45,7 @@ def models_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cam models, one of them in two versions, and a segmenter."""
     directory = tmp_path_factory.mktemp("models")
     write_cam_model(directory)
-    few = {"classes": ("cat", "dog", "person"), "method": "cam", "flip": True, "scales": (1.0, 2.0)}
+    few = {"classes": ("cat", "dog", "person"), "method": "grad-cam", "flip": True, "scales": (1.0, 2.0)}
     write_cam_model(directory, "cam_colours", 2, **few)
     write_cam_model(directory, "cam_colours", 10, **few)
     write_segmentation_model(directory)

@@ -145,7 +145,7 @@ def test_choice_by_name_and_version(tmp_path):
 
 
 def test_default_prefers_the_method_then_the_name(tmp_path):
-    write_cam_model(tmp_path, "a_plain", 1, method="cam")
+    write_cam_model(tmp_path, "a_edam", 1, method="edam")
     write_cam_model(tmp_path, "z_drs", 1, method="drs")
     write_cam_model(tmp_path, "y_drs", 3, method="drs")
     write_segmentation_model(tmp_path, "n", 1)

@@ -20,8 +20,8 @@ def test_models_state_card_file_and_providers(client, models_directory):
     models = client.get("/models").json()["models"]
     listed = [(model["name"], model["version"], model["task"], model["method"], model["default"]) for model in models]
     assert listed == [
-        ("cam_colours", 2, "cam", "cam", False),
-        ("cam_colours", 10, "cam", "cam", False),
+        ("cam_colours", 2, "cam", "grad-cam", False),
+        ("cam_colours", 10, "cam", "grad-cam", False),
         ("deeplab_colours", 1, "segmentation", "deeplabv3", True),
         ("drs_colours", 1, "cam", "drs", True),
     ]
