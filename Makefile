@@ -64,14 +64,13 @@ api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md from the OpenAPI docum
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
 	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .
 
-# Every shipped file but AMR's and EDAM's from its data, fixed seeds, each step once: what was stopped goes on. On one core: cam 3
-# minutes and its maps 25, saliency 6, labels 5, the segmenter 40 to 55; drs 15; the supervised twin, which is not shipped, 45.
+# cam and deeplab from their photos, fixed seeds, each step once: what was stopped goes on. On one core: saliency 6 minutes, cam 5, its
+# maps 25, labels 5, deeplab 32, figures 8; the supervised twin, which is not shipped, 30. drs, amr and edam of models/ are older.
 PHOTOS ?= ../shared/photos
 EXTRA_PHOTOS ?= ../shared/photos_extra
-SHIPPED = models/cam/3/model.onnx models/drs/3/model.onnx models/amr/2/model.onnx models/edam/2/model.onnx models/deeplab/4/model.onnx
 
-models: .venv-dev/.installed-$(ENGINE)  ## train and export what models/ holds (PHOTOS=DIR EXTRA_PHOTOS=DIR)
-	for recipe in cam drs; do \
-		.venv-dev/bin/python -m training run experiments/photos/$$recipe.toml --set data.root=$(PHOTOS) --set data.extra=$(EXTRA_PHOTOS) || exit 1; done
+models: .venv-dev/.installed-$(ENGINE)  ## train and export cam and deeplab (PHOTOS=DIR EXTRA_PHOTOS=DIR)
+	.venv-dev/bin/python -m training run experiments/photos/cam.toml --set data.root=$(PHOTOS) --set data.extra=$(EXTRA_PHOTOS)
 	.venv-dev/bin/python -m training run experiments/photos/supervised.toml --set data.root=$(PHOTOS)
-	.venv-dev/bin/python -m training sheet --models $(SHIPPED) --data $(PHOTOS) --out experiments/photos/sheet.jpg
+	.venv-dev/bin/python -m training sheet --models $(foreach model,cam/3 drs/2 amr/2 edam/2 deeplab/4,models/$(model)/model.onnx) \
+		--data $(PHOTOS) --out experiments/photos/sheet.jpg
