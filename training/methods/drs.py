@@ -45,7 +45,7 @@ class Suppression(nn.Module):
 
     def __init__(self, channels: int, delta: float | None, own: nn.Module | None = None) -> None:
         super().__init__()
-        self.delta, self.own = delta, own or nn.ReLU()
+        self.delta, self.own = delta, own
         self.fc = nn.Identity()
         if delta is None:
             self.fc = nn.Sequential(nn.Linear(channels, channels, bias=False), nn.Sigmoid())
@@ -53,7 +53,7 @@ class Suppression(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), values in [0, fraction * maximum]."""
-        y = self.own(x)
+        y = x.relu() if self.own is None else self.own(x)
         fraction = self.delta if self.delta is not None else self.fc(y.mean(dim=(2, 3)))[:, :, None, None]
         return torch.minimum(y, fraction * y.amax(dim=(2, 3), keepdim=True))
 
