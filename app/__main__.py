@@ -1,6 +1,6 @@
 """`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first.
 
-`python -m app label PHOTOS --out DIR` labels a folder instead (`app.label_folder`).
+`python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`).
 """
 
 import argparse
@@ -19,12 +19,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import uvicorn
 from pydantic import ValidationError
 
-from app.errors import AddressError, DataError, Tag2MaskError, reason_of
-from app.label_folder import label_folder
-from app.labellers import InProcess, Remote
+from app.batch.folder import label_folder
+from app.batch.labellers import InProcess, Remote
+from app.http.parameters import AnalyzeParameters
+from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.main import create_app
-from app.parameters import AnalyzeParameters
-from app.settings import Settings
+from app.runtime.settings import Settings
 
 STOPPED = 130  # the exit status of what SIGINT has ended
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
@@ -61,7 +61,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m app",
         description="The tag2mask service.",
-        epilog="\n".join(["environment variables, with their defaults (app/settings.py says more):", *settings]),
+        epilog="\n".join(
+            ["environment variables, with their defaults (app/runtime/settings.py says more):", *settings]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="label")
