@@ -31,9 +31,9 @@ OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that ha
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
-    options = parse()
+    options = parse(arguments)
     try:
         if options.verb == "label":
             try:
@@ -52,7 +52,7 @@ def main() -> None:
         sys.exit(f"tag2mask: {error}")
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     fields = Settings.model_fields.items()
     settings = [
@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
         help=f"a parameter of POST /analyze: {', '.join(SETTABLE)}",
     )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def label(options: argparse.Namespace) -> tuple[str, bool]:
