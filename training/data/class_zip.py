@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from app.errors import DataError
+from app.inference.errors import DataError
 from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
 
 EXAMPLES = 5  # of classes, in an error

@@ -1,7 +1,7 @@
 """The one interface to tagged photos, and what its sources share.
 
 `TaggedPhotos` knows names, tags and how to read a photo; it holds no path of a mask and no way to one. Masks are read
-by `training.data.ground_truth`, which measuring imports and weakly supervised training does not.
+by `training.masks.ground_truth`, which measuring imports and weakly supervised training does not.
 """
 
 import difflib
@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from app.decode import ALLOWED_FORMATS, DECODER_ERRORS, EXIF_ORIENTATION, decode
-from app.errors import DataError, UploadError, nearest_name
-from app.labels import VOC_CLASSES
-from training.data.config import DataConfig
+from app.inference.errors import DataError, UploadError, nearest_name
+from app.inference.image.decode import ALLOWED_FORMATS, DECODER_ERRORS, EXIF_ORIENTATION, decode
+from app.inference.labels import VOC_CLASSES
+from training.config.data import DataConfig
 
 FREQUENT, SLIP_SIMILARITY = 5, 0.65  # photos; difflib ratio: 'dgo' is 0.67 like 'dog'
 CHOOSING, REPORTED = "val_dev", "val_report"
@@ -166,7 +166,7 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.decode`). Raises DataError."""
+    """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.inference.image.decode`). Raises DataError."""
     try:
         return np.array(decode(path.read_bytes()).image)
     except OSError as error:
@@ -192,7 +192,7 @@ def read_size(path: Path) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(EXIF_ORIENTATION)
-    except DECODER_ERRORS:  # as in app.decode: such EXIF data counts as absent
+    except DECODER_ERRORS:  # as in app.inference.image.decode: such EXIF data counts as absent
         return None
 
 

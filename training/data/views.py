@@ -9,11 +9,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from app.errors import DataError
-from app.labels import IGNORE_INDEX
+from app.inference.errors import DataError
+from app.inference.labels import IGNORE_INDEX
+from training.config.tables import ViewConfig
 from training.data.augment import cut_out, generator, jitter_colours, normalize, scale_and_crop
 from training.data.source import TaggedPhotos
-from training.tables import ViewConfig
 
 
 class TaggedViews(Dataset):
