@@ -39,8 +39,19 @@ NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx",
 # The files of `app` that turn bytes into pixels and back, and hold the rules over arrays: they serve training as well, so
 # they know neither HTTP nor ONNX Runtime.
 SHARED = {
-    *("class_conditional", "decode", "edam_rule", "encode", "errors", "fusion", "labels", "model_card"),
-    *("pamr", "postprocess", "predict", "pseudo_label", "preprocess", "quality", "segmentation", "tags"),
+    *("class_conditional", "decode", "edam_rule", "encode", "errors", "fusion", "jpeg_file", "labels", "model_card"),
+    *(
+        "orientation",
+        "pamr",
+        "png_file",
+        "postprocess",
+        "predict",
+        "pseudo_label",
+        "preprocess",
+        "quality",
+        "segmentation",
+        "tags",
+    ),
 }
 SHARED_MAY_IMPORT = {"numpy", "PIL", "pycocotools", "pydantic"}
 # Verbs of training that run an exported file, or check one.

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from app.decode import DECODER_ERRORS
 from app.edam_rule import edam_paper_pseudo_label, edam_pseudo_label, normalize_edam
 from app.errors import ConfigError, DataError
 from app.labels import voc_palette
@@ -18,6 +17,7 @@ from app.preprocess import resize_image
 from app.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
 from training.config import RunConfig
 from training.data import TaggedPhotos, open_source
+from training.data.source import read_grey
 from training.localize import StoredMaps, final_maps, iterate_maps
 from training.refine import refine_crf, smooth_edam
 from training.tables import PseudoLabelConfig
@@ -121,11 +121,7 @@ def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Saliency uint8 (H, W) of a photo. Raises DataError where it is missing or of another size."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; [saliency] names a folder with one grey PNG per photo")
-    try:
-        with Image.open(path) as stored:
-            saliency = np.asarray(stored.convert("L"))
-    except DECODER_ERRORS as error:
-        raise DataError(f"saliency {path} cannot be read ({error}); write it again") from None
+    saliency = read_grey(path)
     if saliency.shape != size:
         raise DataError(f"{path} is {saliency.shape[::-1]} px (width, height), its photo {size[::-1]}: write it again")
     return saliency
