@@ -17,7 +17,9 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 WORKDIR /build
+# Of the code the client and the command alone: a change of app/ or models/ installs nothing anew.
 COPY pyproject.toml constraints.txt ./
+COPY tag2mask tag2mask
 RUN case "${RUNTIME}" in cpu|gpu) ;; *) echo "RUNTIME is '${RUNTIME}'; it must be cpu or gpu." >&2; exit 1 ;; esac \
     && python3 -m venv /opt/tag2mask \
     && /opt/tag2mask/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt ".[${RUNTIME}]" \
@@ -30,6 +32,7 @@ COPY --from=install /opt/tag2mask /opt/tag2mask
 COPY app app
 COPY models models
 ENV PATH=/opt/tag2mask/bin:$PATH \
+    PYTHONPATH=/srv/tag2mask \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     TAG2MASK_HOST=0.0.0.0 \

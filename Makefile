@@ -19,7 +19,7 @@ if [ -z "$$python" ]; then \
 fi; \
 echo "Installing $(2) into $(1) ($(ENGINE)), once: $(3) ..."; \
 "$$python" -m venv $(4) $(1) && \
-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[$(5)]' && \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(5)]' && \
 touch $@
 endef
 

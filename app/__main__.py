@@ -1,6 +1,6 @@
 """`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first.
 
-`python -m app label PHOTOS --out DIR` labels a folder instead (`app.label_folder`).
+`python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`).
 """
 
 import argparse
@@ -19,21 +19,21 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import uvicorn
 from pydantic import ValidationError
 
-from app.errors import AddressError, DataError, Tag2MaskError, reason_of
-from app.label_folder import label_folder
-from app.labellers import InProcess, Remote
+from app.batch.folder import label_folder
+from app.batch.labellers import InProcess, Remote
+from app.http.parameters import AnalyzeParameters
+from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.main import create_app
-from app.parameters import AnalyzeParameters
-from app.settings import Settings
+from app.runtime.settings import Settings
 
 STOPPED = 130  # the exit status of what SIGINT has ended
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
-    options = parse()
+    options = parse(arguments)
     try:
         if options.verb == "label":
             try:
@@ -52,7 +52,7 @@ def main() -> None:
         sys.exit(f"tag2mask: {error}")
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     fields = Settings.model_fields.items()
     settings = [
@@ -61,7 +61,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m app",
         description="The tag2mask service.",
-        epilog="\n".join(["environment variables, with their defaults (app/settings.py says more):", *settings]),
+        epilog="\n".join(
+            ["environment variables, with their defaults (app/runtime/settings.py says more):", *settings]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="label")
@@ -78,7 +80,7 @@ def parse() -> argparse.Namespace:
         help=f"a parameter of POST /analyze: {', '.join(SETTABLE)}",
     )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def label(options: argparse.Namespace) -> tuple[str, bool]:

@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app import api_docs, label_studio, open_inference
-from app.model_store import Catalog
-from app.page import add_page
-from app.problems import add_error_handlers
-from app.request_log import RequestLog
-from app.routes import answer_head, router
-from app.service import Service
-from app.settings import Settings
+from app.http import api_docs
+from app.http.page import add_page
+from app.http.problems import add_error_handlers
+from app.http.request_log import RequestLog
+from app.http.routes import answer_head, router
+from app.protocols import open_inference
+from app.protocols.label_studio import routes as label_studio
+from app.runtime.model_store import Catalog
+from app.runtime.service import Service
+from app.runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
 

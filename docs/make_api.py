@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from app.main import create_app  # noqa: E402
-from app.settings import Settings  # noqa: E402
+from app.runtime.settings import Settings  # noqa: E402
 
 PAGE = ROOT / "docs" / "api.md"
 HEAD = """# The HTTP interface

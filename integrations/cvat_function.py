@@ -109,9 +109,9 @@ class Models:
     """A models directory, in this process."""
 
     def __init__(self, directory: str, model: str | None, tags: str | None) -> None:
-        from app.model_store import ModelStore
-        from app.predict import present_classes
-        from app.settings import Settings
+        from app.inference.maps.localization import present_classes
+        from app.runtime.model_store import ModelStore
+        from app.runtime.settings import Settings
 
         self.engine = ModelStore(Settings(models=directory)).load().choose("segmentation", model)
         self.classes = self.engine.card.classes
@@ -119,17 +119,17 @@ class Models:
         self.class_indices = present_classes(self.engine.card, np.zeros(0), names) if names else None
 
     def masks(self, photo: bytes) -> Iterator[Found]:
-        from app.decode import decode
-        from app.labels import label_of
-        from app.regions import label_masks
-        from app.segmentation import segment
+        from app.inference.image.decode import decode
+        from app.inference.label_maps.regions import label_masks
+        from app.inference.label_maps.segmentation import segment
+        from app.inference.labels import label_of
 
         found = segment(self.engine, decode(photo).image, class_indices=self.class_indices)
         for name, where in label_masks(self.classes, found.mask).items():
             yield name, found.scores[label_of(self.classes.index(name))], where
 
     def polygons(self, photo: bytes) -> Iterator[Found]:
-        from app.regions import polygons_of
+        from app.inference.label_maps.regions import polygons_of
 
         for name, score, where in self.masks(photo):
             for outline in polygons_of(where):

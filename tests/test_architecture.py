@@ -36,38 +36,46 @@ SERVING = {
 ENGINE = "onnxruntime"
 NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx", "onnxscript", "training")
 
-# The files of `app` that turn bytes into pixels and back, and hold the rules over arrays: they serve training as well, so
-# they know neither HTTP nor ONNX Runtime.
-SHARED = {
-    *("class_conditional", "decode", "edam_rule", "encode", "errors", "fusion", "jpeg_file", "labels", "model_card"),
-    *(
-        "orientation",
-        "pamr",
-        "png_file",
-        "postprocess",
-        "predict",
-        "pseudo_label",
-        "preprocess",
-        "quality",
-        "segmentation",
-        "tags",
-    ),
+# The room of `app` that turns bytes into pixels and back, and holds the rules over arrays: it serves training as well, so it
+# knows no HTTP, and only its engine knows ONNX Runtime.
+SHARED = "app.inference"
+SHARED_MAY_IMPORT = {"contourpy", "numpy", "PIL", "pycocotools", "pydantic", "shapely"}
+# Rooms of training that run an exported file, or check one.
+MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks")
+# The only room that reads masks; all other rooms train on tags alone. The pipeline calls its measuring.
+READS_MASKS = "training.masks"
+MAY_IMPORT_MASKS = ("training.__main__", "training.masks", "training.pipeline")
+# Imports point one way: a room imports from itself and from the rooms named here. A room is a folder of a package or, where
+# the package holds a single file of that name, the file. What is not named (`__main__`, `main`) may import all of its package.
+ROOMS = {
+    "app.inference": set(),
+    "app.runtime": {"app.inference"},
+    "app.http": {"app.inference", "app.runtime"},
+    "app.protocols": {"app.inference", "app.runtime", "app.http"},
+    "app.batch": {"app.inference", "app.runtime", "app.http"},
+    "training.config": {"training.label_rules"},
+    "training.label_rules": set(),
+    "training.checkpoint": set(),
+    "training.data": {"training.config"},
+    "training.fit": {"training.config", "training.checkpoint", "training.data"},  # fit knows no method by name
+    "training.backbones": {"training.checkpoint"},
+    "training.methods": {"training.backbones", "training.checkpoint", "training.data", "training.config"},
+    "training.segmenters": {"training.backbones"},
+    "training.refinement": {"training.methods", "training.backbones", "training.data", "training.config"},
+    "training.export": {"training.methods", "training.segmenters", "training.data", "training.config"},
+    "training.authors": {
+        *("training.config", "training.checkpoint", "training.data", "training.fit", "training.backbones"),
+        *("training.methods", "training.segmenters", "training.refinement", "training.export", "training.label_rules"),
+    },
+    "training.stages": {
+        *("training.config", "training.checkpoint", "training.data", "training.fit", "training.backbones"),
+        *("training.methods", "training.segmenters", "training.refinement", "training.export", "training.label_rules"),
+    },
+    "training.masks": {
+        *("training.config", "training.data", "training.refinement", "training.stages", "training.label_rules"),
+    },
 }
-SHARED_MAY_IMPORT = {"numpy", "PIL", "pycocotools", "pydantic"}
-# Verbs of training that run an exported file, or check one.
-MAY_USE_ENGINE = {f"training.{verb}" for verb in ("__main__", "evaluate", "export", "localize", "report", "sheet")}
-# Verbs that measure against masks; every other one trains on tags alone.
-MAY_READ_MASKS = {f"training.{verb}" for verb in ("evaluate", "report", "review", "sheet", "supervised")}
-# Imports point one way: a module of the left part imports only from the parts on the right.
-LAYERS = {
-    "tables": set(),
-    "config": {"config", "data", "tables"},
-    "data": {"data", "tables"},
-    "backbones": {"backbones", "checkpoint"},
-    "methods": {"methods", "backbones", "checkpoint", "data", "config"},
-    "segmenters": {"segmenters", "backbones", "mask_refinement_loss"},
-    "fit": {"tables", "checkpoint", "data"},  # fit knows no method by name
-}
+MOST_FILES_IN_A_ROOM = 16
 
 # A literal is taken for a label where one of these words names what it is compared with, added to, assigned or passed with.
 LABEL_WORD = re.compile(r"label|mask|ignore|class_ind|class_count|num_classes|classes", re.IGNORECASE)
@@ -135,7 +143,7 @@ def test_app_imports_only_what_serving_installs() -> None:
 
 
 def test_only_the_engine_imports_onnxruntime() -> None:
-    assert [name for name in SOURCES if ENGINE in third_party(name)] == ["app.engine"]
+    assert [name for name in SOURCES if ENGINE in third_party(name)] == ["app.inference.engine"]
 
 
 def test_app_loads_where_torch_and_training_cannot_be_imported() -> None:
@@ -154,33 +162,41 @@ for name in {names!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_shared_files_of_app_know_neither_http_nor_the_engine() -> None:
-    shared = [name for name in modules_of("app") if name.removeprefix("app.") in SHARED]
-    offences = [f"{name} imports {root}" for name in shared for root in third_party(name) - SHARED_MAY_IMPORT]
-    offences += [
-        f"{name} imports {imported}"
-        for name in shared
-        for imported in IMPORTS[name]
-        if imported.startswith("app.") and imported.removeprefix("app.") not in SHARED
+def room_of(name: str) -> str:
+    """The room a module lies in: the first two parts of its name."""
+    return ".".join(name.split(".")[:2])
+
+
+def test_the_room_that_app_and_training_share_knows_no_http() -> None:
+    engine = "app.inference.engine"
+    offences = [
+        f"{name} imports {root}"
+        for name in modules_of(SHARED)
+        for root in third_party(name) - SHARED_MAY_IMPORT - ({ENGINE} if name == engine else set())
     ]
     assert not offences
 
 
-def test_training_uses_of_app_only_the_shared_files() -> None:
-    offences = []
-    for name in modules_of("training"):
-        for imported in IMPORTS[name]:
-            if imported.split(".")[0] != "app" or imported.removeprefix("app.") in SHARED:
-                continue
-            if imported == "app.engine" and name in MAY_USE_ENGINE:
-                continue
-            offences.append(f"{name} imports {imported}")
+def test_training_uses_of_app_only_the_shared_room() -> None:
+    offences = [
+        f"{name} imports {imported}"
+        for name in modules_of("training")
+        for imported in IMPORTS[name]
+        if imported.split(".")[0] == "app" and room_of(imported) != SHARED
+    ]
+    offences += [
+        f"{name} imports the engine"
+        for name in modules_of("training")
+        if "app.inference.engine" in IMPORTS[name] and room_of(name) not in MAY_USE_ENGINE
+    ]
     assert not offences
 
 
-def test_only_the_measuring_verbs_read_masks() -> None:
-    readers = {name for name in SOURCES if "training.data.ground_truth" in IMPORTS[name]}
-    assert not readers - MAY_READ_MASKS
+def test_only_the_measuring_room_reads_masks() -> None:
+    readers = {name for name in SOURCES if "training.masks.ground_truth" in IMPORTS[name]}
+    assert not {name for name in readers if room_of(name) != READS_MASKS}
+    users = {name for name in SOURCES for imported in IMPORTS[name] if room_of(imported) == READS_MASKS}
+    assert not {name for name in users if room_of(name) not in MAY_IMPORT_MASKS}
 
 
 def test_the_masks_of_generated_scenes_are_drawn_only_for_measuring() -> None:
@@ -192,21 +208,28 @@ def test_the_masks_of_generated_scenes_are_drawn_only_for_measuring() -> None:
             if function in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
         }
 
-    drawn = {"training.data.ground_truth", "training.data.scenes"}
-    assert not users_of("render_mask") - MAY_READ_MASKS - drawn
-    assert users_of("exact_saliency") == {"training.data.scenes", "training.saliency"}
+    drawers = users_of("render_mask") - {"training.data.scenes"}
+    assert not {name for name in drawers if room_of(name) != READS_MASKS}
+    assert users_of("exact_saliency") == {"training.data.scenes", "training.stages.saliency"}
 
 
-def test_imports_of_training_point_one_way() -> None:
+def test_imports_point_one_way() -> None:
     offences = []
-    for name in modules_of("training"):
-        part = name.split(".")[1] if "." in name else ""
+    for name in SOURCES:
         for imported in IMPORTS[name]:
-            if not imported.startswith("training."):
-                continue
-            if imported.endswith("__main__") or (part in LAYERS and imported.split(".")[1] not in LAYERS[part]):
+            room, inside = room_of(name), imported.split(".")[0] == name.split(".")[0]
+            upward = inside and room in ROOMS and room_of(imported) not in {room, *ROOMS[room]}
+            if upward or (inside and imported.endswith(".__main__")):
                 offences.append(f"{name} imports {imported}")
     assert not offences
+
+
+def test_every_folder_is_a_room_with_a_rule_and_a_readable_number_of_files() -> None:
+    folders = {path.parent for path in SOURCES.values()}
+    sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert not {name: size for name, size in sizes.items() if size > MOST_FILES_IN_A_ROOM}
+    rooms = {room_of(name) for name, path in SOURCES.items() if len(path.relative_to(ROOT).parts) > 2}
+    assert rooms - set(ROOMS) == {"training.pipeline"}  # the pipeline may import every other room
 
 
 def test_no_import_cycles() -> None:
@@ -284,7 +307,7 @@ def test_only_labels_py_types_a_label() -> None:
     offences = [
         f"{SOURCES[name].relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
         for name, tree in TREES.items()
-        if name != "app.labels"
+        if name != "app.inference.labels"
         for node in typed_labels(tree)
     ]
     assert not offences

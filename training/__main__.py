@@ -27,29 +27,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.engine import Engine
-from app.errors import ConfigError, Tag2MaskError
-from app.pseudo_label import LabelRule
-from app.tags import name_of
-from training.compare import CompareConfig, compare
-from training.config import RunConfig, read_config, validate_config
+from app.inference.engine import Engine
+from app.inference.errors import ConfigError, Tag2MaskError
+from app.inference.label_maps.pseudo_label import LabelRule
+from app.inference.tags import name_of
+from training.authors.import_released import import_released
+from training.authors.import_torchvision import import_torchvision
+from training.authors.parity import format_table, run_parity
+from training.authors.released import CONVERTERS
+from training.config.data import ScenesConfig
+from training.config.run_config import RunConfig, read_config, validate_config
+from training.config.tables import PretrainConfig
 from training.data import DataConfig, open_source
-from training.data.config import ScenesConfig
 from training.data.scenes import write_folder
-from training.dry_run import dry
-from training.evaluate import evaluate_file
-from training.import_released import import_released
-from training.import_torchvision import import_torchvision
-from training.needs import needs_of, require
-from training.parity import format_table, run_parity
-from training.pretrain import pretrain
-from training.pseudo_label import pseudo_label_folder
-from training.released import CONVERTERS
-from training.review import review
-from training.run import VERBS, do, run
-from training.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
-from training.sheet import MAX_SHOWN, SHOWN, write_sheet
-from training.tables import PretrainConfig
+from training.masks.evaluate import evaluate_file
+from training.masks.review import review
+from training.masks.sheet import MAX_SHOWN, SHOWN, write_sheet
+from training.pipeline.compare import CompareConfig, compare
+from training.pipeline.dry_run import dry
+from training.pipeline.preflight import needs_of, require
+from training.pipeline.run import VERBS, do, run
+from training.stages.pretrain import pretrain
+from training.stages.pseudo_label import pseudo_label_folder
+from training.stages.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
 
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {

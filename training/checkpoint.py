@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from app.errors import DataError
+from app.inference.errors import DataError
 
 CONTAINERS = ("model", "state_dict")  # where a file keeps its weights beside other things
 PARALLEL = "module."  # what torch's DataParallel puts before every key

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config.tables import FitConfig
 from training.data.sampling import EpochSampler
-from training.tables import FitConfig
 
 CHECK_CLOCK = 4  # steps between looks at the clock
 Metrics = dict[str, float]

@@ -8,8 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from app.labels import VOC_CLASSES
-from app.model_card import ModelCard
+from app.inference.labels import VOC_CLASSES
+from app.inference.model_card import ModelCard
 
 # Class -> the weights of red, green and blue (0 to 1) in its activation: 1 for its own colour, 0 or less for black,
 # white and the others.

@@ -11,7 +11,7 @@ from selenium import webdriver
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.settings import Settings
+from app.runtime.settings import Settings
 from tests.app.browser import Page, open_chromium
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
 from tests.app.photo_host import FakeHost, run_host, settings_for

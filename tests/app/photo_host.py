@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from app.settings import Settings
+from app.runtime.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 TOKEN = "0123456789secret"

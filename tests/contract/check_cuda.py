@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.engine import Device, Engine
-from app.errors import DeviceError
+from app.inference.engine import Device, Engine
+from app.inference.errors import DeviceError
+from app.inference.image.preprocess import geometry_of, resize_image
+from app.inference.maps.localization import localize
 from app.main import create_app
-from app.predict import localize
-from app.preprocess import geometry_of, resize_image
-from app.settings import Settings
+from app.runtime.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.engine import Engine
-from app.errors import DeviceError
+from app.inference.engine import Engine
+from app.inference.errors import DeviceError
 from tests.app.colour_models import write_cam_model, write_segmentation_model
 from tests.contract import check_cuda
 

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from app.engine import Engine
-from app.errors import ModelCardError
-from app.model_card import ModelCard
+from app.inference.engine import Engine
+from app.inference.errors import ModelCardError
+from app.inference.model_card import ModelCard
 
 PAGE = Path("docs/onnx-contract.md").read_text(encoding="utf-8")
 MODELS = sorted(Path("models").glob("*/*/model.onnx"))

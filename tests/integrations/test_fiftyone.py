@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.label_folder import label_folder
-from app.labellers import InProcess
-from app.labels import BACKGROUND, IGNORE_INDEX, voc_palette
-from app.parameters import AnalyzeParameters
-from app.settings import Settings
+from app.batch.folder import label_folder
+from app.batch.labellers import InProcess
+from app.http.parameters import AnalyzeParameters
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, voc_palette
+from app.runtime.settings import Settings
 
 pytest.importorskip("fiftyone", reason="fiftyone is not installed: it asks for an environment of its own")
 from fiftyone.utils.coco import COCODetectionDatasetImporter

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
 from training.backbones.resnet import resnet50, resnet50_irn, resnet101
 from training.backbones.resnet38 import resnet38

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 
 # (stage 0..4, channels, the network's own activation where it is no plain ReLU) -> module
 Activation = Callable[..., nn.Module]

@@ -11,7 +11,7 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.checkpoint import read_state
 
 # timm's name -> the package that holds the weights, in a folder `models`

@@ -5,7 +5,7 @@ from torchvision import models
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 from torchvision.models.resnet import Bottleneck
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, download, unmodulated
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone
 from training.checkpoint import read_state
 

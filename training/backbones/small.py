@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, unmodulated
 from training.checkpoint import read_state
 

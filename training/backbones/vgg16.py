@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, download
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

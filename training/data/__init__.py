@@ -1,7 +1,7 @@
 """Tagged photos for training: one interface (`TaggedPhotos`), four sources, chosen by `DataConfig.source`."""
 
+from training.config.data import DataConfig
 from training.data.coco import open_coco
-from training.data.config import DataConfig
 from training.data.folder import open_folder
 from training.data.scenes import open_scenes
 from training.data.source import TaggedPhotos

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from app.decode import decode
-from app.errors import DataError
+from app.inference.errors import DataError
+from app.inference.image.decode import decode
 from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
 from training.data.source import reading
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from app.errors import DataError
-from app.tags import name_of
-from training.data.config import DataConfig
+from app.inference.errors import DataError
+from app.inference.tags import name_of
+from training.config.data import DataConfig
 from training.data.folder import require_directory
 from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos, split_by_hash
 

@@ -1,11 +1,11 @@
-"""A folder of photos with a `labels.csv`, whose form is that of `app.tags`.
+"""A folder of photos with a `labels.csv`, whose form is that of `app.inference.tags`.
 
     ROOT/labels.csv                   name,classes: one row per photo
     ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
     ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well, and
                                       val_dev and val_report, where both are there, part choosing from reporting
     ROOT/classes.txt                  optional, one class per line: the order of the labels in the masks
-    ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.data.ground_truth` alone)
+    ROOT/SegmentationClass/NAME.png   optional masks, for measuring (read by `training.masks.ground_truth` alone)
 
 Names of photos may be written with or without their suffix.
 """
@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import DataError
-from app.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
-from training.data.config import DataConfig
+from app.inference.errors import DataError
+from app.inference.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
+from training.config.data import DataConfig
 from training.data.source import (
     Intake,
     PhotoFiles,

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
+from training.config.tables import MosaicConfig
 from training.data.augment import normalize
 from training.data.class_zip import ClassZip
 from training.data.views import TaggedViews
-from training.tables import MosaicConfig
 
 STORED = 64  # px a side of the photos in memory
 AREA = (0.5, 1.0)  # of a photo, in its quarter

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.data.sampling import EpochSampler
 
 

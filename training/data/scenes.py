@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from app.errors import DataError
-from app.labels import BACKGROUND, label_of, voc_palette
-from training.data.config import MAX_SCENE_CLASSES, DataConfig, ScenesConfig
+from app.inference.errors import DataError
+from app.inference.labels import BACKGROUND, label_of, voc_palette
+from training.config.data import MAX_SCENE_CLASSES, DataConfig, ScenesConfig
 from training.data.source import TaggedPhotos
 
 SPLITS = ("train", "val")

@@ -1,7 +1,7 @@
 """The one interface to tagged photos, and what its sources share.
 
 `TaggedPhotos` knows names, tags and how to read a photo; it holds no path of a mask and no way to one. Masks are read
-by `training.data.ground_truth`, which measuring imports and weakly supervised training does not.
+by `training.masks.ground_truth`, which measuring imports and weakly supervised training does not.
 """
 
 import difflib
@@ -18,10 +18,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from app.decode import decode, measure
-from app.errors import DataError, UploadError, nearest_name
-from app.labels import VOC_CLASSES
-from training.data.config import DataConfig
+from app.inference.errors import DataError, UploadError, nearest_name
+from app.inference.image.decode import decode, measure
+from app.inference.labels import VOC_CLASSES
+from training.config.data import DataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.decode`). Raises DataError."""
+    """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.inference.image.decode`). Raises DataError."""
     with reading(f"photo {path}"):
         photo = decode(path.read_bytes())
     if photo.note:

@@ -10,9 +10,9 @@ A line of a list is a name (`2007_000032`), or the pair that trainaug lists carr
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from app.errors import DataError
-from app.labels import VOC_CLASSES
-from training.data.config import DataConfig
+from app.inference.errors import DataError
+from app.inference.labels import VOC_CLASSES
+from training.config.data import DataConfig
 from training.data.folder import PhotoIndex, name_of, read_list, require_directory
 from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos
 

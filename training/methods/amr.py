@@ -28,7 +28,7 @@ Departures from the released code, each with a switch that restores what it does
 - `bounded` leaves out the factor 1 / (sqrt(2 pi) s), so that a gate lies in (0, 1]; no paper's variant, off.
 - `freeze` keeps running statistics in all BatchNorm but the AMMs', and the stems; released: on. Weights and biases of the
   BatchNorm after the stems train.
-- Maps are divided by their maximum at each scale, released: once after adding up the scales (`training.advcam` does).
+- Maps are divided by their maximum at each scale, released: once after adding up the scales (`training.refinement.advcam` does).
 """
 
 import math
@@ -40,10 +40,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.errors import ConfigError
+from app.inference.errors import ConfigError
 from training.backbones import Backbone, build_backbone, relu
 from training.checkpoint import read_state
-from training.config import validate_config
+from training.config.run_config import validate_config
 from training.methods.cam import CamClassifier
 from training.methods.drs import DrsClassifier
 from training.methods.edam import EdamClassifier

@@ -38,8 +38,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.errors import ConfigError
-from app.labels import label_count
+from app.inference.errors import ConfigError
+from app.inference.labels import label_count
 from training.backbones import build_backbone
 from training.backbones.resnet38 import ResNet38
 from training.methods.method import Classifier, Options

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.errors import ConfigError
-from app.labels import IGNORE_INDEX, class_count, label_of
+from app.inference.errors import ConfigError
+from app.inference.labels import IGNORE_INDEX, class_count, label_of
 from training.backbones.backbone import Backbone, backbone_and_head
-from training.mask_refinement_loss import Reading, mask_refinement_loss
 from training.segmenters.aspp import enlarge
+from training.segmenters.mask_refinement_loss import Reading, mask_refinement_loss
 from training.segmenters.tag_head import TagHead
 
 

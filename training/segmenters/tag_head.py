@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.labels import label_of
+from app.inference.labels import label_of
 
 
 class TagHead(nn.Module):

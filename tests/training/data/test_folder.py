@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from app.errors import DataError
-from app.labels import VOC_CLASSES
+from app.inference.errors import DataError
+from app.inference.labels import VOC_CLASSES
 from tests.training.data.samples import HEIGHT, WIDTH, save_photo
 from training.data import DataConfig, TaggedPhotos, open_source
 

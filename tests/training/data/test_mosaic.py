@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from app.errors import ConfigError, DataError
-from training.classifier import check_classifier
-from training.config import RunConfig, read_config, validate_config
+from app.inference.errors import ConfigError, DataError
+from training.config.run_config import RunConfig, read_config, validate_config
+from training.config.tables import ClassifierConfig, MosaicConfig
 from training.data import open_source
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.data.mosaic import MosaicViews
 from training.data.views import TaggedViews
-from training.needs import needs_of
-from training.tables import ClassifierConfig, MosaicConfig
+from training.pipeline.preflight import needs_of
+from training.stages.classifier import check_classifier
 
 SCENES = Path("experiments/scenes/cam.toml")
 COLOURS = {"blue": (30, 40, 200), "green": (40, 190, 40), "red": (200, 30, 30)}

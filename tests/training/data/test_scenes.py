@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import DataError
-from app.labels import class_index_of
+from app.inference.errors import DataError
+from app.inference.labels import class_index_of
+from training.config.data import MAX_SCENE_CLASSES, ScenesConfig
 from training.data import DataConfig, open_source
-from training.data.config import MAX_SCENE_CLASSES, ScenesConfig
-from training.data.ground_truth import GroundTruth
 from training.data.scenes import arrange, write_folder
+from training.masks.ground_truth import GroundTruth
 
 CONFIG = DataConfig(source="scenes", scenes=ScenesConfig(count=60, val_count=6, class_count=MAX_SCENE_CLASSES))
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import DataError
-from app.labels import VOC_CLASSES
+from app.inference.errors import DataError
+from app.inference.labels import VOC_CLASSES
+from training.config.data import CocoConfig, VocConfig
 from training.data import DataConfig, TaggedPhotos, open_source
-from training.data.config import CocoConfig, VocConfig
 
 
 def open_voc(root: Path, **settings: object) -> TaggedPhotos:

@@ -1,0 +1,295 @@
+"""`python -m app label`: a folder of photos -> a data set with masks, and a list of what to look at first.
+
+OUT/JPEGImages/NAME.jpg           the photo, upright
+OUT/SegmentationClass/NAME.png    its label map, indexed, PASCAL VOC's palette; 255 is "ignore"
+OUT/ImageSets/Segmentation/train.txt, classes.txt
+OUT/annotations.json              the same as COCO instances, one per class and photo, regions as run lengths
+OUT/overlays/NAME.jpg             the label map over the photo
+OUT/review.csv                    every photo with its estimated quality (`app.inference.label_maps.quality`), worst first
+OUT/refused.csv                   photos that could not be labelled, and why
+OUT/records/NAME.json, label.json what is done and by which models: the same command goes on where it stopped
+
+The lists name the photos that are there now and could be labelled. What was made of photos that are gone stays, corrected
+masks among it, and is said; `--prune` removes it, by the records: what a kill left without one stays.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
+from app.batch.photos import Task, check_tags, find_photos
+from app.inference.errors import DataError, Tag2MaskError
+from app.inference.image import encode
+from app.inference.image.decode import Photo, decode
+from app.inference.image.preprocess import resize_image
+from app.inference.label_maps.quality import Quality, quality_of
+from app.inference.label_maps.regions import Region, coco_annotation, regions_of
+from app.inference.labels import label_of
+from app.inference.tags import read_tags
+
+JPEG_QUALITY = 95
+NAMED = 3  # of the photos that are gone
+REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags")
+
+
+def label_folder(
+    photos: Path, out: Path, labeller: Labeller, tags: Path | None = None, workers: int = 1, prune: bool = False
+) -> tuple[str, bool]:
+    """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
+
+    What is done already is left as it is, unless the photo or its tags have changed; with `prune` the files of photos that
+    are gone are removed. Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made
+    otherwise.
+    """
+    tasks = find_photos(photos, out, None if tags is None else read_tags(tags))
+    check_tags(tasks, labeller.classes)
+    check_settings(out, labeller, tagged=tags is not None)
+    gone = find_gone(photos, out, tasks, prune)
+    if prune:
+        for path in (path for name in gone for path in files_of(out, name)):
+            path.unlink(missing_ok=True)
+    todo = [task for task in tasks if not is_done(out, task)]
+    refused: dict[str, str] = {}
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar,
+    ):
+        for task, error in finish(pool, todo, out, labeller, 2 * workers):
+            if error is not None:
+                refused[str(task.path)] = str(error)
+            bar.update()
+    write_data_set(out, [task for task in tasks if str(task.path) not in refused], labeller)
+    write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
+    done = len(tasks) - len(refused)
+    lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
+    untagged = sum(task.tags == () for task in tasks)
+    if untagged:
+        lines.append(f"photos that the tags give no class: {untagged}; their labels are background everywhere")
+    if gone:
+        named = f"{len(gone)} ({', '.join(gone[:NAMED])}{', ...' if len(gone) > NAMED else ''})"
+        remedy = (
+            "what was made of them is removed" if prune else f"{out} keeps what was made of them; --prune removes it"
+        )
+        lines.append(f"photos that are no longer in {photos}: {named}; {remedy}")
+    lines += [f"refused {photo}: {reason}" for photo, reason in sorted(refused.items())]
+    return "\n".join(lines), not refused
+
+
+def find_gone(photos: Path, out: Path, tasks: list[Task], prune: bool) -> list[str]:
+    """The names that have a record and no photo any more.
+
+    Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
+    that is mistaken.
+    """
+    # a disk that tells no case has one file for Dog.json and dog.json
+    files = {file_of(path) for task in tasks if (path := record_path(out, task)).is_file()}
+    others = [path for path in sorted((out / "records").glob("*.json")) if file_of(path) not in files]
+    gone = [path.stem for path in others if read_record(path)]
+    kept = ((task, record) for task in tasks if (record := read_record(record_path(out, task))))
+    if not gone or any(not prune or record["stamp"] == stamp_of(task) for task, record in kept):
+        return gone
+    if prune:
+        raise DataError(
+            f"--prune would remove from {out} what was made of {len(gone)} photos (first: {gone[0]}), and none of the others "
+            f"is in {photos} as it was labelled; name the right folder, or leave out --prune, which removes nothing"
+        )
+    raise DataError(
+        f"{out} holds the labels of {len(gone)} photos (first: {gone[0]}), none of which is in {photos}; choose another "
+        f"--out, or delete this one"
+    )
+
+
+def file_of(path: Path) -> tuple[int, int]:
+    """Which file it is, under whatever name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A photo's record; empty where this command did not write the file, or wrote it under another name."""
+    try:
+        record = json.loads(path.read_text())
+        known = record["name"].casefold() == path.stem.casefold() and {"stamp", "tags", "regions"} <= set(record)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return record if known else {}
+
+
+def is_done(out: Path, task: Task) -> bool:
+    """Whether the photo, as it is now and with these tags, has a record."""
+    record = read_record(record_path(out, task))
+    tags = None if task.tags is None else list(task.tags)
+    return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
+
+
+def stamp_of(task: Task) -> list[int]:
+    """What the photo's file looks like from outside."""
+    status = task.path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
+    """Note what labels the folder. Raises DataError where it was begun with something else."""
+    settings = {**labeller.provenance, "classes": list(labeller.classes), "tagged": tagged}
+    path = out / "label.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    other = [key for key in sorted({*begun, *settings}) if begun.get(key) != settings.get(key)]
+    if other:
+        raise DataError(
+            f"{out} was begun with {said_of(begun, other)}, not {said_of(settings, other)}; choose another --out"
+        )
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "overlays", "records"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(settings, indent=1).encode())
+
+
+def said_of(settings: dict[str, Any], keys: list[str]) -> str:
+    """The settings of these keys in few words."""
+    tagged = "--tags" if settings.get("tagged") else "without --tags"
+    return ", ".join(tagged if key == "tagged" else f"{key} {json.dumps(settings.get(key))}" for key in keys)
+
+
+def finish(
+    pool: ThreadPoolExecutor, todo: list[Task], out: Path, labeller: Labeller, ahead: int
+) -> Iterator[tuple[Task, Tag2MaskError | None]]:
+    """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError."""
+    waiting: dict[Future[None], Task] = {}
+    tasks = iter(todo)
+    try:
+        while True:
+            for task in islice(tasks, ahead - len(waiting)):
+                waiting[pool.submit(label_photo, task, out, labeller)] = task
+            if not waiting:
+                return
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = waiting.pop(future)
+                try:
+                    future.result()
+                except ServerGoneError:
+                    raise
+                except (Tag2MaskError, OSError) as error:
+                    yield task, error if isinstance(error, Tag2MaskError) else DataError(str(error))
+                else:
+                    yield task, None
+    finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
+        for other in waiting:
+            other.cancel()
+
+
+def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
+    """Label one photo and write its files, its record last: what has a record is whole."""
+    stamp, data = stamp_of(task), task.path.read_bytes()
+    result = labeller.label(data, task.tags)
+    photo, label = result.photo, result.label_map if result.mask is None else result.mask
+    quality = estimate(result, label, task, labeller.classes)
+    copy, mask, shown, written = files_of(out, task.name)
+    as_it_is = photo.kind == "JPEG" and photo.upright and photo.note is None
+    write(copy, data if as_it_is else encode.to_jpeg(whole_image(photo, data), JPEG_QUALITY))
+    write(mask, encode.mask_to_png(label))
+    write(shown, overlay(photo, label))
+    scores = {label_of(index): float(score) for index, score in enumerate(result.scores)}
+    regions = regions_of(labeller.classes, label, scores)
+    record = {
+        "name": task.name,
+        "photo": str(task.path),
+        "stamp": stamp,
+        "width": photo.width,
+        "height": photo.height,
+        "tags": task.tags,
+        "quality": {"estimate": quality.estimate, **vars(quality)},
+        "regions": [region.model_dump(by_alias=False) for region in regions],
+    }
+    write(written, json.dumps(record).encode())
+
+
+def whole_image(photo: Photo, data: bytes) -> np.ndarray:
+    """The photo at its own size, uint8 (H, W, 3): it may have been decoded at reduced size."""
+    return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
+
+
+def estimate(result: Labelled, label: np.ndarray, task: Task, classes: tuple[str, ...]) -> Quality:
+    """The quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
+    known = result.present if task.tags is None else [classes.index(tag) for tag in task.tags]
+    other = None if result.mask is None else result.label_map
+    return quality_of(label, other, result.probabilities, frozenset(label_of(index) for index in known))
+
+
+def overlay(photo: Photo, label: np.ndarray) -> bytes:
+    """The label map over the photo, no side longer than `SHOWN_SIDE`."""
+    factor = min(1.0, SHOWN_SIDE / max(label.shape))
+    height, width = (max(1, round(side * factor)) for side in label.shape)
+    small = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+    return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
+
+
+def write_data_set(out: Path, tasks: list[Task], labeller: Labeller) -> None:
+    """The list, the COCO file and the review of all these photos."""
+    records = [json.loads(record_path(out, task).read_text()) for task in tasks]
+    write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
+    names = "".join(f"{record['name']}\n" for record in records)
+    write(out / "ImageSets" / "Segmentation" / "train.txt", names.encode())
+    write(out / "annotations.json", json.dumps(coco_data_set(records, labeller)).encode())
+    rows = [review_row(record) for record in sorted(records, key=lambda record: record["quality"]["estimate"])]
+    write_csv(out / "review.csv", REVIEW, rows)
+
+
+def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
+    """COCO instances of the records, ids from 1."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, record in enumerate(records, 1):
+        size = {"height": record["height"], "width": record["width"]}
+        images.append({"id": number, "file_name": f"JPEGImages/{record['name']}.jpg", **size})
+        for region in record["regions"]:
+            annotations.append(coco_annotation(Region(**region), len(annotations) + 1, number))
+    categories = [{"id": label_of(index), "name": name} for index, name in enumerate(labeller.classes)]
+    return {"info": labeller.provenance, "images": images, "annotations": annotations, "categories": categories}
+
+
+def review_row(record: dict[str, Any]) -> list[str]:
+    """A record as a row of review.csv."""
+    quality = record["quality"]
+    signs = [quality[name] for name in ("estimate", "agreement", "consistency", "margin")]
+    found = ";".join(region["class_name"] for region in record["regions"])
+    shown = ["" if sign is None else f"{sign:.4f}" for sign in signs]
+    return [record["name"], *shown, found, ";".join(record["tags"] or ())]
+
+
+def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
+    """Where a photo's copy, label map, overlay and record are."""
+    return (
+        out / "JPEGImages" / f"{name}.jpg",
+        out / "SegmentationClass" / f"{name}.png",
+        out / "overlays" / f"{name}.jpg",
+        out / "records" / f"{name}.json",
+    )
+
+
+def record_path(out: Path, task: Task) -> Path:
+    """Where a photo's record is."""
+    return files_of(out, task.name)[-1]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
+    """Write a table."""
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([header, *rows])
+    write(path, table.getvalue().encode())

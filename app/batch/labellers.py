@@ -1,0 +1,216 @@
+"""Who labels the photos of a folder: the models in this process, or a server. Both answer alike."""
+
+import io
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, replace
+from email.message import Message
+from http import HTTPStatus
+from http.client import HTTPException
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.http.job import pin
+from app.http.parameters import AnalyzeParameters
+from app.inference.errors import DataError, ServiceError, UnavailableError
+from app.inference.image.decode import Photo, decode
+from app.inference.label_maps.pseudo_label import LabelRule, predict_pseudo_label
+from app.inference.label_maps.segmentation import segment
+from app.inference.labels import BACKGROUND
+from app.inference.maps.localization import tagged_classes
+from app.runtime.model_store import Catalog, ModelStore
+from app.runtime.settings import Settings
+
+TIMEOUT = 120  # s, for a server's answer
+TRIES = 6  # where a server is busy
+SHOWN_SIDE = 640  # px: as large a photo is shown
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One photo's results. photo: as decoded, perhaps at reduced size. label_map and mask: uint8 (H, W), of the maps and of
+    the segmenter; mask and probabilities (C + 1, h, w) are None where no segmenter is served. scores: (C,). present: class
+    indices held to be there.
+    """
+
+    photo: Photo
+    label_map: np.ndarray
+    mask: np.ndarray | None
+    probabilities: np.ndarray | None
+    scores: np.ndarray
+    present: tuple[int, ...]
+
+
+class Labeller(Protocol):
+    """Labels photos. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
+
+    classes: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled: ...
+
+
+class InProcess:
+    """The models of a directory, in this process."""
+
+    def __init__(self, settings: Settings, parameters: AnalyzeParameters) -> None:
+        catalog: Catalog = ModelStore(settings).load()
+        self.parameters, self.settings = parameters, settings
+        self.engine = catalog.choose("cam", parameters.model)
+        self.segmenter = catalog.defaults.get("segmentation")
+        if parameters.segmenter is not None:
+            self.segmenter = catalog.choose("segmentation", parameters.segmenter)
+        if self.segmenter and self.segmenter.card.classes != self.engine.card.classes:
+            raise DataError(f"{pin(self.engine)} and {pin(self.segmenter)} know different classes; name others")
+        self.classes = self.engine.card.classes
+        engines = [engine for engine in (self.engine, self.segmenter) if engine]
+        self.provenance = {
+            "models": {pin(engine): engine.sha256 for engine in engines},
+            "parameters": parameters.model_dump(exclude_unset=True),
+        }
+
+    def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
+        """What the service's `/analyze` answers."""
+        parameters = self.parameters
+        cards = [engine.card for engine in (self.engine, self.segmenter) if engine]
+        largest = max(
+            parameters.settled_inference.largest_scale(self.engine.card), *(parameters.scale_factors or (1.0,))
+        )
+        long_side = round(largest * max(card.preferred_size for card in cards))
+        photo = decode(data, max_image_pixels=self.settings.max_image_pixels, input_long_side=long_side)
+        size = photo.height, photo.width
+        known = None if tags is None else tagged_classes(self.engine.card, tags)
+        rule = LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine)
+        label = predict_pseudo_label(
+            self.engine, photo.image, rule, tags=tags, presence_threshold=parameters.presence_threshold,
+            inference=parameters.settled_inference, size=size,
+        )  # fmt: skip
+        found = None
+        if self.segmenter:
+            found = segment(
+                self.segmenter, photo.image, size, scales=parameters.scale_factors or (1.0,), flip=bool(parameters.flip),
+                class_indices=known, threshold=parameters.threshold, refine=parameters.refine,
+            )  # fmt: skip
+        return Labelled(
+            photo,
+            label.label_map,
+            found.mask if found else None,
+            found.probabilities if found else None,
+            label.scores,
+            label.class_indices,
+        )
+
+
+class Remote:
+    """A running service, asked over HTTP."""
+
+    def __init__(self, address: str, parameters: AnalyzeParameters) -> None:
+        self.address = address.rstrip("/")
+        if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
+            raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
+        self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
+        served = self._served()
+        self.classes = self._classes(served)
+        self.provenance = {
+            "server": self.address,
+            "models": {f"{model['name']}/{model['version']}": model["sha256"] for model in served if model["default"]},
+            "parameters": self.query,
+        }
+
+    def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
+        """`POST /analyze`. How large a photo may be is the server's to say: it is decoded here once the server took it."""
+        query = {**self.query, "format": "npz"} | ({"tags": ",".join(tags)} if tags else {})
+        address = f"{self.address}/analyze?{urllib.parse.urlencode(query)}"
+        request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
+        try:
+            body = self._ask(request)
+        except ServerGoneError as error:  # or it hung up on a body far larger than it takes
+            self._ask(urllib.request.Request(f"{self.address}/healthz"))
+            raise DataError(
+                f"{error}, but to other requests: perhaps {len(data)} bytes are more than it takes"
+            ) from None
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+            found = Labelled(
+                decode(data, input_long_side=SHOWN_SIDE),
+                arrays["label_map"],
+                arrays.get("mask"),
+                arrays.get("probabilities"),
+                arrays["scores"],
+                tuple(arrays["present"].tolist()),
+            )
+        return emptied(found) if tags == () else found
+
+    def _served(self) -> list[dict[str, Any]]:
+        """What `GET /models` lists. Raises DataError where something else than a tag2mask answers."""
+        try:
+            body = self._ask(urllib.request.Request(f"{self.address}/models"))
+        except DataError as error:
+            raise DataError(f"{self.address}/models: {error}; give the address of a tag2mask service") from None
+        keys = ("name", "version", "task", "default", "sha256", "classes")
+        try:
+            return [{key: model[key] for key in keys} for model in json.loads(body)["models"]]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.address}/models is not the list of models a tag2mask service gives; name one's address"
+            ) from None
+
+    def _classes(self, served: list[dict[str, Any]]) -> tuple[str, ...]:
+        wanted = self.query.get("model")
+        for model in served:
+            names = (model["name"], f"{model['name']}/{model['version']}")
+            if model["task"] == "cam" and (wanted in names if wanted else model["default"]):
+                return tuple(model["classes"])
+        raise DataError(
+            f"{self.address} serves no cam model {wanted or ''}; GET {self.address}/models lists those it does"
+        )
+
+    def _ask(self, request: urllib.request.Request) -> bytes:
+        """The body of the answer. Raises DataError with what the server says, after some patience where it is busy."""
+        for attempt in range(TRIES):
+            status, headers, body = self._send(request)
+            if status == HTTPStatus.OK:
+                return body
+            if status != UnavailableError.status or attempt == TRIES - 1:
+                raise DataError(f"the server refuses it: {_detail(body) or f'HTTP status {status}'}")
+            wait = headers.get("Retry-After", "")
+            time.sleep(min(30, int(wait) if wait.isdecimal() else 1))
+        raise AssertionError("the last try returns or raises")
+
+    def _send(self, request: urllib.request.Request) -> tuple[int, Message, bytes]:
+        """Status, headers and body of the answer. Raises ServerGoneError where there is none, or not all of it."""
+        try:
+            try:
+                reply = urllib.request.urlopen(request, timeout=TIMEOUT)
+            except urllib.error.HTTPError as error:
+                reply = error  # an answer like any other
+            with reply:
+                return reply.status, reply.headers, reply.read()
+        except (OSError, HTTPException) as error:
+            raise ServerGoneError(f"{self.address} does not answer ({getattr(error, 'reason', error)})") from None
+
+
+def emptied(found: Labelled) -> Labelled:
+    """The results of a photo that is known to hold no class: a server cannot be asked for none of them."""
+    mask, probabilities = found.mask, found.probabilities
+    if mask is not None and probabilities is not None:
+        mask = np.full_like(mask, BACKGROUND)
+        probabilities = np.zeros_like(probabilities)
+        probabilities[BACKGROUND] = 1
+    label_map = np.full_like(found.label_map, BACKGROUND)
+    return replace(found, label_map=label_map, mask=mask, probabilities=probabilities, present=())
+
+
+class ServerGoneError(ServiceError):
+    """The server does not answer: no photo is to blame, and none after it will fare better."""
+
+
+def _detail(body: bytes) -> str:
+    """What a problem document says; nothing where the body is none."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,1 @@
+"""The project's own HTTP interface: parameters, replies, formats, errors and the page."""

@@ -1,0 +1,271 @@
+"""Query parameters of the endpoints: one frozen model each, which knows its names, types and bounds."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from app.inference.errors import ParameterError, nearest_name
+from app.inference.label_maps.regions import Shape
+from app.inference.maps.localization import Inference, Refinement
+
+ALL_CLASSES = ALL_MODELS = "all"
+MAX_FUSED = 8
+MASK_FORMATS = "json, png, overlay, gray8, gray16, npy, npz, coco or hf; goes before the Accept header."
+MAX_SCALES = 6
+SCALE_RANGE = (0.25, 2.0)
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Parameters(BaseModel):
+    """Base of all: an unknown name is refused with the known ones, and so is a missing `class`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: dict[str, Any]) -> dict[str, Any]:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for name in data:
+            if name not in known:
+                nearest = nearest_name(name, known)
+                hint = f"Did you mean {nearest!r}? " if nearest else ""
+                listed = f"Known here: {', '.join(known)}." if known else "None is known here."
+                raise ParameterError(
+                    f"unknown query parameter {name[:80]!r}. {hint}{listed}", parameter=name[:80], known=known
+                )
+        if "class" in known and "class" not in data:
+            raise ParameterError(
+                "the query parameter 'class' is missing: class=dog names a class, class=all means every one. "
+                "GET /classes lists them.",
+                parameter="class",
+            )
+        return data
+
+
+class NoParameters(Parameters):
+    """For endpoints that take none."""
+
+
+class ModelParameters(Parameters):
+    """For what is answered of one model."""
+
+    model: str | None = Field(
+        default=None,
+        max_length=100,
+        description="NAME (its highest version) or NAME/VERSION; GET /models lists them and marks the default.",
+    )
+
+
+class PhotoParameters(ModelParameters):
+    """For what is answered of one photo."""
+
+    format: str | None = None
+    size: Literal["image", "model"] = Field(
+        default="image", description="Of the result: the photo's, or the smaller one at which the model saw it."
+    )
+    tags: str | None = Field(
+        default=None,
+        max_length=4000,
+        description="All classes known to be in the photo, separated by commas: no other gets a map or a label, and what "
+        "a mask takes for another is one of these.",
+        examples=["dog,person"],
+    )
+    scales: str | None = Field(
+        default=None,
+        max_length=100,
+        description=f"Factors of the network's input size, answers joined: up to {MAX_SCALES}, each in "
+        f"{SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}; default: the model's.",
+        examples=["0.5,1,1.5"],
+    )
+    flip: bool | None = Field(default=None, description="Look at the mirrored photo as well; default: the model's.")
+    refine: Refinement = Field(default="none", description="pamr: refine the maps by the look of the photo.")
+    regions: Shape = Field(
+        default="rle", description="How json and coco give regions: COCO's run lengths, or polygons, which lose holes."
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _check_scales(cls, scales: str | None) -> str | None:
+        if scales is not None:
+            try:
+                factors = parse_scales(scales)
+            except ValueError:
+                factors = ()
+            low, high = SCALE_RANGE
+            if not 0 < len(factors) <= MAX_SCALES or not all(low <= factor <= high for factor in factors):
+                raise ValueError(
+                    f"1 to {MAX_SCALES} numbers from {low:g} to {high:g}, separated by commas, are expected"
+                )
+        return scales
+
+    @property
+    def scale_factors(self) -> tuple[float, ...] | None:
+        """The scales as numbers."""
+        return None if self.scales is None else parse_scales(self.scales)
+
+    @property
+    def tag_names(self) -> tuple[str, ...] | None:
+        """The tags as names, None where not given. Raises ParameterError for a list without a name."""
+        return parse_names(self.tags, "tags", "Write tags=dog,person, or leave it out to go by the scores.")
+
+    @property
+    def fused_names(self) -> tuple[str, ...]:
+        """The models whose maps are fused."""
+        return ()
+
+    def class_names(self) -> list[tuple[str, str]]:
+        """(parameter, class name) of every class the request names."""
+        return [("tags", name) for name in self.tag_names or ()]
+
+
+class SegmentParameters(PhotoParameters):
+    """For a mask."""
+
+    format: str | None = Field(default=None, description=MASK_FORMATS)
+    threshold: Fraction = Field(
+        default=0, description="Pixels whose best probability lies below it are background; default: none are."
+    )
+
+
+class LocalizationParameters(PhotoParameters):
+    """For what is made of class activation maps."""
+
+    inference: Literal["plain", "class-conditional"] = Field(
+        default="plain",
+        description="class-conditional: CCRM splits the photo, erases what was found and looks again, which finds more of "
+        "each thing and takes some fifty times as long. Its scales and mirroring default to those of the paper.",
+    )
+    fuse: str | None = Field(
+        default=None,
+        max_length=400,
+        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}'. Their "
+        "maps are averaged, each as much as the others agree with it.",
+        examples=["cam,drs"],
+    )
+
+    @property
+    def settled_inference(self) -> Inference:
+        """What was asked for, as prediction takes it."""
+        return Inference(self.inference == "class-conditional", self.scale_factors, self.flip)
+
+    @property
+    def fused_names(self) -> tuple[str, ...]:
+        return parse_names(self.fuse, "fuse", "Write fuse=cam,drs, or leave it out.") or ()
+
+    @model_validator(mode="after")
+    def _check_models(self) -> "LocalizationParameters":
+        if self.fuse is not None and self.model is not None:
+            raise ParameterError(
+                "fuse= names all models whose maps are fused; leave model= out, or add it to that list.",
+                parameter="fuse",
+            )
+        return self
+
+
+class CamParameters(LocalizationParameters):
+    """For a heatmap."""
+
+    class_name: str = Field(
+        alias="class", max_length=100, description=f"A class name, or '{ALL_CLASSES}'.", examples=["dog"]
+    )
+    format: str | None = Field(
+        default=None,
+        description="png (colours), overlay, gray8, gray16, npy, npz, json, coco or hf; for class=all json, npy, npz, coco "
+        "or hf. Goes before the Accept header.",
+    )
+    threshold: Fraction | None = Field(
+        default=None,
+        description="The map is 0 where it does not exceed it; coco and hf hold what exceeds it. Default: none, for coco "
+        "and hf the model's background threshold.",
+    )
+
+    @model_validator(mode="after")
+    def _check_inference(self) -> "CamParameters":
+        if self.class_name == ALL_CLASSES and self.inference != "plain":
+            raise ParameterError(
+                "inference=class-conditional erases what it found of the classes in the photo, and class=all names those "
+                "that are not in it too. Name one class, or ask for a pseudo-label.",
+                parameter="inference",
+            )
+        return self
+
+    def class_names(self) -> list[tuple[str, str]]:
+        own = [] if self.class_name == ALL_CLASSES else [("class", self.class_name)]
+        return [*own, *super().class_names()]
+
+
+class PseudoLabelParameters(LocalizationParameters):
+    """For a pseudo-label."""
+
+    format: str | None = Field(default=None, description=MASK_FORMATS)
+    background_threshold: Fraction | None = Field(
+        default=None, description="Pixels whose best map is at or below it are background; default: the model's."
+    )
+    foreground_threshold: Fraction | None = Field(
+        default=None,
+        description="Pixels whose best map is above it take the map's class; between the two thresholds they are "
+        "'ignore' (255). Default: the background threshold, so that nothing is ignored.",
+    )
+    presence_threshold: Fraction | None = Field(
+        default=None,
+        description="Without `tags`, one threshold for all class scores; default: the model's, one per class.",
+    )
+
+
+class AnalyzeParameters(PseudoLabelParameters):
+    """For all results of a photo at once."""
+
+    format: str | None = Field(default=None, description="json or npz; goes before the Accept header.")
+    model: str | None = Field(
+        default=None, max_length=100, description="Of the maps and the pseudo-label; default: the default cam model."
+    )
+    segmenter: str | None = Field(
+        default=None, max_length=100, description="Of the mask; default: the default segmentation model."
+    )
+    threshold: Fraction = Field(
+        default=0, description="Pixels of the mask whose best probability lies below it are background."
+    )
+
+
+class KeptImage(BaseModel):
+    """What a GET adds to the parameters of its POST."""
+
+    image: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Id of a photo posted before (SHA-256 of its bytes, `image.id` of the replies); default: the photo "
+        "of the cookie set by POST /segment.",
+    )
+
+
+class KeptSegmentParameters(SegmentParameters, KeptImage):
+    """For the mask of a photo posted before."""
+
+
+class KeptCamParameters(CamParameters, KeptImage):
+    """For the heatmap of a photo posted before."""
+
+
+class KeptPseudoLabelParameters(PseudoLabelParameters, KeptImage):
+    """For the pseudo-label of a photo posted before."""
+
+
+class KeptAnalyzeParameters(AnalyzeParameters, KeptImage):
+    """For all results of a photo posted before."""
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """ "0.5,1,1.5" -> (0.5, 1.0, 1.5). Raises ValueError."""
+    return tuple(float(part) for part in text.split(",") if part.strip())
+
+
+def parse_names(text: str | None, parameter: str, remedy: str) -> tuple[str, ...] | None:
+    """ "dog, person,dog" -> ("dog", "person"), None for None. Raises ParameterError for a list without a name."""
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        what = "class" if parameter == "tags" else "model"
+        raise ParameterError(f"{parameter}= names no {what}. {remedy}", parameter=parameter)
+    return names

@@ -1,0 +1,267 @@
+"""The endpoints: settle what is asked for, then decode, predict and encode on a worker."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http import answers, api_docs, negotiate
+from app.http.caching import entity_tag, matches
+from app.http.describe import classes_reply, models_reply
+from app.http.job import Work, pin
+from app.http.parameters import (
+    ALL_CLASSES,
+    ALL_MODELS,
+    MAX_FUSED,
+    AnalyzeParameters,
+    CamParameters,
+    KeptAnalyzeParameters,
+    KeptCamParameters,
+    KeptImage,
+    KeptPseudoLabelParameters,
+    KeptSegmentParameters,
+    ModelParameters,
+    NoParameters,
+    PhotoParameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+)
+from app.http.receive import receive_photo
+from app.http.schemas import ClassesReply, ModelsReply, Status
+from app.inference.engine import Engine
+from app.inference.errors import MissingImageError, ParameterError, ServiceError, UnknownClassError
+from app.inference.model_card import ModelCard
+from app.runtime.model_store import Catalog, Task
+from app.runtime.service import service_of
+from app.runtime.upload_store import Upload
+
+IMAGE_COOKIE = "tag2mask_image"
+
+
+def refuse_repeated(request: Request) -> None:
+    """Refuse a query parameter given twice: only one of the values could be heeded."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"the query parameter {name[:80]!r} is given more than once.", parameter=name[:80])
+
+
+router = APIRouter(dependencies=[Depends(refuse_repeated)])
+
+
+@router.post("/segment", **api_docs.POST_SEGMENT)
+async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
+    work = await settle(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    response = await run(request, answers.answer_segment, work, parameters)
+    set_image_cookie(request, response, work.upload)
+    return response
+
+
+@router.get("/segment", **api_docs.GET_SEGMENT)
+async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
+    work = await settle(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    return await run(request, answers.answer_segment, work, parameters)
+
+
+@router.post("/cam", **api_docs.POST_CAM)
+async def cam_upload(request: Request, parameters: Annotated[CamParameters, Query()]) -> Response:
+    return await cam(request, parameters)
+
+
+@router.get("/cam", **api_docs.GET_CAM)
+async def cam_kept(request: Request, parameters: Annotated[KeptCamParameters, Query()]) -> Response:
+    return await cam(request, parameters)
+
+
+@router.post("/pseudo-label", **api_docs.POST_PSEUDO_LABEL)
+async def pseudo_label_upload(request: Request, parameters: Annotated[PseudoLabelParameters, Query()]) -> Response:
+    return await pseudo_label(request, parameters)
+
+
+@router.get("/pseudo-label", **api_docs.GET_PSEUDO_LABEL)
+async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLabelParameters, Query()]) -> Response:
+    return await pseudo_label(request, parameters)
+
+
+@router.post("/analyze", **api_docs.POST_ANALYZE)
+async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
+    work = await settle(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    response = await run(request, answers.answer_analyze, work, parameters)
+    set_image_cookie(request, response, work.upload)
+    return response
+
+
+@router.get("/analyze", **api_docs.GET_ANALYZE)
+async def analyze_kept(request: Request, parameters: Annotated[KeptAnalyzeParameters, Query()]) -> Response:
+    work = await settle(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    return await run(request, answers.answer_analyze, work, parameters)
+
+
+@router.get("/models", **api_docs.MODELS)
+async def models(request: Request, parameters: Annotated[NoParameters, Query()]) -> ModelsReply:
+    return models_reply(service_of(request).models.catalog)
+
+
+@router.get("/classes", **api_docs.CLASSES)
+async def classes(request: Request, parameters: Annotated[ModelParameters, Query()]) -> ClassesReply:
+    catalog = service_of(request).models.catalog
+    if parameters.model is not None:
+        return classes_reply(catalog.find(parameters.model))
+    return classes_reply(catalog.defaults.get("cam") or catalog.defaults["segmentation"])
+
+
+@router.get("/healthz", **api_docs.HEALTHZ)
+async def healthz(parameters: Annotated[NoParameters, Query()]) -> Status:
+    return Status(status="alive")
+
+
+@router.get("/readyz", **api_docs.READYZ)
+async def readyz(request: Request, parameters: Annotated[NoParameters, Query()]) -> Status:
+    service_of(request).models.check_ready()
+    return Status(status="ready")
+
+
+def answer_head(router: APIRouter) -> None:
+    """Let every GET of a router answer HEAD too, as RFC 9110 asks."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+
+
+answer_head(router)
+
+
+async def cam(request: Request, parameters: CamParameters) -> Response:
+    """`/cam` of one class, or of all."""
+    everything = parameters.class_name == ALL_CLASSES
+    formats = negotiate.ALL_CAMS_FORMATS if everything else negotiate.CAM_FORMATS
+    work = await settle(request, "cam", parameters, formats)
+    if everything:
+        return await run(request, answers.answer_cams, work, parameters)
+    return await run(request, answers.answer_cam, work, parameters)
+
+
+async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
+    """`/pseudo-label` of an upload or of a kept photo."""
+    work = await settle(request, "cam", parameters, negotiate.PSEUDO_LABEL_FORMATS)
+    return await run(request, answers.answer_pseudo_label, work, parameters)
+
+
+async def settle(request: Request, task: Task, parameters: PhotoParameters, formats: Sequence[str]) -> Work:
+    """Everything that can be refused without the photo, in order of cost; then the photo itself."""
+    service = service_of(request)
+    catalog = service.models.catalog
+    engines = choose_engines(catalog, task, parameters)
+    segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
+    request.state.model = ",".join(map(pin, engines))
+    word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
+    for parameter, name in parameters.class_names():
+        for engine in filter(None, (engines[0], segmenter)):
+            check_class(engine.card, name, parameter)
+    service.pool.check_room()
+    upload = await obtain_upload(request, parameters)
+    request.state.image = upload.id
+    root_path = request.scope.get("root_path", "")
+    asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
+    linked = [catalog.defaults[other] for other in sorted(catalog.defaults)]
+    used = [engine.sha256 for engine in (*engines, *filter(None, [segmenter]), *linked)]
+    etag = entity_tag(root_path, request.url.path, upload.id, used, word, asked, weak=word == "json")
+    return Work(upload, engines, catalog, word, service.settings, root_path, etag, segmenter)
+
+
+def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[Engine, ...]:
+    """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
+    names = parameters.fused_names
+    if not names:
+        return (catalog.choose(task, parameters.model),)
+    if names == (ALL_MODELS,):
+        newest = {name: catalog.find(name) for name, _ in sorted(catalog.engines)}
+        engines = [engine for engine in newest.values() if engine.card.task == task]
+    else:
+        with naming("fuse"):
+            engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
+    if not 2 <= len(engines) <= MAX_FUSED:
+        raise ParameterError(
+            f"fuse= names {len(engines)} different models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
+            parameter="fuse",
+            limit=MAX_FUSED,
+        )
+    for engine in engines[1:]:
+        if engine.card.classes != engines[0].card.classes:
+            raise ParameterError(
+                f"{pin(engine)} and {pin(engines[0])} know different classes, so their maps cannot be fused. Name models "
+                f"of the same classes.",
+                parameter="fuse",
+            )
+    return tuple(engines)
+
+
+def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters) -> Engine | None:
+    """The segmentation model of `/analyze`; None where none is named and none is served."""
+    if parameters.segmenter is None:
+        return catalog.defaults.get("segmentation")
+    with naming("segmenter"):
+        return catalog.choose("segmentation", parameters.segmenter)
+
+
+@contextmanager
+def naming(parameter: str) -> Iterator[None]:
+    """Say that it was this parameter that named what is refused."""
+    try:
+        yield
+    except ServiceError as error:
+        error.details["parameter"] = parameter
+        raise
+
+
+async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload:
+    """The photo in the body; for a GET the one kept under `image=`, else under the cookie."""
+    service = service_of(request)
+    if not isinstance(parameters, KeptImage):
+        data = await receive_photo(request, service.settings.max_upload_bytes)
+        return await run_in_threadpool(Upload.of, data)
+    image_id = parameters.image or request.cookies.get(IMAGE_COOKIE)
+    if not image_id:
+        raise MissingImageError(
+            "no photo is named. Give image=ID (`image.id` in the reply, or the header X-Image-Id, of the POST that sent "
+            "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
+            parameter="image",
+        )
+    return service.uploads.get(image_id.lower())
+
+
+async def run(request: Request, answer: Callable[..., Response], work: Work, *arguments: Any) -> Response:
+    """Have a worker do the work; a photo that could be worked on is kept for the requests that follow.
+
+    A GET whose client has the result already is told so.
+    """
+    service = service_of(request)
+    if request.method in ("GET", "HEAD") and matches(work.etag, request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=work.caching)
+    response = await service.pool.run(answer, work, *arguments, gone=lambda: wait_for_disconnect(request))
+    service.uploads.put(work.upload)
+    return response
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def set_image_cookie(request: Request, response: Response, upload: Upload) -> None:
+    """Let a client that keeps cookies leave out `image=` in what follows."""
+    max_age = int(service_of(request).settings.upload_ttl_seconds)
+    secure = request.url.scheme == "https"
+    response.set_cookie(IMAGE_COOKIE, upload.id, max_age=max_age, secure=secure, httponly=True, samesite="lax")
+
+
+def check_class(card: ModelCard, name: str, parameter: str) -> None:
+    """Raise UnknownClassError for a name the model does not know."""
+    if name not in card.classes:
+        raise UnknownClassError(name, card.classes, parameter)

@@ -1,0 +1,204 @@
+"""The JSON replies. Field names are those on the wire, except `class`, a word of Python: `class_name` here."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.inference.label_maps.regions import Region, RunLengths
+
+
+class Reply(BaseModel):
+    """Base of all replies."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+
+class ImageInfo(Reply):
+    """The photo. Width and height are the upload's, in pixels, after EXIF orientation.
+
+    `note` stands there where the file was read although something is wrong with it, as with a JPEG that lacks its end.
+    """
+
+    id: str
+    width: int
+    height: int
+    note: str | None = Field(default=None, exclude_if=lambda note: note is None)
+
+
+class ModelInfo(Reply):
+    """The model that answered. `sha256` is that of its ONNX file."""
+
+    name: str
+    version: int
+    sha256: str
+    method: str
+
+
+class Thresholds(Reply):
+    """The thresholds in use. `probability` is a mask's (0: the arg-max over the classes), the others those of maps."""
+
+    probability: float | None = None
+    background: float | None = None
+    foreground: float | None = None
+    presence: dict[str, float] = Field(default_factory=dict)
+
+
+class Provenance(Reply):
+    """How a result came about; part of every reply about a photo.
+
+    `fused_with`: the other models whose maps are part of it. `tags`: the classes the request knew to be in the photo, null
+    where it named none.
+    """
+
+    image: ImageInfo
+    model: ModelInfo
+    fused_with: list[ModelInfo] = Field(default_factory=list)
+    tags: list[str] | None = None
+    thresholds: Thresholds
+    refinement: Literal["none", "pamr"]
+
+
+class SegmentReply(Provenance):
+    """A mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels."""
+
+    classes: list[Region]
+    scales: list[float]
+    flip: bool
+    links: dict[str, str | dict[str, str]]
+    timings_ms: dict[str, float]
+
+
+class MapInfo(Reply):
+    """The heatmap of one class. `present`: its score reaches its presence threshold. `links`: the map by format."""
+
+    class_name: str = Field(alias="class")
+    label: int
+    score: float
+    present: bool
+    links: dict[str, str]
+
+
+class CamReply(Provenance, MapInfo):
+    """One heatmap, described; the map itself comes under `links`."""
+
+    inference: Literal["plain", "class-conditional"]
+    scales: list[float]
+    flip: bool
+    timings_ms: dict[str, float]
+
+
+class CamsReply(Provenance):
+    """The heatmaps of all classes, described (`class=all`), in the order of the model's channels."""
+
+    class_name: Literal["all"] = Field(default="all", alias="class")
+    classes: list[MapInfo]
+    links: dict[str, str]
+    inference: Literal["plain", "class-conditional"]
+    scales: list[float]
+    flip: bool
+    timings_ms: dict[str, float]
+
+
+class IgnoredPixels(Reply):
+    """The pixels labelled 255, "ignore"; `rle` is null where there are none."""
+
+    pixels: int
+    share: float
+    rle: RunLengths | None = None
+
+
+class PseudoLabelReply(Provenance):
+    """A pseudo-label. `present`: the classes it may hold."""
+
+    present: list[str]
+    scores: dict[str, float]
+    inference: Literal["plain", "class-conditional"]
+    scales: list[float]
+    flip: bool
+    classes: list[Region]
+    ignore: IgnoredPixels
+    links: dict[str, str | dict[str, str]]
+    timings_ms: dict[str, float]
+
+
+class AnalyzeReply(Reply):
+    """All results of one photo: what `/segment`, `/cam?class=all` and `/pseudo-label` answer, the mask null where no
+    segmentation model is served.
+    """
+
+    image: ImageInfo
+    segment: SegmentReply | None
+    cam: CamsReply
+    pseudo_label: PseudoLabelReply
+    timings_ms: dict[str, float]
+
+
+class ServedModel(Reply):
+    """One model: its card, its file and where it runs. `default`: used where a request names no model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: int
+    task: Literal["cam", "segmentation"]
+    method: str
+    classes: list[str]
+    default: bool
+    sha256: str
+    providers: list[str]
+
+
+class RefusedModel(Reply):
+    """A file in the models directory that is not served as it is now; an earlier one of its name and version may be.
+
+    `version` is null where the file lies in no folder of a version, `NAME/VERSION/model.onnx`.
+    """
+
+    name: str
+    version: int | None
+    reason: str
+
+
+class ModelsReply(Reply):
+    """All models served, and what lies beside them and cannot be."""
+
+    models: list[ServedModel]
+    refused: list[RefusedModel]
+
+
+class ClassInfo(Reply):
+    """One class. `label` is its value in masks, `color` its colour in PNGs and overlays."""
+
+    class_name: str = Field(alias="class")
+    label: int
+    color: str
+
+
+class ClassesReply(Reply):
+    """The classes of a model, background and ignore apart."""
+
+    model: ModelInfo
+    classes: list[ClassInfo]
+    background: int
+    ignore: int
+
+
+class Status(Reply):
+    """Alive, or ready."""
+
+    status: Literal["alive", "ready"]
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457, application/problem+json). `detail` states the value, the limit and the remedy."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+    @classmethod
+    def of(cls, kind: str, title: str, status: int, detail: str, details: dict[str, Any]) -> "Problem":
+        return cls(type=f"urn:tag2mask:{kind}", title=title, status=status, detail=detail, **details)

@@ -1,0 +1,1 @@
+"""What a photo becomes, over arrays and without HTTP: the only room of `app` that `training` imports from too."""

@@ -1,0 +1,98 @@
+"""An ONNX file in memory, ready to run: the only module that imports ONNX Runtime."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the official Linux builds report usage unless told not to
+import onnxruntime
+
+from app.inference.errors import DeviceError, ModelCardError
+from app.inference.model_card import IMAGE_INPUT, ModelCard
+
+Device = Literal["auto", "cpu", "cuda"]
+TENSOR_TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32", "tensor(float16)": "FP16"}
+CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+class Engine:
+    """One model, its card and its session. Holds no state of a request; `run` may be called from many threads.
+
+    Spinning is off: idle ONNX Runtime threads that spin take the cores from the neighbour that works.
+    """
+
+    def __init__(self, path: Path, *, device: Device = "auto", intra_op_threads: int = 1) -> None:
+        """Load `path`.
+
+        Raises:
+            ModelCardError: not an ONNX file, or one that does not describe itself.
+            DeviceError: `device` is "cuda" and ONNX Runtime did not take it.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ModelCardError(f"{self.path} does not exist; a model is a file models/NAME/VERSION/model.onnx.")
+        content = self.path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = intra_op_threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = _providers(device)
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises classes of its own for a file that is no model
+            if device == "cuda":
+                raise DeviceError(f"{self.path} could not be loaded on CUDA: {error}. {_CUDA_REMEDY}") from error
+            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}") from error
+        self.card = ModelCard.from_metadata(dict(self._session.get_modelmeta().custom_metadata_map), str(self.path))
+        self.providers: list[str] = self._session.get_providers()
+        if device == "cuda" and CUDA_PROVIDER not in self.providers:
+            raise DeviceError(f"{self.path}: ONNX Runtime fell back to {self.providers}. {_CUDA_REMEDY}")
+        self._check_interface()
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`)."""
+        names = self.card.outputs
+        return dict(zip(names, self._session.run(list(names), {IMAGE_INPUT: images}), strict=True))
+
+    @property
+    def interface(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Output's name -> (datatype as the Open Inference Protocol names it, shape with -1 where it varies)."""
+        nodes = {node.name: node for node in self._session.get_outputs()}
+        return {
+            name: (
+                TENSOR_TYPES[nodes[name].type],
+                tuple(side if isinstance(side, int) else -1 for side in nodes[name].shape),
+            )
+            for name in self.card.outputs
+        }
+
+    def _check_interface(self) -> None:
+        inputs = {node.name: node.type for node in self._session.get_inputs()}
+        outputs = {node.name for node in self._session.get_outputs()}
+        if inputs != {IMAGE_INPUT: "tensor(uint8)"} or not set(self.card.outputs) <= outputs:
+            raise ModelCardError(
+                f"{self.path}: a {self.card.task} model takes a uint8 '{IMAGE_INPUT}' and gives "
+                f"{', '.join(self.card.outputs)}; this file takes {inputs} and gives {sorted(outputs)}."
+            )
+
+
+_CUDA_REMEDY = (
+    "Install the 'gpu' extra (onnxruntime-gpu with its CUDA and cuDNN packages) on a machine with an NVIDIA driver, "
+    "or set TAG2MASK_DEVICE=cpu."
+)
+
+
+def _providers(device: Device) -> list[str]:
+    """The providers to ask ONNX Runtime for; it names those it took in `Engine.providers`."""
+    available = onnxruntime.get_available_providers()
+    if device == "cpu" or (device == "auto" and CUDA_PROVIDER not in available):
+        return [CPU_PROVIDER]
+    if CUDA_PROVIDER not in available:
+        raise DeviceError(f"TAG2MASK_DEVICE=cuda, but ONNX Runtime offers only {available}. {_CUDA_REMEDY}")
+    if hasattr(onnxruntime, "preload_dlls"):  # finds the CUDA and cuDNN libraries of the installed NVIDIA packages
+        onnxruntime.preload_dlls()
+    return [CUDA_PROVIDER, CPU_PROVIDER]

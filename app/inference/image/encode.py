@@ -1,0 +1,152 @@
+"""Results -> bytes: mask -> PNG, overlay, RLE; localization map -> colour or grey PNG, overlay; arrays -> npy.
+
+PNGs are written at compression level 1 to 3: the higher levels cost more time than the network, for a few percent.
+"""
+
+import io
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypedDict
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from app.inference.labels import BACKGROUND, voc_palette
+
+PNG_LEVEL = 2
+OVERLAY_QUALITY = 88
+MASK_OPACITY = 0.55  # of a class's colour over the photo
+MAP_OPACITY = (0.0, 0.85)  # of the colour map over the photo, where the map is 0 and where it is 1
+
+# Coefficients, constant term first, of a polynomial of degree 6 per channel that follows matplotlib's "inferno"
+# (S. van der Walt and N. Smith, CC0), whose lightness rises evenly with the value; the fit is Matt Zucker's,
+# https://www.shadertoy.com/view/WlfXRN (CC0).
+INFERNO = (
+    (0.0002189403691192265, 0.001651004631001012, -0.01948089843709184),
+    (0.1065134194856116, 0.5639564367884091, 3.932712388889277),
+    (11.60249308247187, -3.972853965665698, -15.9423941062914),
+    (-41.70399613139459, 17.43639888205313, 44.35414519872813),
+    (77.162935699427, -33.40235894210092, -81.80730925738993),
+    (-71.31942824499214, 32.62606426397723, 73.20951985803202),
+    (25.13112622477341, -12.24266895238567, -23.07032500287172),
+)
+
+
+class RunLengths(TypedDict):
+    """COCO's compressed run-length encoding: `size` is [height, width], runs go down the columns."""
+
+    size: list[int]
+    counts: str
+
+
+@lru_cache(maxsize=1)
+def heat_palette() -> np.ndarray:
+    """The 256 RGB colours of a heatmap, uint8 (256, 3), dark for 0 and light for 1."""
+    value = np.linspace(0, 1, 256)[:, None]
+    colours = np.zeros((256, 3))
+    for coefficients in reversed(INFERNO):  # Horner's rule
+        colours = colours * value + np.asarray(coefficients)
+    return (colours.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def mask_to_png(mask: np.ndarray) -> bytes:
+    """A label map, uint8 (H, W), as indexed PNG: the pixel values are the labels, the palette is PASCAL VOC's."""
+    return _png(_with_palette(mask, voc_palette()))
+
+
+def mask_to_overlay(mask: np.ndarray, image: np.ndarray) -> bytes:
+    """The photo, uint8 RGB (H, W, 3), with every label but the background in its colour, as JPEG."""
+    opacity = np.full(256, round(MASK_OPACITY * 255), np.uint8)
+    opacity[BACKGROUND] = 0
+    return _overlay(image, _with_palette(mask, voc_palette()), opacity[mask])
+
+
+def mask_to_rle(region: np.ndarray) -> RunLengths:
+    """COCO run-length encoding of a bool (H, W) region."""
+    encoded = coco_mask.encode(np.asfortranarray(region, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def box_of(region: np.ndarray) -> list[int]:
+    """Bounding box of a bool (H, W) region as COCO has it: [x, y, width, height] in pixels."""
+    columns, rows = np.flatnonzero(region.any(axis=0)), np.flatnonzero(region.any(axis=1))
+    left, top = int(columns[0]), int(rows[0])
+    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
+
+
+def map_to_png(localization_map: np.ndarray) -> bytes:
+    """A map in [0, 1], float (H, W), as colour PNG (indexed: a third of the size and time of RGB)."""
+    return _png(_with_palette(_quantize(localization_map, np.uint8), heat_palette()))
+
+
+def map_to_overlay(localization_map: np.ndarray, image: np.ndarray) -> bytes:
+    """The photo, uint8 RGB (H, W, 3), under the coloured map, which covers the more the higher it is; as JPEG."""
+    opacity = (np.linspace(*MAP_OPACITY, 256) * 255).round().astype(np.uint8)
+    values = _quantize(localization_map, np.uint8)
+    return _overlay(image, _with_palette(values, heat_palette()), opacity[values])
+
+
+def to_gray8(localization_map: np.ndarray) -> bytes:
+    """A map in [0, 1], float (H, W), as 8-bit grey PNG: round(255 * value)."""
+    return _png(Image.fromarray(_quantize(localization_map, np.uint8)))
+
+
+def to_gray16(localization_map: np.ndarray) -> bytes:
+    """A map in [0, 1], float (H, W), as 16-bit grey PNG: round(65535 * value)."""
+    return _png(Image.fromarray(_quantize(localization_map, np.uint16)))
+
+
+def labels_to_gray8(mask: np.ndarray) -> bytes:
+    """A label map, uint8 (H, W), as grey PNG without a palette: the grey values are the labels."""
+    return _png(Image.fromarray(mask))
+
+
+def labels_to_gray16(mask: np.ndarray) -> bytes:
+    """A label map, uint8 (H, W), as 16-bit grey PNG: the grey values are the labels."""
+    return _png(Image.fromarray(mask.astype(np.uint16)))
+
+
+def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Named arrays in numpy's own archive, compressed."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def to_npy(array: np.ndarray) -> bytes:
+    """An array in numpy's own file format."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def to_jpeg(image: np.ndarray, quality: int = OVERLAY_QUALITY) -> bytes:
+    """A photo, uint8 RGB (H, W, 3), as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _quantize(values: np.ndarray, dtype: type[np.unsignedinteger[Any]]) -> np.ndarray:
+    scaled = values * np.float32(np.iinfo(dtype).max)
+    np.rint(scaled, out=scaled)
+    return scaled.clip(0, np.iinfo(dtype).max, out=scaled).astype(dtype)
+
+
+def _with_palette(indices: np.ndarray, palette: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(np.ascontiguousarray(indices))
+    picture.putpalette(palette.tobytes())  # a grey picture with a palette becomes an indexed one
+    return picture
+
+
+def _overlay(image: np.ndarray, colours: Image.Image, opacity: np.ndarray) -> bytes:
+    picture = Image.fromarray(image)
+    picture.paste(colours.convert("RGB"), mask=Image.fromarray(opacity))
+    return to_jpeg(np.asarray(picture))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Label maps, one label for each pixel: pseudo-labels, masks, their regions and how good they seem."""

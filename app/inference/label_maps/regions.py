@@ -1,0 +1,161 @@
+"""The pixels of a label as regions: COCO run lengths or polygons, boxes, COCO documents, Hugging Face's list of masks."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import contourpy
+import numpy as np
+import shapely
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.inference.image.encode import box_of, labels_to_gray8, mask_to_rle
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of, label_of
+
+Shape = Literal["rle", "polygons"]
+
+TOLERANCE = 0.75  # px a polygon may stray from the border of its pixels
+SMALL = 0.05  # of the side of a square of the region's area: less straying where a region is small
+MIN_POINTS = 3
+
+
+class RunLengths(BaseModel):
+    """COCO's compressed run-length encoding: `size` is [height, width]; `pycocotools.mask.decode` reads it."""
+
+    size: list[int]
+    counts: str
+
+
+class Region(BaseModel):
+    """The pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels.
+
+    The region itself comes as `rle`, or with `regions=polygons` as `polygons`: outer borders [x, y, x, y, ...] in pixels.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    class_name: str = Field(alias="class")
+    label: int
+    score: float
+    pixels: int
+    share: float
+    box: list[int]
+    rle: RunLengths | None = None
+    polygons: list[list[float]] | None = None
+
+
+def count_labels(mask: np.ndarray) -> list[int]:
+    """Pixels of each label 0..255 in a uint8 (H, W) mask."""
+    return Image.fromarray(mask).histogram()  # numpy's bincount would copy the mask to 8 bytes a pixel
+
+
+def regions_of(
+    classes: Sequence[str], mask: np.ndarray, scores: Mapping[int, float], shape: Shape = "rle"
+) -> list[Region]:
+    """The classes of a uint8 (H, W) mask, largest first. `scores`: label -> score."""
+    regions = [
+        region_of(classes[class_index_of(label)], label, mask == label, scores[label], shape)
+        for label, pixels in enumerate(count_labels(mask))
+        if pixels and label not in (BACKGROUND, IGNORE_INDEX)
+    ]
+    return sorted(regions, key=lambda region: -region.pixels)
+
+
+def region_of(class_name: str, label: int, where: np.ndarray, score: float, shape: Shape = "rle") -> Region:
+    """One class's region, bool (H, W) with a pixel in it."""
+    pixels = int(np.count_nonzero(where))
+    return Region(
+        class_name=class_name,
+        label=label,
+        score=score,
+        pixels=pixels,
+        share=pixels / where.size,
+        box=box_of(where),
+        rle=RunLengths(**mask_to_rle(where)) if shape == "rle" else None,
+        polygons=polygons_of(where) if shape == "polygons" else None,
+    )
+
+
+def polygons_of(where: np.ndarray) -> list[list[float]]:
+    """Outer borders of a bool (H, W) region as COCO has them: [x, y, x, y, ...] in pixels, largest first.
+
+    Holes are lost, as COCO's polygons know none; run lengths keep them.
+    """
+    generator = contourpy.contour_generator(
+        z=np.pad(where, 1).astype(np.float32), fill_type=contourpy.FillType.OuterOffset
+    )
+    outlines = []
+    for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
+        outer = shapely.Polygon(points[: offsets[1]] - 0.5)  # a pixel's centre lies at + 0.5, the padding at - 1
+        outline = shapely.get_exterior_ring(outer.simplify(min(TOLERANCE, SMALL * outer.area**0.5)))
+        outlines.append((outer.area, shapely.get_coordinates(outline)[:-1]))
+    outlines.sort(key=lambda entry: -entry[0])
+    return [outline.round(2).ravel().tolist() for _, outline in outlines if len(outline) >= MIN_POINTS]
+
+
+def coco_document(name: str, size: tuple[int, int], regions: Sequence[Region], info: dict[str, Any]) -> dict[str, Any]:
+    """A COCO data set of one photo of `size` (height, width), which `pycocotools.coco.COCO` reads; ids begin with 1."""
+    height, width = size
+    annotations = [coco_annotation(region, number, 1) for number, region in enumerate(regions, 1)]
+    categories = {region.label: region.class_name for region in regions}
+    return {
+        "info": info,
+        "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
+        "annotations": annotations,
+        "categories": [{"id": label, "name": class_name} for label, class_name in sorted(categories.items())],
+    }
+
+
+def coco_annotation(region: Region, number: int, image_number: int) -> dict[str, Any]:
+    """A region as one of COCO's annotations; `number` and `image_number` are the ids."""
+    return {
+        "id": number,
+        "image_id": image_number,
+        "category_id": region.label,
+        "segmentation": region.polygons if region.rle is None else region.rle.model_dump(),
+        "bbox": region.box,
+        "area": region.pixels,
+        "iscrowd": 0,
+        "score": region.score,
+    }
+
+
+def hugging_face_segments(mask_of: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What Hugging Face's image segmentation answers: [{label, score, mask}], masks as base64 of a 0/255 grey PNG.
+
+    `mask_of`: class name -> bool (H, W).
+    """
+    return [
+        {"label": name, "score": scores[name], "mask": base64.b64encode(labels_to_gray8(white(where))).decode("ascii")}
+        for name, where in mask_of.items()
+    ]
+
+
+def white(where: np.ndarray) -> np.ndarray:
+    """bool (H, W) -> uint8, full where true."""
+    return where * np.uint8(np.iinfo(np.uint8).max)
+
+
+def label_masks(classes: Sequence[str], mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Class name -> bool (H, W) of every class in a uint8 (H, W) mask, largest first."""
+    counts = count_labels(mask)
+    labels = [label for label, pixels in enumerate(counts) if pixels and label not in (BACKGROUND, IGNORE_INDEX)]
+    labels.sort(key=lambda label: -counts[label])
+    return {classes[class_index_of(label)]: mask == label for label in labels}
+
+
+def map_regions(
+    classes: Sequence[str],
+    class_indices: Sequence[int],
+    maps: Sequence[np.ndarray],
+    scores: np.ndarray,
+    threshold: float,
+    shape: Shape = "rle",
+) -> list[Region]:
+    """Where each map (H, W) exceeds the threshold, as regions; a map that does nowhere gives none."""
+    return [
+        region_of(classes[index], label_of(index), values > threshold, float(scores[index]), shape)
+        for index, values in zip(class_indices, maps, strict=True)
+        if values.max() > threshold
+    ]

@@ -1,0 +1,130 @@
+"""Photo -> mask: what a segmenter answers, at one size or as the mean of several views. Training uses it as well."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.inference.arrays import enlarged_strips, mask_from_logits, resize_bilinear, softmax
+from app.inference.image.preprocess import geometry_of, resize_image
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
+from app.inference.maps.localization import Model, Refinement
+from app.inference.maps.pamr import refine_pamr
+
+TEST_SCALES = (0.75, 1.0, 1.25)  # of the preferred size, with their mirrors: a better and slower answer
+LEAST_SHARE = 1e-7  # a probability: what a class has at least where it is known to be there
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """mask: uint8 (H, W) at the photo's size. scores: label -> mean probability over the label's pixels.
+
+    probabilities: (C + 1, h, w) of all labels, background first, before refinement.
+    """
+
+    mask: np.ndarray
+    scores: dict[int, float]
+    probabilities: np.ndarray
+
+
+def segment(
+    model: Model,
+    image: np.ndarray,
+    size: tuple[int, int] | None = None,
+    *,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    class_indices: tuple[int, ...] | None = None,
+    complete: bool = True,
+    threshold: float = 0.0,
+    below: int = BACKGROUND,
+    refine: Refinement = "none",
+) -> Segmentation:
+    """The mask of one uint8 (H, W, 3) photo at its own size, or at `size` (height, width) if decoded at reduced size.
+
+    Where nothing else is asked for the mask is the network's own.
+
+    Args:
+        scales, flip: views of the photo, whose probabilities are averaged.
+        class_indices, complete: the classes known to be in the photo, and whether that is all of them (`keep_classes`). Any
+            class where None.
+        threshold: a pixel whose best probability lies below it gets the label `below`.
+        refine: "pamr" refines the probabilities of the labels that win somewhere by the look of the photo.
+    """
+    height, width = size or image.shape[:2]
+    if scales == (1.0,) and not flip and class_indices is None and not threshold and refine == "none":
+        outputs = run_views(model, image, 1.0, mirror=False)
+        logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
+        if mask.shape != (height, width):
+            mask = mask_from_logits(logits, np.unique(mask), height, width)
+        probabilities = softmax(logits)
+        return Segmentation(mask, mean_scores(mask, logits.argmax(axis=0), probabilities), probabilities)
+    probabilities = segment_probabilities(model, image, scales, flip)
+    if class_indices is not None:
+        probabilities = keep_classes(probabilities, class_indices, complete)
+    geometry = geometry_of(image.shape, model.card.preferred_size)
+    input_size = geometry.input_height, geometry.input_width
+    candidates = np.union1d(BACKGROUND, mask_from_logits(probabilities, np.arange(len(probabilities)), *input_size))
+    chosen = probabilities[candidates]
+    if refine == "pamr":
+        chosen = refine_pamr(resize_image(image, *input_size), resize_bilinear(chosen, *input_size))
+    mask = np.empty((height, width), np.uint8)
+    for rows, enlarged in enlarged_strips(chosen, height, width):
+        best = candidates[enlarged.argmax(axis=0)]
+        mask[rows] = np.where(enlarged.max(axis=0) < threshold, below, best) if threshold else best
+    return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+
+
+def mean_scores(mask: np.ndarray, coarse: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
+    """Label -> its mean probability (C + 1, h, w) over its pixels, of every label of a mask, 255 left out.
+
+    `coarse` (h, w) are the labels at the probabilities' size; one that has no pixel there gets its largest probability.
+    """
+    scores = {}
+    for label in np.unique(mask):
+        if label != IGNORE_INDEX:
+            where, region = coarse == label, probabilities[label]
+            scores[int(label)] = float(region[where].mean() if where.any() else region.max())
+    return scores
+
+
+def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...], complete: bool) -> np.ndarray:
+    """Probabilities (C + 1, h, w) where the photo is known to have these classes and, where they are `complete`, no other.
+
+    Then what was another class's is theirs, shared out as they stand to one another, and the background keeps its own: a
+    pixel that looks like a thing is one still. Else background and classes share it. No class: background everywhere.
+    """
+    kept = np.zeros_like(probabilities)
+    present = [label_of(index) for index in class_indices]
+    if not present:
+        kept[BACKGROUND] = 1
+    elif complete:
+        shares = probabilities[present] + LEAST_SHARE
+        kept[BACKGROUND] = probabilities[BACKGROUND]
+        kept[present] = shares * ((1 - kept[BACKGROUND]) / shares.sum(axis=0))
+    else:
+        known = [BACKGROUND, *present]
+        shares = probabilities[known] + LEAST_SHARE
+        kept[known] = shares / shares.sum(axis=0)
+    return kept
+
+
+def segment_probabilities(model: Model, image: np.ndarray, scales: tuple[float, ...], flip: bool) -> np.ndarray:
+    """Probabilities (C + 1, h, w) of a segmenter: the mean over all scales and, with `flip`, their mirrors.
+
+    (h, w) is the size of the logits at the preferred size, where that is among the scales, else at the first.
+    """
+    views = []
+    for scale in scales:
+        logits = run_views(model, image, scale, flip)["logits"].astype(np.float32, copy=False)
+        views.append(softmax(logits[0]))
+        if flip:
+            views[-1] = (views[-1] + softmax(logits[1])[:, :, ::-1]) / 2
+    height, width = views[scales.index(1.0) if 1.0 in scales else 0].shape[1:]
+    return np.mean([resize_bilinear(view, height, width) for view in views], axis=0)
+
+
+def run_views(model: Model, image: np.ndarray, scale: float, mirror: bool) -> dict[str, np.ndarray]:
+    """The network's outputs for one uint8 (H, W, 3) photo at `scale` times the preferred size, and for its mirror."""
+    size = geometry_of(image.shape, model.card.preferred_size, scale)
+    resized = resize_image(image, size.input_height, size.input_width)
+    return model.run(np.stack([resized, resized[:, ::-1]]) if mirror else resized[None])

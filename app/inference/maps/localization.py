@@ -1,0 +1,219 @@
+"""Photo -> class scores and localization maps: for the service and for the training package.
+
+Every function takes a `Model`: something with a `card` and a `run` from uint8 images (N, H, W, 3) to named arrays. That
+is an `app.inference.engine.Engine`, or a torch module behind the same two names.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from app.inference.arrays import normalize_cam, resize_bilinear
+from app.inference.errors import UnknownClassError
+from app.inference.image.preprocess import Geometry, geometry_of, resize_image
+from app.inference.maps.class_conditional import ConditionalOptions, class_conditional_maps, uint8_cams
+from app.inference.maps.fusion import fuse_maps
+from app.inference.maps.pamr import refine_pamr
+from app.inference.model_card import ModelCard
+
+Refinement = Literal["none", "pamr"]
+
+
+class Model(Protocol):
+    """What predicting needs: the card, and images -> outputs by name."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class ScaleCams:
+    """What the network said of one photo at several scales, mirrored views already turned back and added.
+
+    scores: (C,) probabilities, the mean over all views. cams: one float32 array per scale, (C, h_s, w_s), or
+    (K, h_s, w_s) of the classes `class_indices`.
+    """
+
+    scores: np.ndarray
+    cams: tuple[np.ndarray, ...]
+    geometry: Geometry
+    class_indices: tuple[int, ...] | None = None
+
+    def select(self, class_indices: tuple[int, ...]) -> "ScaleCams":
+        """The same with the cams of these classes only."""
+        known = self.class_indices
+        channels = list(class_indices if known is None else map(known.index, class_indices))
+        return ScaleCams(self.scores, tuple(cam[channels] for cam in self.cams), self.geometry, class_indices)
+
+    def maps(self) -> np.ndarray:
+        """(K, h, w) in [0, 1): the cams enlarged to the input size, summed, each divided by its own maximum.
+
+        So do the released codes of AMR, EDAM and CCRM.
+        """
+        height, width = self.geometry.input_height, self.geometry.input_width
+        return normalize_cam(np.sum([resize_bilinear(cam, height, width) for cam in self.cams], axis=0))
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
+
+    sources: what every network said of the photo; the maps of several are fused (`app.inference.maps.fusion`), their scores averaged.
+    geometry: the photo's size, which may be larger than that of `image`, the photo as decoded. `refine` is "none" or "pamr"
+    (`app.inference.maps.pamr`). allowed: the classes that may have a map, the others' are zero; all where None.
+    """
+
+    sources: tuple[ScaleCams, ...]
+    geometry: Geometry
+    image: np.ndarray
+    refine: Refinement = "none"
+    allowed: tuple[int, ...] | None = None
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(C,) probabilities."""
+        return np.mean([source.scores for source in self.sources], axis=0)
+
+    @property
+    def maps(self) -> np.ndarray:
+        """(C, h, w) float32 in [0, 1), of all classes there are maps of, at the size of the network input."""
+        return self.maps_of(self.class_indices)
+
+    @property
+    def class_indices(self) -> tuple[int, ...]:
+        """The classes that have a map: all, or those CCRM was asked for."""
+        known = self.sources[0].class_indices
+        return tuple(range(len(self.sources[0].scores))) if known is None else known
+
+    def maps_of(self, class_indices: tuple[int, ...]) -> np.ndarray:
+        """(K, h, w) float32 in [0, 1), of these classes."""
+        maps = fuse_maps([source.select(class_indices).maps() for source in self.sources])
+        if self.refine == "pamr" and class_indices:
+            maps = refine_pamr(resize_image(self.image, *maps.shape[1:]), maps)
+        if self.allowed is not None:
+            maps = maps * np.isin(class_indices, self.allowed)[:, None, None]
+        return maps
+
+
+def scale_cams(
+    model: Model, image: np.ndarray, scales: tuple[float, ...] | None = None, flip: bool | None = None
+) -> ScaleCams:
+    """Run a cam model on one uint8 (H, W, 3) photo at every scale; `scales` and `flip` default to the card's."""
+    card = model.card
+    mirror = card.flip if flip is None else flip
+    scores, cams = [], []
+    for scale in scales or card.scales:
+        size = geometry_of(image.shape, card.preferred_size, scale)
+        resized = resize_image(image, size.input_height, size.input_width)
+        outputs = model.run(np.stack([resized, resized[:, ::-1]]) if mirror else resized[None])
+        cam = outputs["cam"].astype(np.float32, copy=False)
+        cams.append(cam[0] + cam[1, :, :, ::-1] if mirror else cam[0])
+        scores.append(outputs["scores"].mean(axis=0))
+    geometry = geometry_of(image.shape, card.preferred_size)
+    return ScaleCams(np.stack(scores).mean(axis=0), tuple(cams), geometry)
+
+
+def conditional_cams(
+    model: Model,
+    image: np.ndarray,
+    class_indices: tuple[int, ...],
+    options: ConditionalOptions | None = None,
+    scores: np.ndarray | None = None,
+) -> ScaleCams:
+    """Class-conditional maps (`app.inference.maps.class_conditional`) of these classes of one uint8 (H, W, 3) photo, as plain ones come.
+
+    One (K, h, w) array at the size of the network input, which is the photo that inference splits and erases; `options`
+    hold its scales. `scores` are those of plain inference, made here where they are not known.
+    """
+    geometry = geometry_of(image.shape, model.card.preferred_size)
+    resized = resize_image(image, geometry.input_height, geometry.input_width)
+    scores = scale_cams(model, image).scores if scores is None else scores
+    maps = np.zeros((0, *resized.shape[:2]), np.float32)
+    if class_indices:
+        maps = class_conditional_maps(uint8_cams(model.run), resized, class_indices, options).maps
+    return ScaleCams(scores, (maps,), geometry, class_indices)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How maps are made of a photo: by `scale_cams`, or with `conditional` by CCRM.
+
+    `scales` and `flip` default to the card's, for CCRM to those of its paper.
+    """
+
+    conditional: bool = False
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+
+    def options(self) -> ConditionalOptions:
+        """Those of CCRM."""
+        chosen = {"scales": self.scales, "flip": self.flip}
+        return ConditionalOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+
+    def largest_scale(self, card: ModelCard) -> float:
+        """The largest factor of the preferred size that the photo is looked at."""
+        return max(self.options().scales if self.conditional else self.scales or card.scales)
+
+
+PLAIN = Inference()
+
+
+def localize(
+    model: Model,
+    image: np.ndarray,
+    inference: Inference = PLAIN,
+    class_indices: tuple[int, ...] | None = None,
+    *,
+    others: tuple[Model, ...] = (),
+    refine: Refinement = "none",
+    allowed: tuple[int, ...] | None = None,
+) -> Localization:
+    """Class scores and localization maps of one photo, of all classes where CCRM does not ask for a choice of them.
+
+    `others` are models of the same classes whose maps are fused with `model`'s; for the rest see `Localization`.
+    """
+    sources = []
+    for source in (model, *others):
+        if inference.conditional:
+            sources.append(conditional_cams(source, image, class_indices or (), inference.options()))
+        else:
+            sources.append(scale_cams(source, image, inference.scales, inference.flip))
+    return Localization(tuple(sources), sources[0].geometry, image, refine, allowed)
+
+
+def localization_map(localization: Localization, class_index: int) -> np.ndarray:
+    """The map of one class at the photo's own size: float32 (H, W) in [0, 1)."""
+    geometry = localization.geometry
+    return resize_bilinear(localization.maps_of((class_index,)), geometry.height, geometry.width)[0]
+
+
+def present_classes(
+    card: ModelCard,
+    scores: np.ndarray,
+    tags: tuple[str, ...] | None = None,
+    presence_threshold: float | None = None,
+) -> tuple[int, ...]:
+    """Class indices held to be in the photo: those of `tags` where given, else scores at or above the threshold.
+
+    Raises UnknownClassError for a tag the model does not know.
+    """
+    if tags is not None:
+        return tagged_classes(card, tags)
+    thresholds = card.presence_thresholds if presence_threshold is None else presence_threshold
+    return tuple(int(index) for index in np.flatnonzero(scores >= np.asarray(thresholds)))
+
+
+def tagged_classes(card: ModelCard, tags: tuple[str, ...]) -> tuple[int, ...]:
+    """Class indices of tags, sorted. Raises UnknownClassError for a tag the model does not know."""
+    return tuple(sorted({class_index(card, tag) for tag in tags}))
+
+
+def class_index(card: ModelCard, name: str) -> int:
+    """Channel of the class `name`. Raises UnknownClassError."""
+    try:
+        return card.classes.index(name)
+    except ValueError:
+        raise UnknownClassError(name, card.classes) from None

@@ -1,0 +1,112 @@
+"""The description an ONNX file carries of itself: metadata -> frozen `ModelCard` and back.
+
+`docs/onnx-contract.md` lists the keys; every field below is one key, stored as JSON text.
+"""
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.inference.errors import ModelCardError
+from app.inference.labels import MAX_CLASSES, MAX_MAP_CLASSES
+
+SCHEMA_VERSION = 1
+IMAGE_INPUT = "image"
+OUTPUTS = {"cam": ("scores", "cam"), "segmentation": ("logits", "mask")}
+CLASS_LIMITS = {"cam": MAX_MAP_CLASSES, "segmentation": MAX_CLASSES}
+
+
+class ModelCard(BaseModel):
+    """What the service needs to know of a model, besides its weights.
+
+    `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
+    map in [0, 1]; `presence_thresholds` with `scores`, one per class (task `cam` only). `figures` are percentages
+    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: int = SCHEMA_VERSION
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    version: int = Field(ge=1)
+    task: Literal["cam", "segmentation"]
+    method: str
+    paper: str
+    backbone: str
+    classes: tuple[str, ...] = Field(min_length=1)
+    output_stride: int = Field(ge=1)
+    preferred_size: int = Field(ge=32, le=4096)
+    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    flip: bool = False
+    background_threshold: float = Field(default=0.25, ge=0, le=1)
+    presence_thresholds: tuple[float, ...] = ()
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    data: str
+    data_licence: str
+    figures: dict[str, float] = Field(default_factory=dict)
+    measured_on: str = ""
+    export_check: dict[str, float] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+    commit: str = "unknown"
+    seed: int = 0
+    created: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelCard":
+        if len(self.classes) > (limit := CLASS_LIMITS[self.task]):
+            raise ValueError(f"a {self.task} model has at most {limit} classes, this one has {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes hold a name twice: {self.classes}")
+        expected = len(self.classes) if self.task == "cam" else 0
+        if len(self.presence_thresholds) != expected:
+            raise ValueError(
+                f"presence_thresholds has {len(self.presence_thresholds)} values, {expected} are expected "
+                f"(one per class of a cam model, none for a segmenter)"
+            )
+        if not all(0 < scale <= 4 for scale in self.scales):
+            raise ValueError(f"scales {self.scales} must lie in (0, 4]")
+        return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs for this task."""
+        return OUTPUTS[self.task]
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], source: str) -> "ModelCard":
+        """Read the `metadata_props` of the ONNX file `source` (named in errors only).
+
+        Raises ModelCardError for a missing or unknown schema version, and for all missing, unknown or malformed keys.
+        """
+        stated = metadata.get("schema_version")
+        if stated is None:
+            raise ModelCardError(
+                f"{source} carries no 'schema_version' in its metadata: it was not written by "
+                f"`python -m training export`. Export it again, or describe it as docs/onnx-contract.md says."
+            )
+        if stated != str(SCHEMA_VERSION):
+            raise ModelCardError(
+                f"{source} has schema version {stated!r}; this tag2mask reads version {SCHEMA_VERSION}. "
+                f"Export the model again with this release, or serve it with the release that wrote it."
+            )
+        values: dict[str, Any] = {}
+        faults: dict[str, str] = {}
+        for key, text in metadata.items():
+            try:
+                values[key] = json.loads(text)
+            except json.JSONDecodeError as error:
+                faults[key] = f"'{key}': is not JSON ({error})"
+        try:
+            card = cls(**values)
+        except ValidationError as error:
+            for entry in error.errors():
+                key, *inner = map(str, entry["loc"] or ("card",))
+                faults.setdefault(key, f"'{'.'.join((key, *inner))}': {entry['msg']}")
+        if faults:
+            raise ModelCardError(f"{source}: metadata key {'; '.join(faults.values())}. Export the model again.")
+        return card
+
+    def to_metadata(self) -> dict[str, str]:
+        """The card as ONNX `metadata_props`: every field, as JSON text."""
+        return {key: json.dumps(value) for key, value in self.model_dump(mode="json").items()}

@@ -1,0 +1,1 @@
+"""Label Studio's ML backend: predictions for the photos of its tasks."""

@@ -1,0 +1,184 @@
+"""The configured Label Studio, and the only place photos of its tasks are fetched from.
+
+What a task names is resolved against that host; another host is refused before anything is sent, and so is a redirect to
+one: whoever may write tasks must not make this service knock at doors inside its network, nor carry the token there.
+No proxy of the environment is used.
+
+Label Studio has two kinds of tokens (https://labelstud.io/guide/access_tokens): the legacy one goes into the header as it
+is, `Authorization: Token X`; a personal access token is a JWT that `/api/token/refresh/` exchanges for a short-lived one,
+`Authorization: Bearer Y`.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
+from app.runtime.settings import Settings
+
+SILENCE_SECONDS = 10  # without a byte
+FETCH_SECONDS = 60  # in all
+CHUNK_BYTES = 65_536
+MAX_TOKEN_REPLY_BYTES = 65_536
+DEFAULT_PORTS = {"http": 80, "https": 443}
+REFRESH_PATH = "/api/token/refresh/"
+SIGN_IN_PATH = "/user/login"
+KEPT = "%/:=&?~+!$,;'@()*[]"  # characters of an address that are left as they are
+Origin = tuple[str, str, int | None]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A Label Studio: its address, its token, and the header made of it by `signed_in`."""
+
+    url: str
+    token: str = field(repr=False)
+    max_bytes: int
+    authorization: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Host":
+        """The one of the settings. Raises UnavailableError where they name none."""
+        if settings.label_studio_url is None or settings.label_studio_token is None:
+            raise UnavailableError(
+                "this service does not know which Label Studio it may fetch photos from. Start it with "
+                "TAG2MASK_LABEL_STUDIO_URL (such as http://localhost:8080) and TAG2MASK_LABEL_STUDIO_TOKEN (an access "
+                "token of a user there).",
+                retry_after_seconds=60,
+            )
+        token = settings.label_studio_token.get_secret_value().strip()
+        return cls(settings.label_studio_url.rstrip("/"), token, settings.max_upload_bytes)
+
+    def signed_in(self) -> "Host":
+        """The same with its header; exchanges a personal access token. Raises UnavailableError."""
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise _bad_token("has characters that no token has")
+        if self.token.count(".") != 2:  # no JWT
+            return replace(self, authorization=f"Token {self.token}")
+        body = json.dumps({"refresh": self.token}).encode()
+        request = Request(self.url + REFRESH_PATH, body, {"Content-Type": "application/json"})
+        try:
+            with self._open(request) as reply:
+                access = json.loads(reply.read(MAX_TOKEN_REPLY_BYTES))["access"]
+        except (UploadError, ParameterError) as error:
+            raise _bad_token(f"cannot be exchanged at {REFRESH_PATH}: {error}") from None
+        except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            raise _bad_token(
+                f"cannot be exchanged at {REFRESH_PATH}: the answer is not that of a Label Studio"
+            ) from None
+        return replace(self, authorization=f"Bearer {access}")
+
+    def address(self, image: str) -> str:
+        """Where an image named by a task lies. Raises ParameterError for any other host."""
+        own = urlsplit(self.url)
+        try:
+            parts = urlsplit(image.strip())
+            foreign = (parts.scheme or parts.netloc) and origin_of(parts.geturl()) != origin_of(self.url)
+        except ValueError:
+            raise _foreign(image, self.url) from None
+        if foreign or "@" in parts.netloc:
+            raise _foreign(image, self.url)
+        path = "/" + parts.path.lstrip("/")
+        if not (path == own.path or path.startswith(own.path + "/")):
+            path = own.path + path
+        query = f"?{parts.query}" if parts.query else ""
+        return f"{own.scheme}://{own.netloc}{quote(path + query, safe=KEPT)}"
+
+    def fetch(self, image: str) -> bytes:
+        """The file a task names. Raises ParameterError (another host), UploadError, UploadTooLargeError."""
+        data = bytearray()
+        end = time.monotonic() + FETCH_SECONDS
+        try:
+            with self._open(Request(self.address(image), headers={"Authorization": self.authorization})) as reply:
+                while chunk := reply.read1(CHUNK_BYTES):
+                    data += chunk
+                    if len(data) > self.max_bytes:
+                        raise UploadTooLargeError(
+                            f"the file has more than {self.max_bytes} bytes, which is the limit "
+                            f"(TAG2MASK_MAX_UPLOAD_BYTES).",
+                            limit=self.max_bytes,
+                        )
+                    if time.monotonic() > end:
+                        raise UploadError(f"the file did not arrive within {FETCH_SECONDS} seconds.")
+        except (OSError, HTTPException) as error:
+            raise UploadError(f"the file did not arrive whole ({type(error).__name__}).") from None
+        return bytes(data)
+
+    @contextmanager
+    def _open(self, request: Request) -> Iterator[Any]:
+        """The answer to a request. No message holds what was sent, for it holds the token."""
+        try:
+            reply = build_opener(ProxyHandler({}), OwnOriginRedirects(self.url)).open(request, timeout=SILENCE_SECONDS)
+        except HTTPError as error:
+            error.close()
+            if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise _no_access(f"answers {error.code}") from None
+            raise UploadError(f"Label Studio answers {error.code} to {_path(request.full_url)}.") from None
+        except URLError as error:
+            reason = type(error.reason).__name__ if isinstance(error.reason, Exception) else "no connection"
+            raise UploadError(f"Label Studio at {self.url} cannot be reached ({reason}).") from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = type(error).__name__
+            raise UploadError(f"{_path(request.full_url)} cannot be asked of Label Studio ({reason}).") from None
+        with reply:
+            yield reply
+
+
+class OwnOriginRedirects(HTTPRedirectHandler):
+    """Follows a redirect within the host, but not to its sign-in page."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if origin_of(newurl) != origin_of(self._url):
+            fp.close()
+            raise ParameterError(
+                f"Label Studio sends on from {_path(req.full_url)} to another host, which is not followed. Photos in cloud "
+                f"storage are served through Label Studio where its storage has pre-signed addresses switched off.",
+                parameter="data",
+            )
+        if urlsplit(newurl).path.startswith(urlsplit(self._url).path + SIGN_IN_PATH):
+            fp.close()
+            raise _no_access("asks to sign in")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def origin_of(url: str) -> Origin:
+    """(scheme, host, port) of an address. Raises ValueError."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
+
+
+def _path(url: str) -> str:
+    return repr(urlsplit(url).path[:200])
+
+
+def _foreign(image: str, url: str) -> ParameterError:
+    return ParameterError(
+        f"the image {image[:200]!r} lies outside {url}, the only host photos are fetched from. Upload it to Label Studio, "
+        f"or serve it through Label Studio's storage.",
+        parameter="data",
+    )
+
+
+def _no_access(what: str) -> UploadError:
+    return UploadError(
+        f"Label Studio {what}: the token in TAG2MASK_LABEL_STUDIO_TOKEN is not valid there, its user may not see the file, "
+        f"or Label Studio does not take tokens of this kind (Organization > Access Token Settings)."
+    )
+
+
+def _bad_token(what: str) -> UnavailableError:
+    message = f"the token in TAG2MASK_LABEL_STUDIO_TOKEN {what.removesuffix('.')}."
+    return UnavailableError(message, retry_after_seconds=60)

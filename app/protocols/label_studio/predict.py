@@ -1,0 +1,154 @@
+"""A photo of a Label Studio task -> the prediction of the task: regions in the project's labels, and a score."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from app.http.job import pin
+from app.http.problems import problem_of
+from app.inference.arrays import resize_bilinear
+from app.inference.engine import Engine
+from app.inference.errors import ServiceError
+from app.inference.image.decode import Photo, decode
+from app.inference.label_maps.regions import label_masks, polygons_of
+from app.inference.label_maps.segmentation import segment
+from app.inference.labels import BACKGROUND, class_index_of, label_of
+from app.inference.maps.fusion import agreement
+from app.inference.maps.localization import Inference, localize
+from app.protocols.label_studio.brush import encode_brush
+from app.protocols.label_studio.config import Tool
+from app.runtime.model_store import Catalog
+
+logger = logging.getLogger(__name__)
+
+ID_CHARACTERS = 8  # of the photo's SHA-256, in the ids of its regions
+ONE_VIEW = Inference(scales=(1.0,), flip=False)  # of each method: the score is worth one look each
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the photos of a batch are worked on.
+
+    cams: the models whose agreement is the score; none where fewer than two are served. chosen: class index -> tool and
+    label it is drawn with.
+    """
+
+    segmenter: Engine
+    cams: tuple[Engine, ...]
+    chosen: dict[int, tuple[Tool, str]]
+    max_image_pixels: int
+
+    @classmethod
+    def of(cls, catalog: Catalog, chosen: dict[int, tuple[Tool, str]], max_image_pixels: int) -> "Plan":
+        """With the default segmenter, and the newest version of every cam model of its classes."""
+        segmenter = catalog.choose("segmentation", None)
+        newest = [catalog.find(name) for name in dict.fromkeys(name for name, _ in catalog.engines)]
+        cams = [
+            engine for engine in newest if engine.card.task == "cam" and engine.card.classes == segmenter.card.classes
+        ]
+        return cls(segmenter, tuple(cams) if len(cams) > 1 else (), chosen, max_image_pixels)
+
+    @property
+    def image_key(self) -> str:
+        """Of the photo, in a task's data."""
+        tool, _ = next(iter(self.chosen.values()))
+        return tool.key
+
+
+def version_of(segmenter: Engine) -> str:
+    """What Label Studio stores with a prediction: the model, and what of it."""
+    return f"{pin(segmenter)}@sha256:{segmenter.sha256}"
+
+
+def predict_task(plan: Plan, data: bytes, tags: Sequence[str] | None) -> dict[str, Any]:
+    """The prediction for a photo's bytes. The mask is that of `GET /segment`, with the tags as its `tags=`
+    where the model knows them all.
+
+    Raises UploadError for what is no photo.
+    """
+    engine = plan.segmenter
+    photo = decode(data, max_image_pixels=plan.max_image_pixels, input_long_side=engine.card.preferred_size)
+    size = photo.height, photo.width
+    known, complete = tagged_classes(plan, tags)
+    found = segment(engine, photo.image, size, class_indices=known, complete=complete)
+    photo_id = hashlib.sha256(data).hexdigest()[:ID_CHARACTERS]
+    result = []
+    present = [int(class_index_of(label)) for label in found.scores if label != BACKGROUND]
+    for name, where in label_masks(engine.card.classes, found.mask).items():
+        index = engine.card.classes.index(name)
+        if index in plan.chosen:
+            tool, label = plan.chosen[index]
+            regions = regions_of(tool, label, where, found.scores[label_of(index)])
+            result += [{"id": f"{photo_id}-{index}-{number}", **region} for number, region in enumerate(regions)]
+    score = float(np.mean([found.scores[label_of(index)] for index in present] or [found.scores[BACKGROUND]]))
+    if plan.cams and present:
+        score = agreement_of(plan.cams, photo, tuple(present))
+    return {"model_version": version_of(engine), "score": score, "result": result}
+
+
+def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
+    """The empty prediction of a photo that could not be had, with the problem.
+
+    Its version is another one: Label Studio asks again only for tasks without a prediction of the current version.
+    """
+    version = f"{version_of(plan.segmenter)} (failed)"
+    return {"model_version": version, "score": 0.0, "result": [], "problem": problem_of(error).model_dump()}
+
+
+def tagged_classes(plan: Plan, tags: Sequence[str] | None) -> tuple[tuple[int, ...] | None, bool]:
+    """Class indices of tags, which may be class names or the project's labels, and whether all of them are either.
+
+    None where none of them is. One entry that is neither is read as several, separated by spaces, as in `labels.csv`.
+    """
+    names = {index: {name.casefold()} for index, name in enumerate(plan.segmenter.card.classes)}
+    for index, (tool, label) in plan.chosen.items():
+        names[index] |= {name.casefold() for name in tool.labels[label]}
+    every = set().union(*names.values())
+    folded = {tag.casefold() for tag in tags or ()}
+    if len(folded) == 1 and not folded & every:
+        folded = set(folded.pop().split())
+    found = tuple(index for index, known in names.items() if known & folded)
+    if folded - every:
+        logger.warning(
+            "tags of a Label Studio task that are no class of %s: %.200r", pin(plan.segmenter), folded - every
+        )
+    return found or None, folded <= every
+
+
+def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[dict[str, Any]]:
+    """The region of a class, bool (H, W) with a pixel in it, as one brush stroke or as a polygon per part.
+
+    Polygons are in percent of the width and height, and have no holes.
+    """
+    height, width = where.shape
+    values: list[dict[str, Any]]
+    if tool.kind == "brushlabels":
+        values = [{"format": "rle", "rle": encode_brush(where)}]
+    else:
+        to_percent = 100 / np.array([width, height])
+        outlines = [np.reshape(outline, (-1, 2)) * to_percent for outline in polygons_of(where)]
+        values = [{"closed": True, "points": outline.tolist()} for outline in outlines]
+    return [
+        {
+            "type": tool.kind,
+            "from_name": tool.name,
+            "to_name": tool.image,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": score,
+            "value": {**value, tool.kind: [label]},
+        }
+        for value in values
+    ]
+
+
+def agreement_of(cams: Sequence[Engine], photo: Photo, class_indices: tuple[int, ...]) -> float:
+    """How far the methods agree on the maps of these classes: the mean of `app.inference.maps.fusion.agreement`, in [0, 1]."""
+    methods = [localize(cam, photo.image, ONE_VIEW).maps_of(class_indices) for cam in cams]
+    size = methods[0].shape[1:]
+    return float(agreement(np.stack([resize_bilinear(maps, *size) for maps in methods])).mean())

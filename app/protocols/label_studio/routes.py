@@ -1,0 +1,195 @@
+"""Label Studio's ML backend protocol: the masks of photos as pre-annotations.
+
+The address a user enters there (Settings > Model) is http://HOST:PORT/label-studio; Label Studio appends /health, /setup,
+/predict and /webhook to it (`label_studio/ml/api_connector.py` of https://github.com/HumanSignal/label-studio).
+
+The regions are those of `GET /segment`, in the project's own labels. Where a task's data has `tags`, a list or names
+separated by commas, those of them that are classes are the only ones that get a region; where all of them are, what looks
+like another class becomes one of these. A prediction's score says how far the methods agree where several cam models of
+the segmenter's classes are served: sorted by it, the doubtful photos come first.
+"""
+
+import asyncio
+import logging
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.http.job import pin
+from app.inference.errors import (
+    ClientLeftError,
+    ParameterError,
+    QueueFullError,
+    ServiceError,
+    StoppingError,
+    UploadTooLargeError,
+)
+from app.protocols.label_studio.config import choose_labels, read_tools
+from app.protocols.label_studio.host import Host
+from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
+from app.runtime.service import Service
+
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/label-studio", include_in_schema=False)
+
+MAX_CONFIG_CHARACTERS = 1_000_000
+START_TRAINING = "START_TRAINING"
+
+LabelConfig = Annotated[str, Field(max_length=MAX_CONFIG_CHARACTERS)]
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class TaskBody(BaseModel):
+    """A task; its label config says under which key of `data` the photo is."""
+
+    id: int | str | None = None
+    data: dict[str, Any]
+
+    def image(self, key: str) -> str:
+        """What the task says of its photo's place. Raises ParameterError."""
+        image = self.data.get(key)
+        if not isinstance(image, str) or not image:
+            raise ParameterError(f"the task's data has no text under {key[:80]!r}, its image.", parameter="data")
+        return image
+
+    @property
+    def tags(self) -> list[str]:
+        """Those of the task's data, none where it has none."""
+        tags = self.data.get("tags")
+        entries = tags.replace(";", ",").split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
+        return [entry.strip() for entry in entries if isinstance(entry, str) and entry.strip()]
+
+
+class PredictBody(BaseModel):
+    """What is read of Label Studio's request for predictions."""
+
+    tasks: list[TaskBody]
+    label_config: LabelConfig
+
+
+class SetupBody(BaseModel):
+    """What is read of the request that connects a project; the access token it brings is not."""
+
+    label_config: LabelConfig = Field(alias="schema")
+
+
+class WebhookBody(BaseModel):
+    """What is read of the news of a project."""
+
+    action: str
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    service_of(request).models.check_ready()
+    return JSONResponse({"status": "UP", "model_class": "tag2mask"})
+
+
+@router.post("/setup")
+async def setup(request: Request) -> Response:
+    body = await read_body(request, SetupBody)
+    segmenter = service_of(request).models.catalog.choose("segmentation", None)
+    try:
+        choose_labels(read_tools(body.label_config), segmenter.card.classes)
+    except ParameterError as error:  # a project may get its model before its labels
+        logger.warning("a Label Studio project is connected that gets no predictions as it is: %s", error)
+    return JSONResponse({"model_version": version_of(segmenter)})
+
+
+@router.post("/predict")
+async def predict(request: Request) -> Response:
+    service = service_of(request)
+    host = Host.of(service.settings)
+    body = await read_body(request, PredictBody)
+    catalog = service.models.catalog
+    chosen = choose_labels(read_tools(body.label_config), catalog.choose("segmentation", None).card.classes)
+    plan = Plan.of(catalog, chosen, service.settings.max_image_pixels)
+    request.state.model = pin(plan.segmenter)
+    host = await run_in_threadpool(host.signed_in)
+    results = await predict_tasks(request, host, plan, body.tasks)
+    return JSONResponse({"results": results, "model_version": version_of(plan.segmenter)})
+
+
+@router.post("/webhook")
+async def webhook(request: Request) -> Response:
+    body = await read_body(request, WebhookBody)
+    if body.action == START_TRAINING:
+        raise ParameterError(
+            "this service does not train: export the annotations and see `python -m training --help`.",
+            parameter="action",
+        )
+    return JSONResponse({"status": "ignored"})
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """The JSON of a request. Raises UploadTooLargeError, and ParameterError that repeats no value."""
+    limit = service_of(request).settings.max_upload_bytes
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise UploadTooLargeError(
+                f"the body has more than {limit} bytes, which is the limit (TAG2MASK_MAX_UPLOAD_BYTES).", limit=limit
+            )
+    try:
+        return kind.model_validate_json(bytes(data))
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_context=False, include_url=False)
+        named = [(".".join(map(str, entry["loc"])) or "body", entry["msg"]) for entry in found]
+        message = "; ".join(f"{name}: {reason}" for name, reason in named)[:1000]
+        raise ParameterError(f"the body is not what Label Studio sends: {message}.", parameter=named[0][0]) from None
+
+
+async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[TaskBody]) -> list[dict[str, Any]]:
+    """The predictions of a batch: as many tasks at a time as there are workers, until the client leaves.
+
+    A task whose photo cannot be had gets an empty one.
+    """
+    pool = service_of(request).pool
+    places = asyncio.Semaphore(pool.workers)
+    left = asyncio.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    async def gone() -> None:
+        await left.wait()
+
+    async def predict_one(task: TaskBody) -> dict[str, Any]:
+        data = await run_in_threadpool(host.fetch, task.image(plan.image_key))
+        while not left.is_set():
+            try:
+                return await pool.run(predict_task, plan, data, task.tags, gone=gone)
+            except QueueFullError as error:  # other clients' photos; those of the batch wait here
+                await asyncio.sleep(error.retry_after_seconds)
+        raise ClientLeftError("Label Studio left while its tasks were worked on.")
+
+    async def answer(task: TaskBody) -> dict[str, Any]:
+        async with places:
+            try:
+                return await predict_one(task)
+            except (ClientLeftError, StoppingError):
+                raise
+            except ServiceError as error:
+                logger.warning("Label Studio's task %.80r gets no prediction: %s", task.id, error)
+                return failed_task(plan, error)
+
+    watching = asyncio.ensure_future(watch())
+    answers = [asyncio.ensure_future(answer(task)) for task in tasks]
+    try:
+        return list(await asyncio.gather(*answers))
+    finally:
+        for future in (watching, *answers):
+            future.cancel()
+
+
+def service_of(request: Request) -> Service:
+    """The service this application was made for."""
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,1 @@
+"""What lives as long as the process: settings, models, kept uploads and the pool of workers."""

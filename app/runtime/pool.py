@@ -1,0 +1,105 @@
+"""The fixed pool of inference workers behind a bounded queue.
+
+One job is a whole photo: decode, predict and encode in one thread, so that nothing is handed about in between. Pillow,
+numpy and ONNX Runtime release the interpreter lock where the time goes.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from app.inference.errors import ClientLeftError, QueueFullError, StoppingError
+
+Result = TypeVar("Result")
+
+SMOOTHING = 0.1  # weight of the newest job in the running mean of job times
+MAX_RETRY_AFTER_SECONDS = 30
+
+
+class Pool:
+    """`workers` threads, and at most `queue_size` jobs waiting for one."""
+
+    def __init__(self, workers: int, queue_size: int) -> None:
+        self.workers = workers
+        self.queue_size = queue_size
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+        self._lock = threading.Lock()
+        self._jobs = 0  # running or waiting
+        self._mean_seconds = 0.5
+        self._stopping = False
+
+    @property
+    def jobs(self) -> int:
+        """Jobs running or waiting now."""
+        return self._jobs
+
+    def check_room(self) -> None:
+        """Raise QueueFullError or StoppingError where a job would not be taken now."""
+        with self._lock:
+            self._refuse()
+
+    async def run(
+        self, job: Callable[..., Result], *arguments: Any, gone: Callable[[], Awaitable[None]] | None = None
+    ) -> Result:
+        """Run `job(*arguments)` on a worker.
+
+        `gone` returns when the client has left: a job still waiting is then dropped. The place in the queue is freed
+        when the job ends or is dropped, whatever becomes of the caller.
+
+        Raises QueueFullError, StoppingError, ClientLeftError, or what the job raises.
+        """
+        future = self._submit(job, *arguments)
+        watch = asyncio.ensure_future(gone()) if gone else None
+        if watch:
+            watch.add_done_callback(lambda task: None if task.cancelled() else future.cancel())
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if future.cancelled() and task and not task.cancelling():
+                raise ClientLeftError("the client left before its photo was worked on.") from None
+            raise
+        finally:
+            if watch:
+                watch.cancel()
+
+    def close(self) -> None:
+        """Take no new jobs, finish those taken."""
+        with self._lock:
+            self._stopping = True
+        self._executor.shutdown(wait=True)
+
+    def _submit(self, job: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        with self._lock:
+            self._refuse()
+            future = self._executor.submit(self._timed, job, *arguments)
+            self._jobs += 1
+        future.add_done_callback(self._release)
+        return future
+
+    def _refuse(self) -> None:
+        if self._stopping:
+            raise StoppingError("the service is shutting down and takes no new photos; send it again in a moment.")
+        if self._jobs >= self.workers + self.queue_size:
+            seconds = math.ceil(self._mean_seconds * self._jobs / self.workers)
+            raise QueueFullError(
+                f"{self._jobs} photos are being worked on or waiting, which is the limit; send it again after the "
+                f"seconds in Retry-After.",
+                retry_after_seconds=min(max(seconds, 1), MAX_RETRY_AFTER_SECONDS),
+                limit=self.workers + self.queue_size,
+            )
+
+    def _timed(self, job: Callable[..., Result], *arguments: Any) -> Result:
+        start = time.perf_counter()
+        try:
+            return job(*arguments)
+        finally:
+            self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
+
+    def _release(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._jobs -= 1

@@ -1,0 +1,80 @@
+"""Maps, labels and masks against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from app.inference.arrays import (
+    drs_pseudo_label,
+    enlarged_strips,
+    mask_from_logits,
+    normalize_cam,
+    pseudo_label,
+    resize_bilinear,
+)
+from app.inference.labels import IGNORE_INDEX, VOC_CLASSES, class_index_of, label_of, voc_palette
+
+
+def test_resize_bilinear_is_half_pixel_interpolation() -> None:
+    row = np.array([[[0.0, 4.0]]], np.float32)
+    assert resize_bilinear(row, 1, 4)[0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
+def test_resize_bilinear_shrinks_by_taking_the_middle() -> None:
+    square = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    assert resize_bilinear(square, 2, 2)[0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
+
+
+def test_resize_of_a_single_value_is_constant() -> None:
+    assert (resize_bilinear(np.full((1, 1, 1), 7.0, np.float32), 3, 5) == 7).all()
+
+
+def test_normalized_cam_lies_in_zero_one_and_drops_the_negative() -> None:
+    cam = np.array([[[-1.0, 1.0], [2.0, 4.0]]], np.float32)
+    expected = np.array([[0, 1, 2, 4]]) / (4 + 1e-5)
+    assert np.allclose(normalize_cam(cam).ravel(), expected.ravel())
+
+
+def test_map_without_evidence_stays_zero() -> None:
+    assert (normalize_cam(np.full((2, 3, 3), -1.0, np.float32)) == 0).all()
+
+
+def test_pseudo_label_by_hand() -> None:
+    maps = np.array([[[0.9, 0.3], [0.1, 0.5]], [[0.2, 0.6], [0.2, 0.5]]], np.float32)
+    label_map = pseudo_label(maps, (11, 14), 0.25, 0.4)
+    assert label_map.tolist() == [[12, 15], [0, 12]]  # dog, person; background; a tie goes to the first
+    assert pseudo_label(maps, (11, 14), 0.25, 0.55).tolist() == [[12, 15], [0, IGNORE_INDEX]]
+
+
+def test_drs_pseudo_label_by_hand() -> None:
+    maps = np.array([[[0.5, 0.5, 0.1, 0.95, 1.2]], [[0.4, 0.1, 0.1, 0.95, 0.0]]], np.float32)
+    saliency = np.array([[255, 0, 255, 0, 50]], np.uint8)
+    # salient: best class; not salient: background wins; salient and unclaimed: ignore;
+    # two maps and the background above .9: ignore; a map above 1 beats the background outside the salient part
+    assert drs_pseudo_label(maps, (0, 1), saliency).tolist() == [[1, 0, 255, 255, 1]]
+
+
+def test_strips_together_are_the_whole() -> None:
+    maps = np.random.default_rng(0).random((3, 5, 7), dtype=np.float32)
+    whole = resize_bilinear(maps, 2000, 1500)
+    strips = list(enlarged_strips(maps, 2000, 1500))
+    assert len(strips) > 1
+    assert np.allclose(np.concatenate([part for _, part in strips], axis=1), whole)
+
+
+def test_mask_from_logits_equals_full_arg_max_over_its_candidates() -> None:
+    logits = np.random.default_rng(1).normal(size=(4, 6, 6)).astype(np.float32)
+    expected = resize_bilinear(logits, 31, 17).argmax(axis=0)
+    assert (mask_from_logits(logits, np.arange(4), 31, 17) == expected).all()
+    assert set(np.unique(mask_from_logits(logits, np.array([0, 3]), 31, 17))) <= {0, 3}
+
+
+@pytest.mark.parametrize("class_index", [0, 7, len(VOC_CLASSES) - 1])
+def test_label_and_class_index_are_inverse(class_index: int) -> None:
+    assert class_index_of(label_of(class_index)) == class_index
+
+
+def test_voc_palette_has_the_known_colours() -> None:
+    palette = voc_palette()
+    assert palette[label_of(VOC_CLASSES.index("dog"))].tolist() == [64, 0, 128]
+    assert palette[label_of(VOC_CLASSES.index("person"))].tolist() == [192, 128, 128]
+    assert palette[IGNORE_INDEX].tolist() == [224, 224, 192]

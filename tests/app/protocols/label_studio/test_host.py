@@ -1,0 +1,158 @@
+"""Where photos of Label Studio's tasks are fetched from, and where not, by a real HTTP server."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from app.protocols.label_studio.host import Host
+from tests.app.colour_models import GREEN, RED, halves, to_file
+from tests.app.http.test_errors import check_problem
+from tests.app.photo_host import (
+    ACCESS_TOKEN,
+    BRUSH,
+    MAX_UPLOAD_BYTES,
+    PERSONAL_TOKEN,
+    TOKEN,
+    FakeHost,
+    predict,
+    run_host,
+    settings_for,
+)
+from tests.app.server import start_server
+
+
+@pytest.fixture
+def other_host() -> Iterator[FakeHost]:
+    with run_host() as host:
+        yield host
+
+
+def test_tokens_go_to_the_host_and_nowhere_else(serve, host, models_directory, caplog):
+    host.files["/data/upload/1/a.png"] = to_file(halves(RED, GREEN))
+    task = {"image": "/data/upload/1/a.png"}
+    with caplog.at_level(logging.DEBUG):
+        for token, header in ((TOKEN, f"Token {TOKEN}"), (PERSONAL_TOKEN, f"Bearer {ACCESS_TOKEN}")):
+            client = serve(settings_for(host, models_directory, token))
+            good, bad = predict(client, task, {"image": "/data/upload/1/none.png"})
+            assert good["result"]
+            assert not bad["result"]
+            assert host.seen[-1][1] == header
+            assert token not in repr(settings_for(host, models_directory, token))
+        for token in ("wrong-secret", "wrong\nsecret", "wröng-secret", "wrong.secret.jwt"):
+            client = serve(settings_for(host, models_directory, token))
+            reply = client.post("/label-studio/predict", json={"tasks": [{"data": task}], "label_config": BRUSH})
+            assert "TAG2MASK_LABEL_STUDIO_TOKEN" in reply.text
+            assert "secret" not in reply.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["label_studio_url", "label_studio_token"])
+def test_without_the_setting_the_problem_names_it(serve, host, models_directory, missing):
+    client = serve(settings_for(host, models_directory).model_copy(update={missing: None}))
+    reply = client.post("/label-studio/predict", json={"tasks": [], "label_config": BRUSH})
+    check_problem(reply, 503, "TAG2MASK_LABEL_STUDIO_URL", "TAG2MASK_LABEL_STUDIO_TOKEN")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "{other}/a.png",
+        "{other_bare}/a.png",  # //host/path
+        "{url}@{other_name}/a.png",
+        "http://user@{name}/a.png",
+        "https://{name}/a.png",
+        "ftp://{name}/a.png",
+        "file:///etc/hostname",
+        "s3://bucket/a.png",
+        "data:image/png;base64,AAAA",
+        "http://[::1/a.png",
+        "http://127.0.0.1:99999/a.png",
+    ],
+)
+def test_other_hosts_are_refused_and_not_asked(backend, host, other_host, image, caplog):
+    names = {"name": host.url.removeprefix("http://"), "other_name": other_host.url.removeprefix("http://")}
+    image = image.format(url=host.url, other=other_host.url, other_bare=other_host.url.removeprefix("http:"), **names)
+    prediction = predict(backend, {"image": image})[0]
+    assert prediction["result"] == []
+    assert "the only host" in prediction["problem"]["detail"]
+    assert "the only host" in caplog.text
+    assert not [path for path, _ in host.seen if "token" not in path]
+    assert not other_host.seen
+
+
+def test_redirects_stay_on_the_host(backend, host, other_host):
+    photo = to_file(halves(RED, GREEN))
+    other_host.files["/a.png"] = host.files["/real.png"] = photo
+    host.files["/moved.png"] = (302, {"Location": "/real.png"})
+    host.files["/away.png"] = (302, {"Location": f"{other_host.url}/a.png"})
+    host.files["/sign-in.png"] = (302, {"Location": "/user/login/?next=/sign-in.png"})
+    host.files["/round.png"] = (302, {"Location": "/round.png"})
+    tasks = [{"image": f"/{name}.png"} for name in ("moved", "away", "sign-in", "round")]
+    moved, away, sign_in, round_ = predict(backend, *tasks)
+    assert len(moved["result"]) == 2
+    assert "not followed" in away["problem"]["detail"]
+    assert "sign in" in sign_in["problem"]["detail"]
+    assert round_["result"] == []
+    assert not other_host.seen
+
+
+def test_one_photo_that_cannot_be_had_does_not_fail_the_batch(backend, host, caplog):
+    host.files = {
+        "/good.png": to_file(halves(RED, GREEN)),
+        "/large.png": bytes(MAX_UPLOAD_BYTES + 1),
+        "/text.png": b"no photo",
+        "/cut.png": to_file(halves(RED, GREEN))[:60],
+        "/short.png": (200, {"Content-Length": "1000", "Connection": "close"}),
+    }
+    images = ["/good.png", "/large.png", "/text.png", "/cut.png", "/short.png", "/none.png", "", None, 7]
+    good, *bad = predict(backend, *[{"image": image} for image in images], {})
+    assert len(good["result"]) == 2
+    assert len(bad) == 9
+    for prediction in bad:
+        assert (prediction["result"], prediction["score"]) == ([], 0)
+        assert prediction["model_version"] != good["model_version"]  # so that Label Studio asks again
+        assert prediction["problem"]["detail"] in caplog.text
+    assert str(MAX_UPLOAD_BYTES) in bad[0]["problem"]["detail"]
+
+
+def test_work_ends_when_label_studio_leaves(host, models_directory):
+    host.files["/a.png"] = to_file(halves(RED, GREEN, 3000, 3000))
+    body = {"tasks": [{"data": {"image": "/a.png"}}] * 500, "label_config": BRUSH}
+    given = {"label_studio_url": host.url, "label_studio_token": TOKEN}
+    with start_server(models_directory, workers=1, **given) as server:
+        server.wait_until_ready()
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(f"{server.url}/label-studio/predict", json=body, timeout=1)
+        time.sleep(1)
+        asked = len(host.seen)
+        time.sleep(1)
+        assert len(host.seen) == asked < 100
+        server.process.terminate()
+        server.process.wait(60)
+        log = server.log.read_text()
+    assert '"status": 499' in log
+    assert "Traceback" not in log
+    assert TOKEN not in log
+
+
+def test_host_that_is_not_there(serve, models_directory):
+    with run_host() as gone:
+        settings = settings_for(gone, models_directory)
+    assert "cannot be reached" in predict(serve(settings), {"image": "/a.png"})[0]["problem"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("url", "image", "address"),
+    [
+        ("http://ls:8080", "/data/upload/1/a.png", "http://ls:8080/data/upload/1/a.png"),
+        ("http://ls:8080/", "data/upload/1/a b.png", "http://ls:8080/data/upload/1/a%20b.png"),
+        ("http://ls", "http://LS:80/ä.png#part", "http://ls/%C3%A4.png"),
+        ("https://ls/studio", "/data/local-files/?d=x/y.png", "https://ls/studio/data/local-files/?d=x/y.png"),
+        ("https://ls/studio/", "https://ls:443/studio/a%20b.png", "https://ls/studio/a%20b.png"),
+    ],
+)
+def test_addresses(url, image, address):
+    assert Host(url.rstrip("/"), TOKEN, 1).address(image) == address

@@ -1,0 +1,124 @@
+"""The Open Inference Protocol: Triton's own client against a real server, and what is refused."""
+
+import json
+
+import httpx2
+import numpy as np
+import pytest
+
+from app.runtime.model_store import ModelStore
+from app.runtime.settings import Settings
+from tests.app.colour_models import BLACK, RED, SIDE, halves
+
+triton = pytest.importorskip("tritonclient.http")
+IMAGES = np.stack([halves(RED, BLACK), halves(BLACK, RED)])
+
+
+@pytest.fixture
+def client(server):
+    client = triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=30)
+    yield client
+    client.close()
+
+
+def image_input(images: np.ndarray, binary: bool = True):
+    tensor = triton.InferInput("image", images.shape, "UINT8")
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    return tensor
+
+
+def test_health_and_metadata(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("drs_colours")
+    assert not client.is_model_ready("drs_colours", "7")
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    metadata = client.get_model_metadata("cam_colours")
+    assert metadata["versions"] == ["2", "10"]
+    assert metadata["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+    outputs = {output["name"]: (output["datatype"], output["shape"]) for output in metadata["outputs"]}
+    assert outputs == {"scores": ("FP32", [-1, 3]), "cam": ("FP32", [-1, 3, -1, -1])}
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tensors_are_those_of_the_engine(client, models_directory, binary_in, binary_out):
+    engine = ModelStore(Settings(models=models_directory, device="cpu")).load().engines["cam_colours", 2]
+    expected = engine.run(IMAGES)
+    wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("cam", "scores")]
+    found = client.infer(
+        "cam_colours", [image_input(IMAGES, binary_in)], model_version="2", outputs=wanted, request_id="mine"
+    )
+    for name in ("cam", "scores"):
+        np.testing.assert_array_equal(found.as_numpy(name), expected[name])
+    reply = found.get_response()
+    assert (reply["model_name"], reply["model_version"], reply["id"]) == ("cam_colours", "2", "mine")
+
+
+def test_all_outputs_of_the_default_version(client):
+    found = client.infer("deeplab_colours", [image_input(IMAGES[:1])])
+    assert found.as_numpy("mask").shape == (1, SIDE, SIDE)
+    assert found.as_numpy("mask").dtype == np.uint8
+    assert found.as_numpy("logits").dtype == np.float32
+
+
+def test_the_client_understands_refusals(client):
+    with pytest.raises(triton.InferenceServerException, match="no model 'nothing' is served"):
+        client.infer("nothing", [image_input(IMAGES)])
+    with pytest.raises(triton.InferenceServerException, match="sides of at least 32"):
+        client.infer("drs_colours", [image_input(IMAGES[:, :8])])
+    with pytest.raises(triton.InferenceServerException, match="no output 'masks'; there are scores, cam"):
+        client.infer("drs_colours", [image_input(IMAGES)], outputs=[triton.InferRequestedOutput("masks")])
+    with pytest.raises(triton.InferenceServerException, match="compressed bodies are not read"):
+        client.infer("drs_colours", [image_input(IMAGES)], request_compression_algorithm="gzip")
+    outputs = [triton.InferRequestedOutput("scores", class_count=3)]
+    with pytest.raises(triton.InferenceServerException, match="'classification' is not offered"):
+        client.infer("drs_colours", [image_input(IMAGES)], outputs=outputs)
+    for refused in (client.get_inference_statistics, lambda: client.load_model("drs_colours")):
+        with pytest.raises(triton.InferenceServerException, match="there is nothing at|no model 'stats'"):
+            refused()
+
+
+def body(**changes: object) -> dict:
+    tensor = {"name": "image", "shape": [1, 32, 32, 3], "datatype": "UINT8", "data": [0] * 32 * 32 * 3}
+    return {"inputs": [tensor | changes]}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the body"),
+        (b"{", "the body"),
+        (b"[]", "the body"),
+        (b"{}", "inputs"),
+        (b'{"inputs": []}', "inputs"),
+        (json.dumps(body(name="x" * 1000)).encode(), "the input is 'image' of type UINT8"),
+        (json.dumps(body(datatype="FP32")).encode(), "the input is 'image' of type UINT8"),
+        (json.dumps(body(shape=[1, 32, 32, 4])).encode(), "is not (N, H, W, 3)"),
+        (json.dumps(body(shape=[0, 32, 32, 3])).encode(), "is not (N, H, W, 3)"),
+        (json.dumps(body(shape=[1, 10**6, 10**6, 3])).encode(), "the limit is"),
+        (json.dumps(body(shape=[1, 10**30, 32, 3])).encode(), "shape"),
+        (json.dumps(body(data=[0] * 5)).encode(), "`data` must hold 3072"),
+        (json.dumps(body(data=[256] * 3072)).encode(), "`data` must hold"),
+        (json.dumps(body(data=[0.5] * 3072)).encode(), "`data` must hold"),
+        (json.dumps(body(data=["a"] * 3072)).encode(), "`data` must hold"),
+        (json.dumps(body(data=[[1], [1, 2]])).encode(), "`data` must hold"),
+        (json.dumps(body(data=[10**30] * 3072)).encode(), "`data` must hold"),
+        (json.dumps(body(data=None)).encode(), "`data` must hold"),
+        (json.dumps(body(data=None, parameters={"binary_data_size": 5})).encode(), "3072 bytes are expected"),
+        (json.dumps(body(data=None, parameters={"binary_data_size": "a"})).encode(), "3072 bytes are expected"),
+    ],
+)
+def test_what_is_refused(server, content, reason):
+    reply = httpx2.post(f"{server.url}/v2/models/drs_colours/infer", content=content)
+    assert reply.status_code == 422, reply.text
+    assert set(reply.json()) == {"error"}
+    assert reason in reply.json()["error"]
+    assert len(reply.text) < 1000
+
+
+@pytest.mark.parametrize("length", ["-1", "9999999", "abc", "\u0661".encode()])
+def test_a_wrong_length_of_the_json(server, length):
+    headers = {"Inference-Header-Content-Length": length}
+    reply = httpx2.post(f"{server.url}/v2/models/drs_colours/infer", content=b"{}", headers=headers)
+    assert (reply.status_code, "is not a length" in reply.text) == (422, True)

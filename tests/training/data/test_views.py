@@ -1,0 +1,112 @@
+"""Views of photos with the planes that belong to them: label maps, saliency, activated regions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.inference.errors import DataError
+from app.inference.labels import IGNORE_INDEX
+from training.config.tables import ViewConfig
+from training.data import DataConfig, TaggedPhotos, open_source
+from training.data.augment import cut_out, jitter_colours, turn_hue
+from training.data.views import LabelledViews, TaggedViews
+
+DATA = DataConfig(source="scenes", scenes={"count": 4, "val_count": 1, "size": 64, "class_count": 3})
+PLAIN = ViewConfig(long_side=(64, 64), crop=64, colour_jitter=0.0)
+
+
+@pytest.fixture
+def photos() -> TaggedPhotos:
+    return open_source(DATA)
+
+
+def write_planes(folder: Path, names: tuple[str, ...], plane: np.ndarray) -> Path:
+    folder.mkdir()
+    for name in names:
+        Image.fromarray(plane).save(folder / f"{name}.png")
+    return folder
+
+
+def test_planes_follow_the_photo(photos: TaggedPhotos, tmp_path: Path) -> None:
+    names = photos.names("train")
+    columns = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    labels = write_planes(tmp_path / "labels", names, columns)
+    salient = write_planes(tmp_path / "salient", names, columns)
+    views = LabelledViews(photos, names, labels, PLAIN, 0, {"salient": (salient, 40)})
+    mirrored = 0
+    for epoch in range(4):
+        item = views[epoch, 1]
+        assert item["inside"].all()
+        assert torch.equal(item["salient"], item["label_maps"] > 40)
+        mirrored += int(item["label_maps"][0, 0] == 63)
+    assert 0 < mirrored < 4
+
+
+def test_outside_the_photo_nothing_is_salient(photos: TaggedPhotos, tmp_path: Path) -> None:
+    names = photos.names("train")
+    white = np.full((64, 64), 250, np.uint8)
+    labels, salient = (write_planes(tmp_path / key, names, white) for key in ("labels", "salient"))
+    small = ViewConfig(long_side=(32, 32), crop=64, colour_jitter=0.0)
+    item = LabelledViews(photos, names, labels, small, 0, {"salient": (salient, 40)})[0, 0]
+    assert int(item["inside"].sum()) == 32 * 32
+    assert torch.equal(item["salient"], item["inside"])
+    assert ((item["label_maps"] == IGNORE_INDEX) == ~item["inside"]).all()
+
+
+def test_missing_planes_are_named(photos: TaggedPhotos, tmp_path: Path) -> None:
+    names = photos.names("train")
+    labels = write_planes(tmp_path / "labels", names, np.zeros((64, 64), np.uint8))
+    salient = write_planes(tmp_path / "salient", names[1:], np.zeros((64, 64), np.uint8))
+    with pytest.raises(DataError, match=rf"1 of 4 photos have no PNG in .*salient \(first: {names[0]}\)"):
+        LabelledViews(photos, names, labels, PLAIN, 0, {"salient": (salient, 40)})
+
+
+def test_a_square_view_gives_up_the_aspect_ratio(tmp_path: Path) -> None:
+    wide = np.zeros((20, 80, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.jpg")
+    (tmp_path / "labels.csv").write_text("name,classes\nwide,cat\n")
+    photos = open_source(DataConfig(source="folder", root=tmp_path, classes=("cat",), val_fraction=0.1))
+    names = tuple(photos.tag_table)
+    kept, squared = (
+        TaggedViews(photos, names, PLAIN.model_copy(update={"keep_aspect": keep}), 0)[0, 0]["images"]
+        for keep in (True, False)
+    )
+    assert (kept < -1).all(dim=0).float().mean() < 0.5  # black photo on a mean-coloured square
+    assert (squared < -1).all()
+
+
+def test_cutout_paints_squares_of_the_mean() -> None:
+    image = torch.ones(3, 10, 12)
+    cut_out(image, 4, np.random.default_rng(0))
+    assert int((image == 0).sum()) == 3 * 16
+    cut_out(image, 40, np.random.default_rng(0))
+    assert (image == 0).all()
+
+
+def test_a_third_of_the_circle_makes_red_green_and_leaves_grey() -> None:
+    image = Image.fromarray(np.array([[[255, 0, 0], [90, 90, 90]]], np.uint8))
+    green, grey = np.asarray(turn_hue(image, 1 / 3))[0]
+    assert np.abs(green.astype(int) - (0, 255, 0)).max() <= 6  # PIL's circle has 256 steps
+    assert grey.tolist() == [90, 90, 90]
+    assert np.array_equal(np.asarray(turn_hue(image, 0.0)), np.asarray(image))
+
+
+def test_views_with_hue_depend_on_seed_epoch_and_index_alone(photos: TaggedPhotos) -> None:
+    names = photos.names("train")
+    plain = ViewConfig(long_side=(64, 96), crop=64)
+    turned = plain.model_copy(update={"hue_jitter": 0.1})
+    first, again = (TaggedViews(photos, names, turned, 3)[2, 1]["images"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, TaggedViews(photos, names, plain, 3)[2, 1]["images"])
+
+
+def test_without_hue_nothing_is_drawn_for_it() -> None:
+    image = Image.new("RGB", (4, 4), (200, 100, 50))
+    rng, other = np.random.default_rng(0), np.random.default_rng(0)
+    jitter_colours(image, 0.3, rng)
+    for _ in range(3):
+        other.uniform(0.7, 1.3)
+    assert rng.random() == other.random()

@@ -1,0 +1,1 @@
+"""The authors' own work: their weight files as models that serve, and agreement with their code."""

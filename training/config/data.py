@@ -1,0 +1,84 @@
+"""The `[data]` table of a run's configuration."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.inference.labels import MAX_CLASSES
+
+MAX_SCENE_CLASSES = 6  # `training.data.scenes` draws so many kinds of things
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VocConfig(_Table):
+    """Lists of the VOC devkit: a name of `ImageSets/Segmentation`, or the path of a text file.
+
+    Without `train_list`, `trainaug` is taken where the devkit has it, else `train`.
+    """
+
+    train_list: str | None = None
+    val_list: str = "val"
+
+
+class CocoConfig(_Table):
+    """Instances files and photo folders, relative to `root`. A `val_instances` that does not exist means: split the
+    training photos by `val_fraction`.
+    """
+
+    train_instances: Path = Path("annotations/instances_train2017.json")
+    train_images: Path = Path("train2017")
+    val_instances: Path = Path("annotations/instances_val2017.json")
+    val_images: Path = Path("val2017")
+
+
+class ScenesConfig(_Table):
+    """Generated photos: how many, how large (`size` is the side in pixels), of how many classes."""
+
+    random_seed: int = Field(default=0, ge=0)
+    count: int = Field(default=400, ge=1)
+    val_count: int = Field(default=100, ge=1)
+    size: int = Field(default=96, ge=32, le=1024)
+    class_count: int = Field(default=5, ge=1, le=MAX_SCENE_CLASSES)
+
+
+class DataConfig(_Table):
+    """Where tagged photos come from.
+
+    extra: a second folder of the same form (source "folder"), whose photos are all trained on; nobody measures on them.
+    classes: class names in channel order; None takes a folder's classes.txt, else the VOC classes where every tag is one of them, else the sorted
+    set of tags less those that look misspelt (COCO: its categories by id).
+    on_error: a row that cannot be used stops the run ("fail"), or is left out and counted ("skip").
+    check: what is read of every photo before training starts: its "header" (fast) or all "pixels" (finds truncated
+    files); None means "header" with `on_error = "fail"` and "pixels" with "skip", which could not skip later.
+    val_fraction: share of the photos kept for validation where no list names them.
+    """
+
+    source: Literal["folder", "voc", "coco", "scenes"] = "folder"
+    root: Path | None = None
+    extra: Path | None = None
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=MAX_CLASSES)
+    on_error: Literal["fail", "skip"] = "fail"
+    check: Literal["header", "pixels"] | None = None
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    voc: VocConfig = VocConfig()
+    coco: CocoConfig = CocoConfig()
+    scenes: ScenesConfig = ScenesConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if self.root is None and self.source != "scenes":
+            raise ValueError(f"source = {self.source!r} needs `root`, the directory of the photos")
+        if self.extra is not None and self.source != "folder":
+            raise ValueError(f'`extra` is for source = "folder"; this one is {self.source!r}')
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes hold a name twice: {', '.join(self.classes)}")
+        return self
+
+    @property
+    def checks_pixels(self) -> bool:
+        """Whether every photo is decoded in full before training starts."""
+        return (self.check or ("pixels" if self.on_error == "skip" else "header")) == "pixels"

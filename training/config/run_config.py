@@ -1,0 +1,132 @@
+"""A run's configuration: one TOML file -> its tables (`training.config.tables`), checked against one another."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from app.inference.errors import ConfigError
+from training.config.data import DataConfig
+from training.config.tables import (
+    ClassifierConfig,
+    ExportConfig,
+    LocalizeConfig,
+    NeedsConfig,
+    PseudoLabelConfig,
+    RefineConfig,
+    SaliencyConfig,
+    Section,
+    SegmenterConfig,
+)
+
+
+class RunConfig(Section):
+    """A whole run. `out` receives everything it makes; `saliency`, `refine` and `segmenter` may be left out."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")
+    out: Path
+    data: DataConfig
+    needs: NeedsConfig = NeedsConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    localize: LocalizeConfig = LocalizeConfig()
+    saliency: SaliencyConfig | None = None
+    refine: RefineConfig | None = None
+    pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
+    segmenter: SegmenterConfig | None = None
+    export: ExportConfig = ExportConfig()
+
+    @property
+    def supervised(self) -> bool:
+        """Whether this is the fully supervised upper bound, which trains no classifier."""
+        return self.segmenter is not None and self.segmenter.labels == "ground-truth"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        rule = self.pseudo_label.rule
+        if self.supervised and (
+            self.segmenter.weights == "classifier"
+            or self.segmenter.rounds > 1
+            or self.segmenter.options.get("saliency_weight")
+        ):
+            raise ValueError(
+                'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
+                "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
+            )
+        if self.segmenter and self.segmenter.rounds > 1 and rule != "threshold":
+            raise ValueError(
+                f'segmenter.rounds blends masks with maps, which pseudo_label.rule = "{rule}" does not read: "threshold" does'
+            )
+        if self.segmenter and self.segmenter.rounds > 1 and self.pseudo_label.foreground_threshold is not None:
+            raise ValueError(
+                "segmenter.rounds puts the probability one half at the one threshold of the maps; leave "
+                "pseudo_label.foreground_threshold out"
+            )
+        if self.pseudo_label.reads_saliency and self.saliency is None:
+            what = f'rule = "{rule}"' if rule != "threshold" else "saliency_share"
+            raise ValueError(f"pseudo_label.{what} needs a [saliency] table: a folder, or an estimate")
+        if rule == "edam-paper" and (
+            self.classifier.method != "edam" or self.refine or self.localize.inference != "plain"
+        ):
+            raise ValueError('pseudo_label.rule = "edam-paper" reads the masks of EDAM: plain inference, no [refine]')
+        if self.refine and self.refine.method == "drs" and self.localize.inference != "plain":
+            raise ValueError(
+                'refine.method = "drs" learns plain maps, which it makes itself; set localize.inference = "plain"'
+            )
+        if self.export.background_threshold == "saliency":
+            if self.saliency is None:
+                raise ValueError(
+                    'export.background_threshold = "saliency" needs a [saliency] table: a folder, or an estimate'
+                )
+            if self.localize.inference != "plain":
+                raise ValueError(
+                    'export.background_threshold = "saliency" measures the maps that are served, plain ones; set '
+                    'localize.inference = "plain", or give it a number'
+                )
+        if self.segmenter and self.segmenter.options.get("saliency_weight") and self.saliency is None:
+            raise ValueError("segmenter.options.saliency_weight needs a [saliency] table: a folder, or an estimate")
+        return self
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def read_config(kind: type[S], path: Path, overrides: list[str] | None = None) -> S:
+    """Read a TOML file into `kind`; `overrides` are "table.key=value" with TOML values.
+
+    Raises ConfigError that names the key, the value and what is allowed.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read ({error}); see experiments/ for ready ones") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    for override in overrides or []:
+        _set(values, override)
+    return validate_config(kind, values, str(path))
+
+
+def validate_config(kind: type[S], values: dict[str, Any], source: str) -> S:
+    """Check `values` against `kind`."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override!r} is not table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *tables, last = key.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override!r}: {table} is not a table")
+    values[last] = value

@@ -1,0 +1,199 @@
+"""The verb `export`: a trained network -> `models/NAME/VERSION/model.onnx`, checked against torch before it is written."""
+
+import datetime
+import hashlib
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from app.inference.engine import Engine
+from app.inference.errors import TrainingError
+from app.inference.model_card import IMAGE_INPUT, ModelCard
+from training.config.tables import Precision
+from training.export.served import ServedClassifier, ServedSegmenter
+
+OPSET = 18
+FLOAT_TOLERANCE = 1e-4  # of the largest value
+MASK_TOLERANCE = 1e-3  # share of pixels
+MIN_SHRUNK = 1024  # values; smaller tensors (biases, statistics) stay as they are
+INT8_MAX = 127
+CHECK_SIZES = ((96, 128), (160, 130))
+CHECK_BATCHES = (1, 3)
+
+
+class ExportError(TrainingError):
+    """The exported file does not do what the network does; nothing was written."""
+
+
+def export_model(
+    module: ServedClassifier | ServedSegmenter, card: ModelCard, models: Path, version: int | None = None
+) -> Path:
+    """Write the module under `models`/NAME/VERSION; without a version the next free one is taken.
+
+    Raises ExportError where ONNX Runtime's output differs from torch's by more than 1e-4 of the largest value, a mask in
+    more than 0.1 % of its pixels, or an image's outputs depend on its neighbours in the batch.
+    """
+    version = version or next_version(models / card.name)
+    card = card.model_copy(
+        update={
+            "version": version,
+            "commit": current_commit(),
+            "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    )
+    path = models / card.name / str(version) / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    module = module.eval().cpu().float()
+    write_onnx(module, partial)
+    write_card(partial, card)
+    try:
+        differences = check_export(module, Engine(partial, device="cpu"))
+    except BaseException:
+        partial.unlink()
+        raise
+    write_card(partial, card.model_copy(update={"export_check": differences}))
+    partial.replace(path)
+    return path
+
+
+def write_onnx(module: torch.nn.Module, path: Path) -> None:
+    """Trace `module` with dynamic N, H and W and write the graph."""
+    dims = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
+    example = torch.zeros(2, 144, 176, 3, dtype=torch.uint8)
+    names = list(module.outputs)
+    program = torch.onnx.export(
+        module, (example,), dynamo=True, dynamic_shapes=(dims,), input_names=[IMAGE_INPUT], output_names=names,
+        opset_version=OPSET, optimize=True, verbose=False,
+    )  # fmt: skip
+    program.save(path)
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Replace the file's metadata by the card, and drop what the exporter noted of every node: lines and paths of code."""
+    model = onnx.load(path)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]
+    onnx.helper.set_model_props(model, card.to_metadata())
+    model.doc_string = f"tag2mask {card.task} model {card.name} version {card.version}"
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def check_export(module: ServedClassifier | ServedSegmenter, engine: Engine) -> dict[str, float]:
+    """Compare ONNX Runtime with torch at two sizes and two batch sizes, and batches with single images.
+
+    Returns the largest relative difference per output (share of differing pixels for a mask): from torch under the
+    output's name, between a batch and a single image under NAME_batch.
+    """
+    worst = {f"{name}{kind}": 0.0 for name in module.outputs for kind in ("", "_batch")}
+    rng = np.random.default_rng(0)
+    for height, width in CHECK_SIZES:
+        for count in CHECK_BATCHES:
+            images = natural_noise(rng, count, height, width)
+            outputs = engine.run(images)
+            with torch.no_grad():
+                expected = module(torch.from_numpy(images))
+            for name, tensor in zip(module.outputs, expected, strict=True):
+                worst[name] = max(worst[name], difference(outputs[name], tensor.numpy()))
+            alone = engine.run(images[-1:])
+            for name in module.outputs:
+                worst[f"{name}_batch"] = max(worst[f"{name}_batch"], difference(outputs[name][-1:], alone[name]))
+    for name, value in worst.items():
+        limit = MASK_TOLERANCE if name.startswith("mask") else FLOAT_TOLERANCE
+        if value > limit:
+            raise ExportError(f"output '{name}' of the exported file differs by {value:.2g}; the limit is {limit:g}")
+    return worst
+
+
+def natural_noise(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    """Random photos with structure at several scales, uint8 (count, height, width, 3)."""
+    image = np.zeros((count, height, width, 3))
+    for cell in (4, 16, 48):
+        coarse = rng.uniform(0, 255, (count, -(-height // cell), -(-width // cell), 3))
+        image += coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :height, :width] / 3
+    return image.astype(np.uint8)
+
+
+def difference(ours: np.ndarray, reference: np.ndarray) -> float:
+    """Largest difference relative to the largest reference value; share of differing pixels for integers."""
+    if ours.shape != reference.shape or not (np.isfinite(ours).all() and np.isfinite(reference).all()):
+        return float("inf")
+    if reference.dtype == np.uint8:
+        return float((ours != reference).mean())
+    return float(np.abs(ours - reference).max() / max(1e-12, np.abs(reference).max()))
+
+
+def card_of(path: Path) -> ModelCard:
+    """The card of an exported file."""
+    return Engine(path, device="cpu").card
+
+
+def update_figures(path: Path, figures: dict[str, float], measured_on: str) -> str:
+    """Put measured figures into the card of an exported file; returns the file's new SHA-256."""
+    card = card_of(path)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(path.read_bytes())
+    write_card(partial, card.model_copy(update={"figures": card.figures | figures, "measured_on": measured_on}))
+    partial.replace(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def shrink_weights(path: Path, precision: Precision) -> Path:
+    """Write `model.PRECISION` beside a checked float32 file: the same graph with its weights stored in fewer bits.
+
+    float16: rounded. int8: of a tensor of two or more axes the nearest of 255 steps between -m and m, m the largest
+    magnitude at that index of the first axis (a convolution's output channel); others as float16. ONNX Runtime widens
+    them once when it loads the file, so the arithmetic and the speed stay those of float32.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    kept, nodes = [], []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < MIN_SHRUNK:
+            kept.append(tensor)
+            continue
+        stored, scales = (
+            quantize(values) if precision == "int8" and values.ndim > 1 else (values.astype(np.float16), None)
+        )
+        kept.append(onnx.numpy_helper.from_array(stored, f"{tensor.name}.stored"))
+        wide = tensor.name if scales is None else f"{tensor.name}.wide"
+        nodes.append(onnx.helper.make_node("Cast", [f"{tensor.name}.stored"], [wide], to=onnx.TensorProto.FLOAT))
+        if scales is not None:
+            kept.append(onnx.numpy_helper.from_array(scales, f"{tensor.name}.scales"))
+            nodes.append(onnx.helper.make_node("Mul", [wide, f"{tensor.name}.scales"], [tensor.name]))
+    nodes += graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    shrunk = path.with_suffix(f".{precision}")
+    onnx.save(model, shrunk)
+    write_card(shrunk, card_of(path).model_copy(update={"precision": precision}))
+    return shrunk
+
+
+def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (N, ...) -> int8 (N, ...) in -127..127 and the scales (N, 1, ...) they are multiplied with."""
+    largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
+    scales = (np.where(largest > 0, largest, 1) / INT8_MAX).astype(np.float32)
+    return np.rint(values / scales).astype(np.int8), scales
+
+
+def next_version(directory: Path) -> int:
+    """One more than the highest version there."""
+    taken = [int(entry.name) for entry in directory.glob("*") if entry.name.isdigit()] if directory.is_dir() else []
+    return max(taken, default=0) + 1
+
+
+def current_commit() -> str:
+    """The commit the code stands at, or "unknown" outside a repository."""
+    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except OSError:  # no git here
+        return "unknown"
+    return result.stdout.strip() or "unknown"

@@ -1,0 +1,88 @@
+"""Networks as they are served: normalisation inside, outputs as `docs/onnx-contract.md` names them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from app.inference.model_card import ModelCard
+from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from training.methods import Classifier
+from training.segmenters import Segmenter
+from training.segmenters.aspp import enlarge
+
+
+class Normalize(nn.Module):
+    """uint8 RGB (N, H, W, 3) -> float (N, 3, H, W), ImageNet mean and standard deviation taken off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        return (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+
+
+class ServedClassifier(nn.Module):
+    """image -> (scores, cam)."""
+
+    outputs = ("scores", "cam")
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.normalize, self.network = Normalize(), classifier
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, 3) -> probabilities (N, C), activated maps (N, C, h, w)."""
+        logits, cams = self.network(self.normalize(image))
+        return logits.sigmoid(), cams
+
+
+class ServedSoftmaxClassifier(ServedClassifier):
+    """image -> (scores, cam) of the classes `kept` of a network that was trained on one class per photo.
+
+    A class's score is its probability among all classes of the network, kept or not.
+    """
+
+    def __init__(self, classifier: Classifier, kept: Sequence[int]) -> None:
+        super().__init__(classifier)
+        self.register_buffer("kept", torch.tensor(kept))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, 3) -> probabilities (N, K), activated maps (N, K, h, w)."""
+        logits, cams = self.network(self.normalize(image))
+        return logits.softmax(dim=1)[:, self.kept], cams[:, self.kept]
+
+
+class ServedSegmenter(nn.Module):
+    """image -> (logits, mask)."""
+
+    outputs = ("logits", "mask")
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.normalize, self.network = Normalize(), segmenter
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, 3) -> logits (N, C + 1, h, w), labels uint8 (N, H, W): arg-max of the enlarged logits."""
+        logits = self.network(self.normalize(image))
+        return logits, enlarge(logits, image.shape[1:3]).argmax(dim=1).to(torch.uint8)
+
+
+class TorchModel:
+    """A served network run by torch: the `app.inference.maps.localization.Model` of the training package."""
+
+    def __init__(self, module: ServedClassifier | ServedSegmenter, card: ModelCard, device: torch.device) -> None:
+        self.card = card
+        self._module = module.eval().to(device, memory_format=torch.channels_last)
+        self._device = device
+
+    @torch.inference_mode()
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 (N, H, W, 3) -> outputs by name."""
+        outputs = self._module(torch.from_numpy(np.require(images, requirements="CW")).to(self._device))
+        return {name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+                for name, value in zip(self._module.outputs, outputs, strict=True)}  # fmt: skip

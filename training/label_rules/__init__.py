@@ -1,0 +1,1 @@
+"""The papers' rules that turn maps into pseudo-labels. One file each."""

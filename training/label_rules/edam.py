@@ -1,0 +1,80 @@
+"""EDAM's pseudo-labels: class masks and a saliency map -> label map, pure numpy.
+
+Wu et al., "Embedded Discriminative Attention Mechanism for Weakly Supervised Semantic Segmentation", CVPR 2021. The
+released code and the paper give different rules; both are here. s is the saliency, v_k the score of class k, M the
+masks with the background's:
+
+    code    v_0 = [s <= limit];  v_k = -2 below alpha, 2 above beta, else itself;  label = argmax of v
+    paper   P = argmax of M;  S = [s >= limit];  label = 0 where S = 1 and M_P < alpha,
+            P where S = 0 and M_P > beta, else P * S
+
+In words: a salient pixel takes its best class, one that is not salient is background unless a class is all but certain.
+Without saliency the released code compares with a constant background of 0.5, which is `app.inference.arrays.pseudo_label`.
+The released code's second script (eval.py) applies its rule to scores after the CRF as well; so can `edam_pseudo_label`.
+"""
+
+import numpy as np
+
+from app.inference.labels import BACKGROUND, label_of
+
+SALIENCY_LIMIT = 20  # theta = 0.2 of the released code, which multiplies it by 100, of values up to 255
+ALPHA, BETA = 1e-6, 0.99999
+CERTAIN, IMPOSSIBLE = 2.0, -2.0
+
+
+def normalize_edam(maps: np.ndarray) -> np.ndarray:
+    """Divide every map (K, H, W) >= 0 by its own maximum, without an epsilon: the peak is exactly 1. Zeros stay zeros."""
+    peak = maps.max(axis=(1, 2), keepdims=True)
+    return maps / np.where(peak > 0, peak, 1)
+
+
+def edam_pseudo_label(
+    maps: np.ndarray,
+    class_indices: tuple[int, ...],
+    saliency: np.ndarray,
+    saliency_limit: float = SALIENCY_LIMIT,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+) -> np.ndarray:
+    """The released code's rule; ties go to the background, then to the lowest label.
+
+    Args:
+        maps: (K, H, W) in [0, 1], of the classes present, by `normalize_edam` (so that the peak exceeds beta).
+        class_indices: the classes of the maps, ascending.
+        saliency: uint8 (H, W); background where <= `saliency_limit`.
+
+    Returns:
+        uint8 (H, W): 0 for background or `label_of(class_index)`.
+    """
+    labels = np.concatenate([[BACKGROUND], label_of(np.asarray(class_indices, int))]).astype(np.uint8)
+    background = (saliency <= saliency_limit).astype(maps.dtype)
+    scores = np.where(maps < alpha, IMPOSSIBLE, np.where(maps > beta, CERTAIN, maps))
+    return labels[np.concatenate([background[None], scores]).argmax(axis=0)]
+
+
+def edam_paper_pseudo_label(
+    maps: np.ndarray,
+    background_map: np.ndarray,
+    class_indices: tuple[int, ...],
+    saliency: np.ndarray,
+    saliency_limit: float = SALIENCY_LIMIT,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+) -> np.ndarray:
+    """The paper's rule, on masks as the DA layer gives them: not divided by their maxima, the background's among them.
+
+    The paper leaves the unit of its saliency threshold open; here it is the released code's.
+
+    Args:
+        maps: (K, H, W) in [0, 1], masks of the classes present. background_map: (H, W), that of the background.
+        saliency: uint8 (H, W); salient where >= `saliency_limit`.
+
+    Returns:
+        uint8 (H, W) as `edam_pseudo_label`.
+    """
+    labels = np.concatenate([[BACKGROUND], label_of(np.asarray(class_indices, int))]).astype(np.uint8)
+    masks = np.concatenate([background_map[None], maps])
+    best, value = labels[masks.argmax(axis=0)], masks.max(axis=0)
+    salient = saliency >= saliency_limit
+    kept = np.where(salient, value >= alpha, value > beta)
+    return np.where(kept, best, BACKGROUND).astype(np.uint8)

@@ -1,0 +1,186 @@
+"""Masks, for measuring and for the fully supervised upper bound only.
+
+Nothing a weakly supervised run uses imports this file: `evaluate`, `report`, `sheet` and `supervised` do.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from app.inference.errors import DataError
+from app.inference.image.decode import decode_labels
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
+from training.config.data import DataConfig, ScenesConfig
+from training.data import open_source
+from training.data.coco import Instances, photo_name, read_splits
+from training.data.folder import require_directory
+from training.data.scenes import is_scene, render_mask
+from training.data.source import TaggedPhotos, reading
+from training.data.voc import voc_root
+
+MASK_DIRECTORIES = ("SegmentationClass", "SegmentationClassAug")  # the first that has the mask
+
+
+class Masks(Protocol):
+    """Reads the masks of one source."""
+
+    def has(self, name: str) -> bool: ...
+
+    def read(self, name: str) -> np.ndarray: ...
+
+
+class GroundTruth:
+    """Masks of the photos of a configuration, checked against photo and classes.
+
+    `photos` is the opened source where the caller has it already.
+    """
+
+    def __init__(self, config: DataConfig, photos: TaggedPhotos | None = None) -> None:
+        self.photos = photos or open_source(config)
+        self._masks = open_masks(config, self.photos.classes)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a mask for the photo."""
+        return self._masks.has(name)
+
+    def mask(self, name: str) -> np.ndarray:
+        """The mask as uint8 (H, W): labels 0..C, 255 = ignore, the photo's own size. Raises DataError."""
+        if not self.has(name):
+            raise DataError(f"photo {name!r} has no mask. Add it, or measure a split whose photos all have one.")
+        mask = self._masks.read(name)
+        size = self.photos.size(name)
+        if mask.shape != size:
+            raise DataError(
+                f"mask of {name!r} is {_size(mask.shape)} pixels, its photo {_size(size)} (width x height). "
+                f"Save the mask at the photo's size."
+            )
+        limit = label_of(len(self.photos.classes) - 1)
+        too_large = mask[(mask > limit) & (mask != IGNORE_INDEX)]
+        if too_large.size:
+            raise DataError(
+                f"mask of {name!r} holds label {too_large.max()}, the {limit} classes have labels "
+                f"up to {limit} ({IGNORE_INDEX} = ignore). Correct the mask, or list all classes in `classes`."
+            )
+        return mask
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+def open_masks(config: DataConfig, classes: tuple[str, ...]) -> Masks:
+    """The masks that belong to a configuration's photos."""
+    if config.source == "scenes":
+        return SceneMasks(config.scenes)
+    if config.source == "coco":
+        return CocoMasks(config, classes)
+    return MaskFiles(voc_root(config) if config.source == "voc" else require_directory(config.root))
+
+
+class MaskFiles:
+    """Masks as images whose pixel values are labels, in SegmentationClass/ (or, where missing there, ...Aug/)."""
+
+    def __init__(self, root: Path) -> None:
+        self._directories = [root / name for name in MASK_DIRECTORIES]
+
+    def has(self, name: str) -> bool:
+        return self._path(name) is not None
+
+    def read(self, name: str) -> np.ndarray:
+        path = self._path(name)
+        assert path is not None, "GroundTruth asks has() first"
+        return read_mask(path)
+
+    def _path(self, name: str) -> Path | None:
+        paths = (directory / f"{name}.png" for directory in self._directories)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Palette or grey image -> the numbers it stores, uint8 (H, W). Raises DataError."""
+    with reading(f"mask {path}"):
+        return decode_labels(path.read_bytes())
+
+
+class SceneMasks:
+    """Exact masks of generated scenes."""
+
+    def __init__(self, config: ScenesConfig) -> None:
+        self._config = config
+
+    def has(self, name: str) -> bool:
+        return is_scene(self._config, name)
+
+    def read(self, name: str) -> np.ndarray:
+        return render_mask(self._config, name)
+
+
+class CocoMasks:
+    """Masks drawn from COCO annotations: smaller regions lie on top of larger ones, crowd regions are "ignore"."""
+
+    def __init__(self, config: DataConfig, classes: tuple[str, ...]) -> None:
+        self._images: dict[str, dict[str, Any]] = {}
+        self._annotations: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        labels = {class_name: label_of(class_index) for class_index, class_name in enumerate(classes)}
+        for _, instances, _ in read_splits(require_directory(config.root), config):
+            self._add(instances, labels)
+
+    def _add(self, instances: Instances, labels: Mapping[str, int]) -> None:
+        names = {}
+        for image in instances.images:
+            name = names[image["id"]] = photo_name(image)
+            self._images.setdefault(name, image)
+            self._annotations.setdefault(name, [])
+        for annotation in instances.annotations:
+            label = labels.get(instances.category(annotation))
+            name = names.get(annotation["image_id"])
+            if label is not None and name is not None and self._images[name]["id"] == annotation["image_id"]:
+                self._annotations[name].append((label, annotation))
+
+    def has(self, name: str) -> bool:
+        return name in self._images
+
+    def read(self, name: str) -> np.ndarray:
+        image = self._images[name]
+        try:
+            height, width = int(image["height"]), int(image["width"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"COCO image {image['file_name']!r} states no height and width. Add them.") from None
+        mask = np.full((height, width), BACKGROUND, np.uint8)
+        regions = [
+            (bool(annotation.get("iscrowd")), draw_region(annotation, height, width), label)
+            for label, annotation in self._annotations[name]
+        ]
+        regions.sort(key=lambda region: (region[0], region[1].sum()), reverse=True)
+        for is_crowd, region, label in regions:
+            mask[region] = IGNORE_INDEX if is_crowd else label
+        return mask
+
+
+def draw_region(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """Polygons or run lengths of an annotation -> bool (H, W). Raises DataError."""
+    shape = annotation.get("segmentation")
+    try:
+        if isinstance(shape, list):
+            polygons = [polygon for polygon in shape if len(polygon) >= 6]  # pycocotools takes 4 numbers for a box
+            runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
+        elif isinstance(shape, dict) and isinstance(shape["counts"], list):
+            complete = sum(shape["counts"]) == height * width
+            runs = coco_mask.frPyObjects(shape, height, width) if complete else None
+        else:
+            runs = shape
+        with warnings.catch_warnings():  # pycocotools 2.0.11 predates numpy's `copy` keyword
+            warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+            region = coco_mask.decode(runs).astype(bool)
+    except Exception:  # pycocotools raises the base class itself for input it does not know
+        region = None
+    if region is None or region.shape != (height, width):
+        raise DataError(
+            f"COCO annotation {annotation.get('id')}: `segmentation` is no polygon of three points or more and no run "
+            f"lengths of a {width} x {height} photo. Correct or remove the annotation."
+        )
+    return region

@@ -1,0 +1,155 @@
+"""A run's report: one HTML file with pictures, curves and the table of figures. Measuring only; it reads masks."""
+
+import base64
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from app.inference.arrays import resize_bilinear
+from app.inference.engine import Engine
+from app.inference.image.encode import map_to_overlay, mask_to_overlay
+from app.inference.label_maps.segmentation import segment
+from training.config.run_config import RunConfig
+from training.data import TaggedPhotos, open_source
+from training.data.sampling import evenly_spaced
+from training.masks.ground_truth import GroundTruth, read_mask
+from training.stages.localize import final_maps, load_maps
+
+PHOTOS = 24
+SHOWN_SIDE = 400  # px
+TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{{ name }}: report</title>
+<style>
+ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #1c1c22 }
+ table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .7rem; border-bottom: 1px solid #ddd }
+ th { text-align: left } td.figure { text-align: right; font-variant-numeric: tabular-nums }
+ .photos td { padding: .2rem; vertical-align: top; border: 0; font-size: 12px } .photos img { width: 220px; height: auto }
+ details { margin: 1rem 0 } pre { background: #f5f5f7; padding: 1rem; overflow: auto }
+</style>
+<h1>{{ name }}</h1>
+<h2>Figures (percent)</h2>
+{% for title, rows in tables %}
+<h3>{{ title }}</h3>
+<table>{% for key, value in rows %}<tr><th>{{ key }}</th><td class="figure">{{ value }}</td></tr>{% endfor %}</table>
+{% endfor %}
+<h2>Curves</h2>
+{% for title, picture in curves %}<figure><img alt="{{ title }}" src="{{ picture }}"></figure>{% endfor %}
+<h2>Photos of {{ split }}</h2>
+<table class="photos"><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr>
+{% for row in photos %}<tr>{% for caption, picture in row %}
+<td>{% if picture %}<img loading="lazy" alt="{{ caption }}" src="{{ picture }}"><br>{% endif %}{{ caption }}</td>
+{% endfor %}</tr>{% endfor %}</table>
+<details><summary>Configuration</summary><pre>{{ config }}</pre></details>
+</html>
+""")
+COLUMNS = ("photo", "localization map", "pseudo-label", "mask", "ground truth")
+
+
+def write_report(config: RunConfig, models: list[Path]) -> Path:
+    """Write `report.html` into the run's folder from what its stages left there."""
+    photos = open_source(config.data)
+    page = TEMPLATE.render(
+        name=config.name,
+        tables=figure_tables(json.loads((config.out / "figures.json").read_text())),
+        curves=[(stage, curve(config.out / stage / "log.csv", stage)) for stage in ("classifier", "segmenter")
+                if (config.out / stage / "log.csv").is_file()],
+        columns=COLUMNS,
+        split=photos.report_split,
+        photos=photo_rows(config, photos, models),
+        config=config.model_dump_json(indent=1),
+    )  # fmt: skip
+    path = config.out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def figure_tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Titles and rows of the tables of figures."""
+    tables = []
+    for name, measured in figures["models"].items():
+        tables.append(
+            (f"{name} on {measured['photos']} photos of {measured['split']}", list(measured["figures"].items()))
+        )
+        tables.append((f"{name}: IoU per label", list(measured["iou"].items())))
+    rest = {key: value for key, value in figures.items() if key != "models"}
+    rows = []
+    for key, value in rest.items():
+        rows += (
+            [(f"{key} {part}", number) for part, number in value.items()] if isinstance(value, dict) else [(key, value)]
+        )
+    return [*tables, ("pseudo-labels, and a constant background as the lower bound (mIoU)", rows)]
+
+
+def curve(path: Path, title: str) -> str:
+    """Everything in a `log.csv` but the learning rate over steps, as a PNG data address."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["name"] not in ("lr", "best"):
+                series.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(4 * max(1, len(series)), 2.6), layout="constrained")
+        for axis, (name, points) in zip(
+            np.ravel(figure.subplots(1, max(1, len(series)))), series.items(), strict=False
+        ):
+            axis.plot(*zip(*points, strict=True))
+            axis.set(title=f"{title}: {name}", xlabel="step")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+    return data_address(buffer.getvalue(), "png")
+
+
+def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> list[list[tuple[str, str]]]:
+    """(caption, picture) per column for evenly spaced photos of the report split."""
+    truth = GroundTruth(config.data, photos)
+    engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
+    segmenters = [engine for engine in engines if engine.card.task == "segmentation"]
+    rows = []
+    for name in evenly_spaced(photos.names(photos.report_split), PHOTOS):
+        image = shown_size(photos.image(name))
+        row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
+        row += [("none", "")] * 2 if config.supervised else label_cells(config, photos, name, image)
+        row.append(("", overlay(segment(segmenters[0], image).mask, image)) if segmenters else ("none", ""))
+        row.append(("", overlay(shown_size(truth.mask(name)), image)) if truth.has(name) else ("no mask", ""))
+        rows.append(row)
+    return rows
+
+
+def label_cells(config: RunConfig, photos: TaggedPhotos, name: str, image: np.ndarray) -> list[tuple[str, str]]:
+    """The map of a photo's first tag, and its pseudo-label."""
+    stored = load_maps(final_maps(config) / f"{name}.npz")
+    label_map = shown_size(read_mask(config.out / "pseudo_labels" / f"{name}.png"))
+    cells = [("no tag", "")]
+    if stored.class_indices:
+        first = stored.class_indices[0]
+        heatmap = map_to_overlay(resize_bilinear(stored.maps()[:1], *image.shape[:2])[0], image)
+        cells = [(f"{photos.classes[first]}, score {stored.views.scores[first]:.2f}", data_address(heatmap, "jpeg"))]
+    return [*cells, ("", overlay(label_map, image))]
+
+
+def shown_size(pixels: np.ndarray) -> np.ndarray:
+    """A photo (H, W, 3) or label map (H, W) as the report shows it: at most `SHOWN_SIDE` px."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, SHOWN_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    resampling = Image.Resampling.NEAREST if pixels.ndim == 2 else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
+
+
+def overlay(label_map: np.ndarray, image: np.ndarray) -> str:
+    """A label map over its photo as a JPEG data address."""
+    return data_address(mask_to_overlay(label_map, image), "jpeg")
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """Bytes of a picture as an address that carries them."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

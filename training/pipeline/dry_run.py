@@ -1,0 +1,70 @@
+"""`--dry-run`: a recipe's every stage, two steps of each training, on generated scenes.
+
+It proves that a recipe holds together before a GPU is paid for: the same stages, methods, networks and rules, but
+nothing of its data and weights, small views, one scale, and the CPU.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from training.config.run_config import RunConfig, validate_config
+
+STEPS = 2
+TINY_RATE = 1e-9  # random weights must survive two steps at a rate meant for trained ones
+SIDE = 64  # px of scenes, views and maps
+SCENES = {"count": 4, "val_count": 2, "size": 96, "class_count": 3, "random_seed": 0}
+
+
+def dry(config: RunConfig, out: Path) -> RunConfig:
+    """The run made so small that it takes a minute on a CPU; everything it writes goes under `out`."""
+    values = config.model_dump()
+    values |= {"out": out, "data": {"source": "scenes", "scenes": SCENES}, "needs": {}}
+    values["export"] |= {"models": out / "models", "version": None, "precision": "float32", "common": ()}
+    shrink(values)
+    localize = values["localize"]
+    localize |= {"preferred_size": SIDE, "scales": (1.0,)}
+    localize["climbing"] |= {"steps": 2, "scales": (1.0,)}
+    localize["conditional"] |= {"rounds": 2, "scales": (1.0,)}
+    if values["saliency"] is not None:
+        values["saliency"] |= {"folder": None, "estimate": "exact"}
+    if values["segmenter"] is not None:
+        values["segmenter"]["options"]["msc"] = ()  # more scales of one network
+        values["segmenter"]["preferred_size"] = None
+    if values["refine"] is not None:
+        values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
+        values["refine"]["others"] = [out / "cams" for _ in values["refine"]["others"]]
+        values["refine"]["drs"] |= {"photos": None, "size": SIDE, "scales": (SIDE,)}
+    if importlib.util.find_spec("pydensecrf") is None:
+        without_crf(values)
+    values["classifier"]["options"].pop("spotlight_weights", None)
+    values["classifier"]["mosaic"] = None
+    return validate_config(RunConfig, values, f"{config.name} (dry run)")
+
+
+def without_crf(values: dict[str, Any]) -> None:
+    """Put PAMR, which is always here, in the place of the dense CRF, which is an extra."""
+    tables = [values["pseudo_label"], *([values["refine"]["irn"]] if values["refine"] else [])]
+    for table in tables:
+        table["refine"] = "pamr" if table["refine"] == "crf" else table["refine"]
+    if values["segmenter"] is not None:
+        values["segmenter"]["crf"] = False
+
+
+def shrink(table: dict[str, Any]) -> None:
+    """Make every training of a table, and of the tables in it, short and small, and let it start from random weights."""
+    if "epochs" in table:
+        table |= {"epochs": 1, "max_steps": STEPS, "warmup_steps": 0, "workers": 0}
+        table |= {
+            "batch_size": min(2, table["batch_size"]),
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "lr": TINY_RATE,
+        }
+    if "crop" in table:
+        table |= {"long_side": (SIDE, SIDE), "crop": SIDE, "cutout_size": SIDE // 4}
+    if table.get("weights") not in (None, "classifier"):
+        table["weights"] = None
+    for value in table.values():
+        if isinstance(value, dict):
+            shrink(value)

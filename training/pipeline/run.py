@@ -1,0 +1,300 @@
+"""The verb `run`: all verbs in order from one configuration, each done once."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from pydantic import ValidationError
+
+from app.inference.errors import ConfigError, DataError, Tag2MaskError
+from app.inference.model_card import ModelCard
+from training.config.run_config import RunConfig
+from training.data import open_source
+from training.export.onnx_file import ExportError, card_of, export_model, shrink_weights, update_figures
+from training.export.served import ServedClassifier, ServedSegmenter
+from training.fit import make_fabric
+from training.masks.evaluate import Evaluation, evaluate_file, label_figures
+from training.masks.report import write_report
+from training.masks.supervised import write_ground_truth
+from training.stages.classifier import (
+    classifier_card,
+    fit_classifier,
+    load_classifier,
+    presence_thresholds,
+    torch_classifier,
+)
+from training.stages.localize import localize_split
+from training.stages.pseudo_label import SUMMARY as LABELLED
+from training.stages.pseudo_label import pseudo_label_run
+from training.stages.refine import refine_run
+from training.stages.rounds import fit_rounds
+from training.stages.saliency import estimate_saliency
+from training.stages.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
+from training.stages.threshold import agreeing_threshold
+
+STATE = "state.json"
+EXPORTED = "exported.json"
+MAX_LOSS = 0.5  # points of mean IoU that weights of fewer bits may cost
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb of the pipeline.
+
+    tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
+    table: the stage is left out of runs without this table. tags: it is on the road from tags to labels, which the fully
+    supervised upper bound does not take.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    needs: tuple[str, ...]
+    work: Callable[[RunConfig], Any]
+    table: str | None = None
+    tags: bool = False
+
+    def concerns(self, config: RunConfig) -> bool:
+        """Whether the run has this stage."""
+        return (self.table is None or getattr(config, self.table) is not None) and not (self.tags and config.supervised)
+
+
+def run(config: RunConfig) -> Path:
+    """Do every stage that is not done yet, in order; returns the report's path.
+
+    A stage that was stopped goes on where it stood. Raises ConfigError where the run's folder was made with other
+    settings: results are never silently mixed or thrown away.
+    """
+    for stage in STAGES:
+        if stage.concerns(config):
+            do(stage, config)
+    return config.out / "report.html"
+
+
+def do(stage: Stage, config: RunConfig) -> None:
+    """Do one stage unless it is done, and note that it is.
+
+    Raises ConfigError where a stage it needs is not done, or this or that one was done with other settings.
+    """
+    if not stage.concerns(config):
+        raise ConfigError(
+            f'run {config.name} has labels = "ground-truth", so there is nothing to {stage.name}'
+            if stage.tags and config.supervised
+            else f"run {config.name} has no [{stage.table}] table; add one to {stage.name}"
+        )
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and stage.name not in TRAINED:
+        raise ConfigError(f"several processes only train: torchrun -m training {' | '.join(TRAINED)}; not {stage.name}")
+    for name in stage.needs:
+        if VERBS[name].concerns(config):
+            require_done(VERBS[name], config)
+    if is_done(stage, config):
+        return
+    first = os.environ.get("RANK", "0") == "0"
+    before, files = read_state(config.out), written(config.out)
+    if first:
+        write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": False}})
+    try:
+        stage.work(config)
+    except Tag2MaskError:
+        if first and written(config.out) == files:  # refused before anything was done: other settings may follow
+            write_state(config.out, before)
+        raise
+    if first:
+        write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": True}})
+
+
+def written(out: Path) -> set[Path]:
+    """What a run's folder holds besides the notes."""
+    return {path for path in out.rglob("*") if path.is_file() and path.name != STATE}
+
+
+def require_done(stage: Stage, config: RunConfig) -> None:
+    """Raise ConfigError unless `stage` is done with the present settings."""
+    if not is_done(stage, config):
+        raise ConfigError(
+            f"{config.out} has no finished '{stage.name}' yet; do it first: python -m training {stage.name}"
+        )
+
+
+def is_done(stage: Stage, config: RunConfig) -> bool:
+    """Whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
+    noted = read_state(config.out).get(stage.name)
+    if noted is None:
+        return False
+    settings = settings_of(stage, config)
+    try:  # defaults filled in, for a note that an older release left
+        before = settings_of(stage, RunConfig(name=config.name, out=config.out, **noted["settings"]))
+    except ValidationError:
+        before = {}
+    changed = [table for table in stage.tables if before.get(table) != settings[table]]
+    if changed:
+        raise ConfigError(
+            f"{config.out} holds a '{stage.name}' made with other settings ({', '.join(changed)}); "
+            f"give the run another `out`, or remove {config.out} to start afresh"
+        )
+    return bool(noted["done"])
+
+
+def settings_of(stage: Stage, config: RunConfig) -> dict[str, Any]:
+    """The tables a stage depends on, defaults filled in."""
+    values = config.model_dump(mode="json")
+    return {table: values[table] for table in stage.tables}
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """What is noted of the run's stages."""
+    path = out / STATE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_state(out: Path, state: dict[str, Any]) -> None:
+    """Note where the stages stand, whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f"{STATE}.partial"
+    partial.write_text(json.dumps(state, indent=1))
+    partial.replace(out / STATE)
+
+
+def saliency(config: RunConfig) -> Path:
+    """Have the run's saliency at hand: the folder it names, or an estimate of every photo.
+
+    Raises DataError where the folder lacks a photo.
+    """
+    if config.saliency.folder is None:
+        return estimate_saliency(config)
+    photos, folder = open_source(config.data), config.saliency.folder
+    names = photos.labelled_names()
+    missing = [name for name in names if not (folder / f"{name}.png").is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} of {len(names)} photos (first: {missing[0]}.png); write them there"
+        )
+    return folder
+
+
+def segment(config: RunConfig) -> Path:
+    """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
+    if config.supervised:
+        fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
+        if fabric.is_global_zero:
+            write_ground_truth(config.data, open_source(config.data), label_maps)
+        fabric.barrier()
+        return fit_segmenter(config, label_maps, config.out / SEGMENTER)
+    return fit_rounds(config, config.out / "pseudo_labels")
+
+
+def export(config: RunConfig) -> list[Path]:
+    """Write the run's classifier and segmenter as ONNX files; each path is noted in `exported.json` once written."""
+    photos = open_source(config.data)
+    noted = config.model_dump(mode="json")
+    todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard, int | None]] = []
+    if not config.supervised:
+        tables = {key: noted[key] for key in LABEL}
+        classifier = load_classifier(config, len(photos.classes))
+        device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
+        model = torch_classifier(config, photos.classes, classifier, device)
+        thresholds = presence_thresholds(model, photos, config.classifier.held_out)
+        card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
+        if config.export.background_threshold == "saliency":
+            for name in ("localize", "saliency"):
+                require_done(VERBS[name], config)
+            card = card.model_copy(update={"background_threshold": agreeing_threshold(config, photos)})
+        todo.append((lambda: ServedClassifier(classifier), card, config.export.version))
+    if config.segmenter is not None:
+        card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
+        version = config.export.version_of_segmenter
+        todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card, version))
+    path = config.out / EXPORTED
+    noted_paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
+    paths = list(takewhile(Path.is_file, noted_paths))  # an export that was stopped goes on
+    for build, card, version in todo[len(paths) :]:
+        paths.append(export_model(build(), card, config.export.models, version))
+        path.write_text(json.dumps([str(entry) for entry in paths]))
+    return paths
+
+
+def evaluate(config: RunConfig) -> Path:
+    """Measure the exported files and the pseudo-labels; write `figures.json` and the figures into the cards."""
+    figures: dict[str, Any] = {"models": {}}
+    for path in exported(config):
+        measured = measure(path, config)
+        if config.export.precision != card_of(path).precision == "float32":
+            measured = replace_by_smaller(path, config, measured)
+        sha256 = update_figures(path, measured.figures, measured.measured_on)
+        figures["models"][measured.model] = asdict(measured) | {"sha256": sha256}
+    if (config.out / "pseudo_labels" / LABELLED).is_file():
+        figures |= label_figures(config.data, config.out / "pseudo_labels")
+    path = config.out / "figures.json"
+    path.write_text(json.dumps(figures, indent=1))
+    return path
+
+
+def measure(path: Path, config: RunConfig) -> Evaluation:
+    """The figures of an exported file on the report split."""
+    crf = config.segmenter is not None and config.segmenter.crf
+    return evaluate_file(path, config.data, None, config.export.common, crf, scales=True)
+
+
+def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
+    """Put a file of weights in the run's precision in the place of a measured float32 one; the card keeps both figures.
+
+    Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point or cannot be
+    measured for want of masks.
+    """
+    main = [name for name in full.figures if name.endswith("miou")]
+    if not main:
+        raise ExportError(
+            f'{path}: without masks in `{full.split}` {config.export.precision} cannot be judged; set precision = "float32"'
+        )
+    shrunk = shrink_weights(path, config.export.precision)
+    try:
+        measured = measure(shrunk, config)
+        lost = max(full.figures[name] - measured.figures[name] for name in main)
+        if lost > MAX_LOSS:
+            raise ExportError(
+                f"{path}: {config.export.precision} costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}"
+            )
+        kept = {f"float32_{name}": full.figures[name] for name in main}
+        update_figures(shrunk, kept, full.measured_on)
+        shrunk.replace(path)
+    finally:
+        shrunk.unlink(missing_ok=True)
+    return measured
+
+
+def exported(config: RunConfig) -> list[Path]:
+    """The ONNX files of the run. Raises ConfigError where it has not been exported."""
+    path = config.out / EXPORTED
+    if not path.is_file():
+        raise ConfigError(f"run {config.name} has not been exported; `python -m training export CONFIG` does it")
+    return [Path(entry) for entry in json.loads(path.read_text())]
+
+
+def report(config: RunConfig) -> Path:
+    """Write `report.html`."""
+    return write_report(config, exported(config))
+
+
+FIT = ("data", "classifier")
+LOCALIZE = (*FIT, "localize")
+REFINE = (*LOCALIZE, "refine")
+LABEL = (*REFINE, "pseudo_label", "saliency")
+SEGMENT = (*LABEL, "segmenter")
+EXPORT = (*SEGMENT, "export")
+STAGES = (
+    Stage("saliency", ("data", "saliency"), (), saliency, "saliency", tags=True),
+    Stage("fit", FIT, (), fit_classifier, tags=True),
+    Stage("localize", LOCALIZE, ("fit",), localize_split, tags=True),
+    Stage("refine", REFINE, ("localize",), refine_run, "refine", tags=True),
+    Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run, tags=True),
+    Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment, "segmenter"),
+    Stage("export", EXPORT, ("fit", "segment"), export),
+    Stage("evaluate", EXPORT, ("export",), evaluate),
+    Stage("report", EXPORT, ("pseudo-label", "evaluate"), report),
+)
+VERBS = {stage.name: stage for stage in STAGES}
+TRAINED = ("fit", "segment")  # stages that several processes share

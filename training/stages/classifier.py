@@ -1,0 +1,231 @@
+"""The verb `fit`: a classifier from tags; and the thresholds above which it holds a class to be present."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import nn
+
+from app.inference.errors import ConfigError, DataError
+from app.inference.maps.localization import scale_cams
+from app.inference.model_card import ModelCard
+from training.backbones import Backbone, check_weights
+from training.checkpoint import load_weights, save_weights
+from training.config.run_config import RunConfig, validate_config
+from training.config.tables import ClassifierConfig, FitConfig
+from training.data import TaggedPhotos, open_source
+from training.data.augment import normalize
+from training.data.mosaic import MosaicViews
+from training.data.pairing import GroupSampler
+from training.data.sampling import EpochSampler, repeat_factors
+from training.data.source import rank_of
+from training.data.views import TaggedViews
+from training.export.served import ServedClassifier, TorchModel
+from training.fit import Metrics, fit, make_fabric
+from training.methods import METHODS, Classifier, Options
+from training.stages.ranking import best_f1_threshold, mean_average_precision
+from training.stages.regression import start_by_regression
+
+MIN_POSITIVES = 5  # a class with fewer photos gets the threshold found over all classes
+LEAST_HELD_OUT = 5  # photos
+MOST_HELD_OUT = 0.2  # share of the photos that those few may be, where `held_out` alone is fewer
+
+
+def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
+    """A classifier by its configuration. `weights` (see `build_backbone`) start its backbone."""
+    method, options = check_classifier(config)
+    return method(class_count, config.backbone, config.output_stride, weights, options)
+
+
+def check_classifier(config: ClassifierConfig) -> tuple[type[Classifier], Options]:
+    """The method and its options. Raises ConfigError where there is no such method, or it knows no such option."""
+    if config.method not in METHODS:
+        raise ConfigError(f"unknown method {config.method!r}; there are {', '.join(METHODS)}")
+    if config.first_views is not None and config.first_fit is None:
+        raise ConfigError("[classifier] first_views is for the first of two stages; add first_fit, or leave it out")
+    method = METHODS[config.method]
+    options = validate_config(method.Options, config.options, "[classifier.options]")
+    if config.mosaic is not None and getattr(options, "group_size", 1) > 1:
+        raise ConfigError(
+            f"{config.method} compares photos that share a tag, mosaics do not; leave out [classifier.mosaic]"
+        )
+    return method, options
+
+
+def fit_classifier(config: RunConfig) -> Path:
+    """Train on the tags of `train` but the part held out (`hold_out`), choose nothing by masks; write
+    `classifier/weights.pt`, the last weights.
+
+    With `first_fit` the method's first network is trained alone before, into `classifier/first`. Photos of the choosing
+    split serve to watch the mean average precision.
+    """
+    out = config.out / "classifier"
+    photos = open_source(config.data)
+    require_photos(photos, ("train", photos.choosing_split, photos.report_split))
+    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
+    settings = config.classifier
+    if settings.first_fit is not None:
+        first = first_stage(settings)
+        weights = fit_stage(first, photos, out / "first")
+        settings = settings.model_copy(update={"options": settings.options | {"spotlight_weights": str(weights)}})
+    return fit_stage(settings, photos, out)
+
+
+def first_stage(settings: ClassifierConfig) -> ClassifierConfig:
+    """The first of a method's two stages. Raises ConfigError where it has one alone."""
+    method, options = check_classifier(settings)
+    first = method.first_stage(options)
+    if first is None:
+        raise ConfigError(f"{settings.method} trains in one stage; leave out [classifier.first_fit], or use amr")
+    name, own = first
+    alone = {"method": name, "options": own, "fit": settings.first_fit, "views": settings.first_views or settings.views}
+    return settings.model_copy(update=alone)
+
+
+def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Path:
+    """Train one network on the tags; write `out`/weights.pt."""
+    fabric = make_fabric(settings.fit)
+    torch.manual_seed(settings.fit.seed)
+    classifier = build_classifier(settings, len(photos.classes), settings.weights)
+    trained, _ = hold_out(photos, settings.held_out)
+    if settings.regression is not None:
+        start_by_regression(classifier, settings.backbone, photos, trained, settings.regression)
+    views = TaggedViews(photos, trained, settings.views, settings.fit.seed)
+
+    def validate(module: nn.Module) -> Metrics:
+        split = photos.choosing_split
+        value = validation_map(module, photos, split, settings.views.crop, settings.fit.batch_size)
+        return {"map": value, "best": value}
+
+    labels, threshold = views.image_labels, settings.repeat_threshold
+    sampler = make_sampler(fabric, labels, settings.fit, threshold, classifier.group_size)
+    shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
+    if settings.fit.epochs:
+        fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
+    if fabric.is_global_zero:
+        save_weights(out / "weights.pt", classifier)
+    fabric.barrier()
+    return out / "weights.pt"
+
+
+def require_photos(photos: TaggedPhotos, splits: tuple[str, ...]) -> None:
+    """Raise DataError unless every one of `splits` holds a photo."""
+    for split in splits:
+        if not photos.splits.get(split):
+            raise DataError(f"the data has no photo in {split!r}; training needs {' and '.join(dict.fromkeys(splits))}")
+
+
+def hold_out(photos: TaggedPhotos, share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The photos of `train` the classifier is trained on, and those held out, which presence thresholds are fitted on.
+
+    A hash of the name chooses a `share`, but at least five photos. None is held out where five are more than a fifth of
+    `train`, or the share is 0; nor the last photos of a class.
+    """
+    names = photos.names("train")
+    if not share or len(names) * MOST_HELD_OUT < LEAST_HELD_OUT:
+        return names, ()
+    ranks = {name: rank_of(f"held out: {name}") for name in names}  # not the hash that may have split train from val
+    count = max(LEAST_HELD_OUT, sum(rank < share for rank in ranks.values()))
+    labels = {name: photos.image_labels(name) for name in names}
+    left, held = np.sum(list(labels.values()), axis=0), set()
+    for name in sorted(names, key=ranks.__getitem__)[:count]:
+        if (left - labels[name])[labels[name] > 0].all():
+            left -= labels[name]
+            held.add(name)
+    return tuple(n for n in names if n not in held), tuple(n for n in names if n in held)
+
+
+def make_sampler(
+    fabric: Fabric, image_labels: np.ndarray, config: FitConfig, repeat_threshold: float, group_size: int = 1
+) -> EpochSampler:
+    """The order of the photos: rare classes repeated, in groups where the method wants groups."""
+    repeats = repeat_factors(image_labels, repeat_threshold)
+    place = (config.seed, fabric.global_rank, fabric.world_size, repeats)
+    if group_size > 1:
+        return GroupSampler(image_labels, config.batch_size, group_size, *place)
+    return EpochSampler(len(image_labels), config.batch_size, *place)
+
+
+def load_classifier(config: RunConfig, class_count: int) -> Classifier:
+    """The classifier `fit_classifier` trained."""
+    classifier = build_classifier(config.classifier, class_count)
+    load_weights(config.out / "classifier" / "weights.pt", classifier)
+    return classifier.eval()
+
+
+def fill_backbone(backbone: Backbone, config: RunConfig, class_count: int) -> None:
+    """Copy the run's classifier's backbone into a plain one (learnable suppression stays behind).
+
+    Raises ConfigError where the two differ.
+    """
+    trained, plain = load_classifier(config, class_count).backbone.state_dict(), backbone.state_dict()
+    check_weights(trained, plain, f'weights = "classifier": the {config.classifier.backbone} of [classifier]')
+    backbone.load_state_dict({key: trained[key] for key in plain})
+
+
+def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> ModelCard:
+    """The card of the run's classifier, figures left out."""
+    settings, threshold = config.classifier, config.export.background_threshold
+    if not isinstance(threshold, float):
+        threshold = config.pseudo_label.background_threshold
+    return ModelCard(
+        name=config.export.classifier or f"{config.name}-{settings.method}",
+        version=config.export.version or 1,
+        task="cam",
+        method=settings.method,
+        paper=METHODS[settings.method].paper,
+        backbone=settings.backbone,
+        classes=classes,
+        output_stride=settings.output_stride,
+        preferred_size=config.localize.preferred_size,
+        scales=config.localize.scales,
+        flip=config.localize.flip,
+        background_threshold=threshold,
+        presence_thresholds=thresholds,
+        data=config.export.data,
+        data_licence=config.export.data_licence,
+        seed=settings.fit.seed,
+    )
+
+
+def torch_classifier(
+    config: RunConfig, classes: tuple[str, ...], classifier: Classifier, device: torch.device | None = None
+) -> TorchModel:
+    """The classifier behind the interface of `app.inference.maps.localization`; its card has no presence thresholds of its own yet."""
+    card = classifier_card(config, classes, (0.5,) * len(classes))
+    return TorchModel(ServedClassifier(classifier), card, device or torch.device("cpu"))
+
+
+@torch.no_grad()
+def validation_map(module: nn.Module, photos: TaggedPhotos, split: str, size: int, batch_size: int) -> float:
+    """Mean average precision in percent on a split, photos squeezed to `size` x `size`."""
+    device = next(module.parameters()).device
+    names, scores = photos.names(split), []
+    for start in range(0, len(names), batch_size):
+        views = [Image.fromarray(photos.image(name)).resize((size, size)) for name in names[start : start + batch_size]]
+        logits, _ = module(torch.stack([normalize(np.asarray(view)) for view in views]).to(device))
+        scores.append(logits.float().cpu().numpy())
+    if not np.isfinite(scores[-1]).all():
+        raise ConfigError("the scores of the classifier are no longer numbers; lower fit.lr, or raise fit.warmup_steps")
+    image_labels = np.stack([photos.image_labels(name) for name in names])
+    return mean_average_precision(image_labels, np.concatenate(scores))
+
+
+def presence_thresholds(model: TorchModel, photos: TaggedPhotos, held_out: float) -> tuple[float, ...]:
+    """Per class the score that maximises F1 on the tags of the photos of `train` that are held out; reads no mask.
+
+    Classes with fewer than five photos there share the threshold that maximises F1 over all classes together. Where
+    nothing is held out (`hold_out`), all of `train` has to do, whose photos the classifier knows: the thresholds are then
+    rather too high.
+    """
+    trained, held = hold_out(photos, held_out)
+    names = held or trained
+    scores = np.stack([scale_cams(model, photos.image(name)).scores for name in names])
+    image_labels = np.stack([photos.image_labels(name) for name in names])
+    shared = best_f1_threshold(image_labels.ravel(), scores.ravel())
+    return tuple(
+        best_f1_threshold(image_labels[:, c], scores[:, c]) if image_labels[:, c].sum() >= MIN_POSITIVES else shared
+        for c in range(len(photos.classes))
+    )

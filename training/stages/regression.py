@@ -1,0 +1,124 @@
+"""The start of a classifier's head: a logistic regression on what the backbone already sees.
+
+A random head tears at pre-trained features until it has learned; one that is fitted to them first does not. The backbone
+is run once on every training photo, its last features f are averaged over the photo, and for every class c
+
+    minimise over (w_c, b_c)   mean over photos of BCE(w_c . f + b_c, tag_c) + decay |w_c - p_c|^2
+
+is solved by L-BFGS. p_c is zero, or what ImageNet's own head knows of the class's name (`imagenet_names`): for a class of
+thirty photos that is worth many more. Averaging and weighting commute, so that w_c is the start of the 1x1 convolution
+that makes the class's map. No paper's step; every method whose head is a 1x1 convolution can have it.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from app.inference.errors import ConfigError
+from app.inference.image.preprocess import geometry_of, resize_image
+from training.backbones.imagenet_names import name_rows
+from training.backbones.timm_backbone import PREFIX, imagenet_head
+from training.config.tables import RegressionConfig
+from training.data import TaggedPhotos
+from training.data.augment import normalize
+from training.methods import Classifier
+
+ITERATIONS = 60  # of L-BFGS; the loss has settled after some forty
+
+
+def start_by_regression(
+    classifier: Classifier, backbone: str, photos: TaggedPhotos, names: tuple[str, ...], config: RegressionConfig
+) -> None:
+    """Fill the head of every branch of `classifier` from the tags of the photos `names`.
+
+    Raises ConfigError where the method's head is no 1x1 convolution, or names shall help and the backbone has no
+    ImageNet head.
+    """
+    heads = head_layers(classifier)
+    start = torch.zeros(len(photos.classes), heads[0].in_channels)
+    if config.names:
+        start = known_rows(backbone, photos.classes, start.shape[1])
+    image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
+    for head, features in zip(heads, averaged_features(classifier, heads, photos, names, config.size), strict=True):
+        weight, bias = regress(features, image_labels, start, config.decay)
+        with torch.no_grad():
+            head.weight.copy_(weight[:, :, None, None])
+            if head.bias is not None:
+                head.bias.copy_(bias)
+
+
+def head_layers(classifier: Classifier) -> list[nn.Conv2d]:
+    """The 1x1 convolutions that make the class maps, one for each branch. Raises ConfigError where there is none."""
+    branches = [branch for branch, _ in classifier.branches()] if hasattr(classifier, "branches") else [classifier]
+    layers = [getattr(branch, "classifier", None) for branch in branches]
+    heads = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+    if len(heads) < len(layers):
+        raise ConfigError(
+            f"the head of {type(classifier).__name__} is no 1x1 convolution; leave out [classifier.regression]"
+        )
+    return heads
+
+
+def known_rows(backbone: str, classes: tuple[str, ...], width: int) -> Tensor:
+    """What ImageNet's head of a timm network knows of the classes' names, (C, D). Raises ConfigError where it has none."""
+    rows = imagenet_head(backbone.removeprefix(PREFIX)) if backbone.startswith(PREFIX) else torch.zeros(0, 0)
+    if rows.shape[1] != width:
+        raise ConfigError(
+            f"regression.names needs a timm backbone whose ImageNet head reads the same {width} features, and {backbone} "
+            f"is none; set names = false"
+        )
+    return name_rows(rows, classes)
+
+
+@torch.no_grad()
+def averaged_features(
+    classifier: Classifier, heads: list[nn.Conv2d], photos: TaggedPhotos, names: tuple[str, ...], size: int
+) -> list[Tensor]:
+    """What every head sees of every photo, averaged over it: one (N, D) a head. `size` is the long side in px."""
+    device = next(classifier.parameters()).device
+    seen: list[list[Tensor]] = [[] for _ in heads]
+    handles = [
+        head.register_forward_pre_hook(lambda _, inputs, rows=rows: rows.append(inputs[0].mean(dim=(2, 3))[0].cpu()))
+        for head, rows in zip(heads, seen, strict=True)
+    ]
+    training = classifier.training
+    classifier.eval().to(memory_format=torch.channels_last)
+    for name in tqdm(names, desc="regression", unit="photo", mininterval=5):
+        image = photos.image(name)
+        geometry = geometry_of(image.shape, size)
+        view = normalize(resize_image(image, geometry.input_height, geometry.input_width))[None]
+        classifier(view.to(device, memory_format=torch.channels_last))
+    classifier.train(training)
+    for handle in handles:
+        handle.remove()
+    return [torch.stack(rows) for rows in seen]
+
+
+def regress(features: Tensor, image_labels: Tensor, start: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """Logistic regressions pulled towards `start`.
+
+    Args:
+        features: (N, D).
+        image_labels: multi-hot (N, C).
+        start: (C, D), p of the module's docstring.
+        decay: weight of the squared distance from `start`.
+
+    Returns:
+        Weights (C, D) and biases (C,).
+    """
+    weight = start.clone().requires_grad_()
+    bias = torch.zeros(len(start)).requires_grad_()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = F.linear(features, weight, bias)
+        value = F.binary_cross_entropy_with_logits(logits, image_labels, reduction="none").mean(dim=0).sum()
+        value = value + decay * (weight - start).square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weight.detach(), bias.detach()

@@ -1,0 +1,114 @@
+"""The verb `segment`: a DeepLab from label maps."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from app.inference.errors import ConfigError
+from app.inference.labels import label_count
+from app.inference.model_card import ModelCard
+from training.backbones import build_backbone
+from training.checkpoint import load_weights, save_weights
+from training.config.run_config import RunConfig, validate_config
+from training.config.tables import SegmenterConfig
+from training.data import open_source
+from training.data.views import LabelledViews
+from training.fit import fit, make_fabric
+from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
+from training.segmenters.mask_refinement_loss import activated_region
+from training.stages.classifier import fill_backbone, make_sampler, require_photos
+from training.stages.localize import final_maps, iterate_maps
+from training.stages.pseudo_label import saliency_folder
+
+SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
+
+
+def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:
+    """A segmenter by its configuration; `weights` (see `build_backbone`) start its backbone."""
+    options = check_segmenter(config)
+    backbone = build_backbone(config.backbone, config.output_stride, weights)
+    return SEGMENTERS[config.architecture](backbone, label_count(class_count), options)
+
+
+def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
+    """The options. Raises ConfigError where there is no such architecture, or no such option."""
+    if config.architecture not in SEGMENTERS:
+        raise ConfigError(f"unknown architecture {config.architecture!r}; there are {', '.join(SEGMENTERS)}")
+    return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
+
+
+def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
+    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
+    settings = require_segmenter(config)
+    photos = open_source(config.data)
+    require_photos(photos, ("train", photos.report_split))
+    fabric = make_fabric(settings.fit)
+    torch.manual_seed(settings.fit.seed)
+    from_classifier = settings.weights == "classifier"
+    segmenter = build_segmenter(settings, len(photos.classes), None if from_classifier else settings.weights)
+    if from_classifier:
+        fill_backbone(segmenter.backbone, config, len(photos.classes))
+    names = photos.names("train")
+    planes = {}
+    if settings.options.get("saliency_weight"):
+        activated = out / "activated"
+        if fabric.is_global_zero:
+            write_activated(config, names, activated)
+        fabric.barrier()
+        planes = {"salient": (saliency_folder(config), config.saliency.limit), "activated": (activated, 0)}
+    views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
+    if segmenter.tag_head is not None:
+        segmenter.tag_head.count(torch.from_numpy(views.image_labels))
+    sampler = make_sampler(fabric, views.image_labels, settings.fit, settings.repeat_threshold)
+    fit(fabric, segmenter, views, settings.fit, out, sampler=sampler)
+    if fabric.is_global_zero:
+        save_weights(out / "weights.pt", segmenter)
+    fabric.barrier()
+    return out / "weights.pt"
+
+
+def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> None:
+    """Write where the run's maps are high (`activated_region`) as `out`/NAME.png, 255 there, else 0."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, stored in iterate_maps(final_maps(config), names, "activated regions"):
+        path = out / f"{name}.png"
+        if not path.is_file():
+            region = activated_region(stored.maps(), config.segmenter.activated_quantile)
+            partial = path.with_suffix(".partial")
+            Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
+            partial.replace(path)
+
+
+def load_segmenter(config: RunConfig, class_count: int, folder: str = SEGMENTER) -> Segmenter:
+    """The segmenter `fit_segmenter` trained into this folder of the run."""
+    segmenter = build_segmenter(require_segmenter(config), class_count)
+    load_weights(config.out / folder / "weights.pt", segmenter)
+    return segmenter.eval()
+
+
+def require_segmenter(config: RunConfig) -> SegmenterConfig:
+    """The [segmenter] table. Raises ConfigError where the run has none."""
+    if config.segmenter is None:
+        raise ConfigError(f"run {config.name} has no [segmenter] table; add one to train a segmenter")
+    return config.segmenter
+
+
+def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
+    """The card of the run's segmenter, figures left out."""
+    settings = require_segmenter(config)
+    return ModelCard(
+        name=config.export.segmenter or f"{config.name}-{settings.architecture}",
+        version=config.export.version_of_segmenter or 1,
+        task="segmentation",
+        method=settings.architecture,
+        paper=SEGMENTERS[settings.architecture].paper,
+        backbone=settings.backbone,
+        classes=classes,
+        output_stride=settings.output_stride,
+        preferred_size=settings.preferred_size or config.localize.preferred_size,
+        data=config.export.data,
+        data_licence=config.export.data_licence,
+        seed=settings.seed_of_round(settings.rounds),
+    )
