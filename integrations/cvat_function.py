@@ -33,6 +33,21 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 Found = tuple[str, float, Any]  # class, score in [0, 1], region
 
 
+def to_png(image: PIL.Image.Image) -> bytes:
+    """A frame of any mode as a PNG file, which keeps its pixels, depth and transparency for tag2mask to read as it reads
+    every photo. Metadata stay behind: the frame lies as CVAT shows it.
+    """
+    if image.mode in ("I;16B", "I;16L", "I;16N"):
+        image = PIL.Image.fromarray(np.asarray(image).astype(np.uint16))
+    elif image.mode in ("RGBa", "La", "PA"):
+        image = image.convert("RGBA")
+    elif image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
+        image = image.convert("RGB")
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1, exif=b"", icc_profile=None)
+    return file.getvalue()
+
+
 class Segmenter(Protocol):
     """What finds regions."""
 
@@ -41,11 +56,11 @@ class Segmenter(Protocol):
         """The names it knows."""
         ...
 
-    def masks(self, image: np.ndarray) -> Iterator[Found]:
-        """bool (H, W) of every class in a uint8 (H, W, 3) photo."""
+    def masks(self, photo: bytes) -> Iterator[Found]:
+        """bool (H, W) of every class in a photo, a PNG file."""
         ...
 
-    def polygons(self, image: np.ndarray) -> Iterator[Found]:
+    def polygons(self, photo: bytes) -> Iterator[Found]:
         """[x, y, x, y, ...] in pixels, of every part of every class."""
         ...
 
@@ -65,25 +80,20 @@ class Server:
         listed = json.loads(self._ask("/classes", {"model": model}))["classes"]
         self.classes = [entry["class"] for entry in listed]
 
-    def masks(self, image: np.ndarray) -> Iterator[Found]:
-        for found in json.loads(self._ask("/segment", {**self.query, "format": "hf"}, image)):
+    def masks(self, photo: bytes) -> Iterator[Found]:
+        for found in json.loads(self._ask("/segment", {**self.query, "format": "hf"}, photo)):
             with PIL.Image.open(io.BytesIO(base64.b64decode(found["mask"]))) as mask:
                 yield found["label"], found["score"], np.asarray(mask) > 0
 
-    def polygons(self, image: np.ndarray) -> Iterator[Found]:
+    def polygons(self, photo: bytes) -> Iterator[Found]:
         query = {**self.query, "format": "json", "regions": "polygons"}
-        for found in json.loads(self._ask("/segment", query, image))["classes"]:
+        for found in json.loads(self._ask("/segment", query, photo))["classes"]:
             for outline in found["polygons"]:
                 yield found["class"], found["score"], outline
 
-    def _ask(self, path: str, query: dict[str, str] | None = None, image: np.ndarray | None = None) -> bytes:
-        """The body of the answer; a photo is sent as PNG, which keeps its pixels. Raises BadFunctionError."""
-        body = None
-        if image is not None:
-            file = io.BytesIO()
-            PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
-            body = file.getvalue()
-        request = Request(f"{self.url}{path}?{urlencode(query or {})}", body, {"Content-Type": "image/png"})
+    def _ask(self, path: str, query: dict[str, str] | None = None, photo: bytes | None = None) -> bytes:
+        """The body of the answer. Raises BadFunctionError."""
+        request = Request(f"{self.url}{path}?{urlencode(query or {})}", photo, {"Content-Type": "image/png"})
         try:
             with urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
                 return reply.read()
@@ -108,19 +118,20 @@ class Models:
         names = tuple(tag.strip() for tag in tags.split(",")) if tags else None
         self.class_indices = present_classes(self.engine.card, np.zeros(0), names) if names else None
 
-    def masks(self, image: np.ndarray) -> Iterator[Found]:
+    def masks(self, photo: bytes) -> Iterator[Found]:
+        from app.inference.image.decode import decode
         from app.inference.label_maps.regions import label_masks
         from app.inference.label_maps.segmentation import segment
         from app.inference.labels import label_of
 
-        found = segment(self.engine, image, class_indices=self.class_indices)
+        found = segment(self.engine, decode(photo).image, class_indices=self.class_indices)
         for name, where in label_masks(self.classes, found.mask).items():
             yield name, found.scores[label_of(self.classes.index(name))], where
 
-    def polygons(self, image: np.ndarray) -> Iterator[Found]:
+    def polygons(self, photo: bytes) -> Iterator[Found]:
         from app.inference.label_maps.regions import polygons_of
 
-        for name, score, where in self.masks(image):
+        for name, score, where in self.masks(photo):
             for outline in polygons_of(where):
                 yield name, score, outline
 
@@ -138,11 +149,11 @@ class Function:
         self, context: cvataa.DetectionFunctionContext, image: PIL.Image.Image
     ) -> list[cvat_sdk.models.LabeledShapeRequest]:
         threshold = context.conf_threshold or 0
-        pixels = np.asarray(image.convert("RGB"))
+        photo = to_png(image)
         if context.conv_mask_to_poly:
-            found = self.segmenter.polygons(pixels)
+            found = self.segmenter.polygons(photo)
             return [cvataa.polygon(self.ids[name], region) for name, score, region in found if score >= threshold]
-        found = self.segmenter.masks(pixels)
+        found = self.segmenter.masks(photo)
         return [cvataa.mask(self.ids[name], encode_mask(where)) for name, score, where in found if score >= threshold]
 
 

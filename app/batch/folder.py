@@ -226,7 +226,7 @@ def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
     photo, label = result.photo, result.label_map if result.mask is None else result.mask
     quality = estimate(result, label, task, labeller.classes)
     copy, mask, shown, written = files_of(out, task.name)
-    as_it_is = photo.kind == "JPEG" and photo.upright
+    as_it_is = photo.kind == "JPEG" and photo.upright and photo.note is None
     write(copy, data if as_it_is else encode.to_jpeg(whole_image(photo, data), JPEG_QUALITY))
     write(mask, encode.mask_to_png(label))
     write(shown, overlay(photo, label))

@@ -49,7 +49,7 @@ Links = dict[str, str | dict[str, str]]
 
 def image_info(work: Work, photo: Photo) -> ImageInfo:
     """Id and size of the upload."""
-    return ImageInfo(id=work.upload.id, width=photo.width, height=photo.height)
+    return ImageInfo(id=work.upload.id, width=photo.width, height=photo.height, note=photo.note)
 
 
 def model_info(engine: Engine) -> ModelInfo:

@@ -23,7 +23,7 @@ class Work:
     """A photo, the models to run on it and the format to answer in. `catalog` is the one they were chosen from.
 
     engines: the model, and those its maps are fused with. segmenter: besides them, for all results at once. etag: names the
-    result (`app.http.caching`).
+    result (`app.http.caching`). notes: headers that say what is wrong with the photo.
     """
 
     upload: Upload
@@ -36,6 +36,7 @@ class Work:
     segmenter: Engine | None = None
     submitted: float = field(default_factory=time.perf_counter)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine:
@@ -66,7 +67,11 @@ class Work:
         sizes = [engine.card.preferred_size for engine in (*self.engines, self.segmenter) if engine]
         with self.stage("decode"):
             long_side = None if input_scale is None else round(max(sizes) * input_scale)
-            return decode(self.upload.data, max_image_pixels=self.settings.max_image_pixels, input_long_side=long_side)
+            limit = self.settings.max_image_pixels
+            photo = decode(self.upload.data, max_image_pixels=limit, input_long_side=long_side)
+        if photo.note:
+            self.notes["X-Image-Note"] = photo.note
+        return photo
 
     def result_size(self, photo: Photo, wanted: str) -> tuple[int, int]:
         """(height, width) of a result of size "image" or "model"."""
@@ -90,7 +95,9 @@ class Work:
             "X-Model-Method": ", ".join(engine.card.method for engine in self.engines),
             "Server-Timing": ", ".join(f"{name};dur={ms:g}" for name, ms in self.timings_ms.items()),
         }
-        return Response(content, 200, {**provenance, **self.caching, **(headers or {})}, MEDIA_TYPES[self.format])
+        return Response(
+            content, 200, {**provenance, **self.notes, **self.caching, **(headers or {})}, MEDIA_TYPES[self.format]
+        )
 
     @property
     def caching(self) -> dict[str, str]:

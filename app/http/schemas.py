@@ -14,11 +14,15 @@ class Reply(BaseModel):
 
 
 class ImageInfo(Reply):
-    """The photo. Width and height are the upload's, in pixels, after EXIF orientation."""
+    """The photo. Width and height are the upload's, in pixels, after EXIF orientation.
+
+    `note` stands there where the file was read although something is wrong with it, as with a JPEG that lacks its end.
+    """
 
     id: str
     width: int
     height: int
+    note: str | None = Field(default=None, exclude_if=lambda note: note is None)
 
 
 class ModelInfo(Reply):

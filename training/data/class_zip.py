@@ -1,6 +1,5 @@
 """Photos of single objects, a zip of CLASS/NAME.webp (or .jpg, .png): for pre-training, and for mosaics."""
 
-import io
 import zipfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -12,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from app.inference.errors import DataError
+from app.inference.image.decode import decode
 from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
+from training.data.source import reading
 
 EXAMPLES = 5  # of classes, in an error
 
@@ -55,7 +56,8 @@ class ClassZip(Dataset):
             self.class_indices = np.array([numbers[name.split("/")[0]] for name in names])
             self.images = np.empty((len(names), size, size, 3), np.uint8)
             for row, name in enumerate(names):
-                photo = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+                with reading(f"{path}: photo {name}"):
+                    photo = Image.fromarray(decode(archive.read(name)).image)
                 self.images[row] = photo if photo.size == (size, size) else photo.resize((size, size))
 
     def __len__(self) -> int:

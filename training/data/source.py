@@ -6,23 +6,28 @@ by `training.masks.ground_truth`, which measuring imports and weakly supervised 
 
 import difflib
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from app.inference.errors import DataError, UploadError, nearest_name
-from app.inference.image.decode import ALLOWED_FORMATS, DECODER_ERRORS, EXIF_ORIENTATION, decode
+from app.inference.image.decode import decode, measure
 from app.inference.labels import VOC_CLASSES
 from training.config.data import DataConfig
 
+logger = logging.getLogger(__name__)
+
+BLACK = (0, 0, 0)
 FREQUENT, SLIP_SIMILARITY = 5, 0.65  # photos; difflib ratio: 'dgo' is 0.67 like 'dog'
 CHOOSING, REPORTED = "val_dev", "val_report"
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class PhotoReader(Protocol):
@@ -167,33 +172,40 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 def read_photo(path: Path) -> np.ndarray:
     """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.inference.image.decode`). Raises DataError."""
-    try:
-        return np.array(decode(path.read_bytes()).image)
-    except OSError as error:
-        raise DataError(f"photo {path} cannot be read ({error.strerror or error})") from None
-    except UploadError as error:
-        raise DataError(f"photo {path} cannot be read: {str(error).rstrip('.')}") from None
+    with reading(f"photo {path}"):
+        photo = decode(path.read_bytes())
+    if photo.note:
+        say_once(path, photo.note)
+    return np.array(photo.image)
+
+
+@cache
+def say_once(path: Path, note: str) -> None:
+    """Log what is wrong with a photo that is used all the same: once, however often it is read."""
+    logger.warning("photo %s: %s", path, note)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Any picture file -> shades of grey, uint8 (H, W); transparent pixels are black. Raises DataError."""
+    with reading(str(path)):
+        return np.array(Image.fromarray(decode(path.read_bytes(), backdrop=BLACK).image).convert("L"))
 
 
 def read_size(path: Path) -> tuple[int, int]:
     """(height, width) of `read_photo(path)`, from the file's header. Raises DataError."""
-    try:
-        with Image.open(path, formats=ALLOWED_FORMATS) as image:
-            width, height = image.size
-            turned = _orientation(image) in TURNED
-    except UnidentifiedImageError:
-        raise DataError(f"photo {path} cannot be read: it is empty, damaged or no JPEG, PNG or WebP file") from None
-    except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"photo {path} cannot be read ({reason})") from None
-    return (width, height) if turned else (height, width)
+    with reading(f"photo {path}"):
+        return measure(path.read_bytes())
 
 
-def _orientation(image: Image.Image) -> object:
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Raise DataError, which names the file, for whatever keeps it from being read as a picture."""
     try:
-        return image.getexif().get(EXIF_ORIENTATION)
-    except DECODER_ERRORS:  # as in app.inference.image.decode: such EXIF data counts as absent
-        return None
+        yield
+    except OSError as error:
+        raise DataError(f"{what} cannot be read ({error.strerror or error})") from None
+    except (UploadError, DataError) as error:
+        raise DataError(f"{what} cannot be read: {str(error).rstrip('.')}") from None
 
 
 def choose_classes(config: DataConfig, tags: Iterable[str]) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from app.inference.errors import DataError
+from app.inference.image.decode import decode_labels
 from app.inference.labels import IGNORE_INDEX
 from training.config.tables import ViewConfig
 from training.data.augment import cut_out, generator, jitter_colours, normalize, scale_and_crop
-from training.data.source import TaggedPhotos
+from training.data.source import TaggedPhotos, read_grey, reading
 
 
 class TaggedViews(Dataset):
@@ -98,6 +99,8 @@ class LabelledViews(TaggedViews):
 
 
 def read_plane(path: Path, grey: bool = False) -> Image.Image:
-    """An indexed or grey PNG as the numbers it holds, or any picture as shades of grey."""
-    with Image.open(path) as stored:
-        return stored.convert("L") if grey else Image.fromarray(np.asarray(stored))
+    """An indexed or grey PNG as the numbers it holds, or any picture as shades of grey. Raises DataError."""
+    if grey:
+        return Image.fromarray(read_grey(path))
+    with reading(f"label map {path}"):
+        return Image.fromarray(decode_labels(path.read_bytes()))

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from app.inference.errors import DataError
-from app.inference.image.decode import DECODER_ERRORS
+from app.inference.image.decode import decode_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from training.config.data import DataConfig, ScenesConfig
 from training.data import open_source
 from training.data.coco import Instances, photo_name, read_splits
 from training.data.folder import require_directory
 from training.data.scenes import is_scene, render_mask
-from training.data.source import TaggedPhotos
+from training.data.source import TaggedPhotos, reading
 from training.data.voc import voc_root
 
 MASK_DIRECTORIES = ("SegmentationClass", "SegmentationClassAug")  # the first that has the mask
@@ -102,17 +101,9 @@ class MaskFiles:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Palette or 8-bit grey image -> its pixel values, uint8 (H, W). Raises DataError."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise DataError(
-                    f"mask {path} has colour mode {image.mode}: labels are the pixel values of a palette (P) or 8-bit "
-                    f"grey (L) image. Save it as one of these."
-                )
-            return np.array(image)
-    except DECODER_ERRORS as error:
-        raise DataError(f"mask {path} cannot be read ({error}). Replace the file.") from None
+    """Palette or grey image -> the numbers it stores, uint8 (H, W). Raises DataError."""
+    with reading(f"mask {path}"):
+        return decode_labels(path.read_bytes())
 
 
 class SceneMasks:

@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from app.inference.arrays import drs_pseudo_label, resize_bilinear
 from app.inference.errors import ConfigError, DataError
-from app.inference.image.decode import DECODER_ERRORS
 from app.inference.image.preprocess import resize_image
 from app.inference.label_maps.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
 from app.inference.labels import voc_palette
@@ -18,6 +17,7 @@ from app.inference.maps.pamr import refine_pamr
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import TaggedPhotos, open_source
+from training.data.source import read_grey
 from training.label_rules.edam import edam_paper_pseudo_label, edam_pseudo_label, normalize_edam
 from training.refinement.crf import refine_crf, smooth_edam
 from training.stages.localize import StoredMaps, final_maps, iterate_maps
@@ -121,11 +121,7 @@ def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Saliency uint8 (H, W) of a photo. Raises DataError where it is missing or of another size."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; [saliency] names a folder with one grey PNG per photo")
-    try:
-        with Image.open(path) as stored:
-            saliency = np.asarray(stored.convert("L"))
-    except DECODER_ERRORS as error:
-        raise DataError(f"saliency {path} cannot be read ({error}); write it again") from None
+    saliency = read_grey(path)
     if saliency.shape != size:
         raise DataError(f"{path} is {saliency.shape[::-1]} px (width, height), its photo {size[::-1]}: write it again")
     return saliency

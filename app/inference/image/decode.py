@@ -1,12 +1,15 @@
-"""Bytes of a picture file -> RGB uint8 (H, W, 3): the format, size and damage checks, and EXIF orientation, once.
+"""Bytes of a picture file -> RGB uint8 (H, W, 3): the format, size and damage checks, and the orientation, once.
 
-What becomes of the unusual kinds of picture:
+Whatever enters as a picture comes through here: uploads, photos of a folder, label maps, saliency, frames of other programs.
+What becomes of the unusual kinds:
 
-- transparency (RGBA, LA, palette with transparent entries, tRNS chunk) is laid over white, as most viewers do;
+- transparency (RGBA, LA, palette with transparent entries, tRNS chunk of any depth) is laid over white, as most viewers do;
 - palette, bilevel and grey pictures become RGB; 16-bit grey is scaled to 8 bits, not clipped;
 - CMYK and YCCK JPEGs are converted by Pillow's plain formula; colour profiles are not applied;
 - of an animation the first frame is taken;
-- EXIF orientation is applied; EXIF data that cannot be read counts as absent.
+- the orientation of EXIF, or of XMP where there is no EXIF, is applied (`app.inference.image.orientation`); all other metadata is left out
+  before decoding, so that an intact picture is never refused for what stands beside its pixels;
+- a JPEG whose end is missing is decoded where more than half of its rows are there; `Photo.note` says so.
 
 Pillow's file classes are used directly and not through `Image.open`: the allow list is then the code itself, and
 Pillow's process-wide pixel limit plays no part, the limit here being checked on the header.
@@ -15,7 +18,8 @@ Pillow's process-wide pixel limit plays no part, the limit here being checked on
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +28,24 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from app.inference.errors import TooManyPixelsError, UndecodableImageError, UnsupportedTypeError, UploadError
+from app.inference.errors import DataError, TooManyPixelsError, UndecodableImageError, UnsupportedTypeError, UploadError
+from app.inference.image.jpeg_file import END_OF_IMAGE, JpegFile, covers_the_picture, read_jpeg
+from app.inference.image.orientation import UPRIGHT, orientation_of
+from app.inference.image.png_file import PngFile, read_png
 from app.inference.image.preprocess import geometry_of
+from app.inference.labels import IGNORE_INDEX
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WebP")
 BACKDROP = (255, 255, 255)  # what shows through transparent pixels
 MAX_SIDE = 65_500  # px, what libjpeg reads and writes; resizing a longer side would take more memory than its pixels
 DRAFT_MARGIN = 2  # a JPEG is decoded at reduced size only where this many times the network input remains
-EXIF_ORIENTATION = 0x0112
+OPAQUE = 255  # of an alpha channel
+LOW_BYTES = (
+    "RGB;16L"  # Pillow's name for an unpacking that, applied to PNG's byte order, gives the lower byte of each value
+)
+WITHHELD = 8  # rows, at least, that the decoder holds back where its data end
+ALMOST = 0.99  # the most that is said to be there of what lacks its end
+LEAST_SHARE = 0.5  # of a truncated JPEG's rows: with no more of them there, it is refused
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,10 +76,10 @@ KNOWN_SIGNATURES = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo. `height` and `width` are those of the upload after EXIF orientation.
+    """A decoded photo. `height` and `width` are those of the upload after its orientation.
 
     image: uint8 RGB (H, W, 3) of that size, or smaller where a reduced decoding was asked for. `upright`: the file's own
-    pixels lie that way already. kind: "JPEG", "PNG" or "WebP".
+    pixels lie that way already. kind: "JPEG", "PNG" or "WebP". note: what is wrong with the file, where it was read all the same.
     """
 
     image: np.ndarray
@@ -73,9 +87,33 @@ class Photo:
     width: int
     upright: bool = True
     kind: str = "JPEG"
+    note: str | None = None
 
 
-def decode(data: bytes, *, max_image_pixels: int | None = None, input_long_side: int | None = None) -> Photo:
+@dataclass(frozen=True)
+class Opened:
+    """A picture file whose header is read. `parts` is what the file's own reader says of it, None for WebP."""
+
+    kind: str
+    file: ImageFile.ImageFile
+    orientation: int
+    parts: JpegFile | PngFile | None
+    size_bytes: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) once it stands upright."""
+        width, height = self.file.size
+        return (width, height) if self.orientation in (5, 6, 7, 8) else (height, width)
+
+
+def decode(
+    data: bytes,
+    *,
+    max_image_pixels: int | None = None,
+    input_long_side: int | None = None,
+    backdrop: tuple[int, int, int] = BACKDROP,
+) -> Photo:
     """Decode a JPEG, PNG or WebP file.
 
     Args:
@@ -83,32 +121,111 @@ def decode(data: bytes, *, max_image_pixels: int | None = None, input_long_side:
         max_image_pixels: refuse more than this, by the size in the header.
         input_long_side: long side in pixels of the largest network input. With it, a much larger JPEG is decoded at
             1/2, 1/4 or 1/8 of its size (`DRAFT_MARGIN` times the input at least). Without it, at full size.
+        backdrop: the colour that shows through transparent pixels.
 
     Raises UploadError (nothing there), UnsupportedTypeError (not such a file), TooManyPixelsError, UndecodableImageError.
     """
+    opened = _open(data, max_image_pixels)
+    height, width = opened.size
+    with _saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
+        smaller = None
+        if input_long_side is not None and opened.kind == "JPEG":
+            geometry = geometry_of(file.size[::-1], input_long_side)
+            smaller = DRAFT_MARGIN * geometry.input_width, DRAFT_MARGIN * geometry.input_height
+            file.draft(None, smaller)
+        note = _load(opened, smaller)
+        picture = _to_rgb(opened, backdrop)
+    picture = _upright(picture, opened.orientation)
+    return Photo(np.asarray(picture), height, width, opened.orientation == UPRIGHT, opened.kind, note)
+
+
+def measure(data: bytes) -> tuple[int, int]:
+    """(height, width) of `decode(data)`, from the file's header. Raises the same errors."""
+    opened = _open(data, None)
+    with opened.file:
+        return opened.size
+
+
+def decode_labels(data: bytes) -> np.ndarray:
+    """A label map: the numbers that a palette or grey picture stores for its pixels, uint8 (H, W), upright.
+
+    Grey of 1, 2 and 4 bits gives the numbers stored, and not the shades they stand for. Raises DataError for a picture in
+    colours, and the errors of `decode`.
+    """
+    opened = _open(data, None)
+    with _saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
+        file.load()
+        values = np.asarray(_upright(file, opened.orientation))
+    if file.mode == "LA" and values[..., 1].min(initial=OPAQUE) == OPAQUE:
+        values = values[..., 0]
+    elif file.mode not in ("P", "L", "1", "I;16", "I;16B", "I"):
+        raise DataError(
+            f"it has colour mode {file.mode}: labels are the pixel values of a palette (P) or grey (L) image. Save it as one "
+            f"of these."
+        )
+    if isinstance(opened.parts, PngFile) and file.mode == "L" and opened.parts.bit_depth < 8:
+        values = values // _grey_step(opened.parts.bit_depth)
+    if values.max(initial=0) > IGNORE_INDEX:
+        raise DataError(f"it holds {values.max()}; labels are numbers from 0 to {IGNORE_INDEX}. Save it with 8 bits.")
+    return values.astype(np.uint8)
+
+
+def _open(data: bytes, max_image_pixels: int | None) -> Opened:
+    """Read the header, and check the size it states before anything of that size is allocated."""
     kind, opener = _recognise(data)
     if kind == "WebP":  # its decoder allocates the canvas when opened
         _check_pixels(*_webp_size(data), max_image_pixels)
+    with _saying_what_is_wrong(kind, len(data)):
+        parts = read_jpeg(data) if kind == "JPEG" else read_png(data) if kind == "PNG" else None
+        file = opener(io.BytesIO(parts.picture if parts else data))
+        orientation = parts.orientation if parts else orientation_of(file.info.get("exif", b""), [_xmp_of(file)])
+    _check_pixels(*file.size, max_image_pixels)
+    return Opened(kind, file, orientation, parts, len(data))
+
+
+@contextmanager
+def _saying_what_is_wrong(kind: str, size_bytes: int) -> Iterator[None]:
+    """Raise UndecodableImageError for what Pillow's decoders raise."""
     try:
-        with opener(io.BytesIO(data)) as file:
-            width, height = file.size
-            _check_pixels(width, height, max_image_pixels)
-            if input_long_side is not None and kind == "JPEG":
-                geometry = geometry_of((height, width), input_long_side)
-                file.draft(None, (DRAFT_MARGIN * geometry.input_width, DRAFT_MARGIN * geometry.input_height))
-            file.load()
-            orientation = _orientation(file)
-            picture = _to_rgb(file)
+        yield
     except DECODER_ERRORS as error:
         raise UndecodableImageError(
-            f"the {kind} file of {len(data)} bytes is damaged or truncated ({_reason(error)}). Save it anew, or take "
+            f"the {kind} file of {size_bytes} bytes is damaged or truncated ({_reason(error)}). Save it anew, or take "
             f"the whole file."
         ) from error
-    if orientation in TRANSPOSITIONS:
-        picture = picture.transpose(TRANSPOSITIONS[orientation])
-    if orientation in (5, 6, 7, 8):
-        width, height = height, width
-    return Photo(np.asarray(picture), height, width, orientation not in TRANSPOSITIONS, kind)
+
+
+def _load(opened: Opened, smaller: tuple[int, int] | None) -> str | None:
+    """Decode the pixels; of a JPEG whose end is missing, those that are there. Returns what is wrong, None for nothing."""
+    file = opened.file
+    try:
+        file.load()
+        return None
+    except OSError:
+        share = _share_decoded(opened.parts, file) if isinstance(opened.parts, JpegFile) else 0.0
+        if share <= LEAST_SHARE or opened.parts is None:
+            raise
+    whole = JpegImageFile(io.BytesIO(opened.parts.picture + END_OF_IMAGE))
+    if smaller:
+        whole.draft(None, smaller)
+    whole.load()
+    file.im, file.tile = whole.im, []
+    if share == 1:
+        return f"the JPEG file ends after {opened.size_bytes} bytes, before the scans that bring its finest detail."
+    return f"the JPEG file ends early, after {opened.size_bytes} bytes: at least {share:.0%} of its rows are there."
+
+
+def _share_decoded(parts: JpegFile, file: ImageFile.ImageFile) -> float:
+    """The share of a truncated JPEG's rows that were decoded: those after them are black still."""
+    if parts.in_scans:
+        return float(covers_the_picture(parts))
+    file.tile = []  # nothing more to load
+    decoded = np.flatnonzero(np.asarray(file).reshape(file.size[1], -1).any(axis=1))
+    return min((int(decoded[-1]) + WITHHELD) / file.size[1], ALMOST) if decoded.size else 0.0
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else picture
 
 
 def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:
@@ -163,24 +280,48 @@ def _check_pixels(width: int, height: int, limit: int | None) -> None:
         )
 
 
-def _orientation(file: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or none that can be read."""
-    try:
-        orientation = file.getexif().get(EXIF_ORIENTATION, 1)
-    except DECODER_ERRORS:  # a photo with broken EXIF data is still a photo
-        return 1
-    return orientation if isinstance(orientation, int) else 1
+def _xmp_of(file: Image.Image) -> bytes:
+    """The XMP packet of a WebP file."""
+    xmp = file.info.get("xmp", b"")
+    return xmp if isinstance(xmp, bytes) else b""
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I;16", "I;16B", "I;16L", "I"):
-        return Image.fromarray(_scale_to_8_bit(np.asarray(picture))).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+def _to_rgb(opened: Opened, backdrop: tuple[int, int, int]) -> Image.Image:
+    picture, mask = opened.file, None
+    wide = picture.mode in ("I;16", "I;16B", "I;16L", "I")
+    if isinstance(opened.parts, PngFile) and opened.parts.transparent and picture.mode in ("1", "L", "I;16", "RGB"):
+        mask = Image.fromarray(~_is_transparent(opened.parts, picture))
+    if mask is None and (picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info):
         layer = picture.convert("RGBA")
-        backdrop = Image.new("RGB", layer.size, BACKDROP)
-        backdrop.paste(layer, mask=layer.getchannel("A"))
-        return backdrop
-    return picture.convert("RGB")
+        colours, mask = layer.convert("RGB"), layer.getchannel("A")
+    else:
+        grey = Image.fromarray(_scale_to_8_bit(np.asarray(picture))) if wide else picture
+        colours = grey.convert("RGB")
+    if mask is None:
+        return colours
+    laid = Image.new("RGB", colours.size, backdrop)
+    laid.paste(colours, mask=mask)
+    return laid
+
+
+def _is_transparent(parts: PngFile, picture: Image.Image) -> np.ndarray:
+    """bool (H, W): the pixels of a grey or RGB picture that have the one colour its tRNS chunk names, at the file's depth."""
+    named = np.frombuffer(parts.transparent[: len(parts.transparent) // 2 * 2], ">u2")
+    values = np.asarray(picture)
+    if picture.mode == "RGB" and parts.bit_depth == 16:  # Pillow keeps the upper byte of each value
+        low = PngImageFile(io.BytesIO(parts.picture))
+        low.tile = [tile._replace(args=LOW_BYTES) for tile in low.tile]
+        values = values.astype(np.uint16) << 8 | np.asarray(low)
+    elif picture.mode == "L" and parts.bit_depth < 8:
+        values = values // _grey_step(parts.bit_depth)
+    if named.size < (values.ndim == 3) * 2 + 1:  # a damaged chunk names no colour
+        return np.zeros(values.shape[:2], bool)
+    return (values == named[:3]).all(axis=2) if values.ndim == 3 else values == named[0]
+
+
+def _grey_step(bit_depth: int) -> int:
+    """What Pillow multiplies grey values of fewer than 8 bits by, so that they fill the range."""
+    return 255 // (2**bit_depth - 1)
 
 
 def _scale_to_8_bit(values: np.ndarray) -> np.ndarray:

@@ -1,13 +1,15 @@
 """Decoding: every kind of picture to the same RGB array, and the limits checked on the header."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from app.inference.errors import TooManyPixelsError, UndecodableImageError, UnsupportedTypeError, UploadError
-from app.inference.image.decode import decode
+from app.inference.errors import DataError, TooManyPixelsError, UndecodableImageError, UnsupportedTypeError, UploadError
+from app.inference.image.decode import decode, decode_labels, measure
 from tests.app.colour_models import BLACK, RED, WHITE, halves, to_file
 
 
@@ -167,3 +169,154 @@ def test_the_file_given_is_not_needed_afterwards():
     image = decode(bytes(io.BytesIO(data).getvalue())).image
     data[:] = bytes(len(data))
     assert np.array_equal(image, colours_of())
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def raw_png(values: np.ndarray, depth: int, colour_type: int, *chunks: bytes) -> bytes:
+    """A PNG of whole numbers (H, W) or (H, W, 3), written bit by bit."""
+    height, width = values.shape[:2]
+    flat = values.reshape(height, -1)
+    if depth == 16:
+        rows = [row.astype(">u2").tobytes() for row in flat]
+    else:
+        rows = [np.packbits((row[:, None] >> np.arange(depth)[::-1] & 1).astype(np.uint8)).tobytes() for row in flat]
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_the_transparent_grey_is_that_of_the_files_depth(depth):
+    top = 2**depth - 1
+    values = np.array([[0, top, top, 0]])
+    image = decode(raw_png(values, depth, 0, png_chunk(b"tRNS", struct.pack(">H", 0)))).image
+    assert image[0, :, 0].tolist() == [255, 255, 255, 255]
+    image = decode(raw_png(values, depth, 0, png_chunk(b"tRNS", struct.pack(">H", top)))).image
+    assert image[0, :, 0].tolist() == [0, 255, 255, 0]
+    assert decode(raw_png(values, depth, 0)).image[0, :, 0].tolist() == [0, 255, 255, 0]
+
+
+def test_the_transparent_colour_of_16_bits_is_compared_in_full():
+    values = np.array([[[0x1234, 0x1234, 0x1234], [0x1235, 0x1234, 0x1234]]])
+    image = decode(raw_png(values, 16, 2, png_chunk(b"tRNS", struct.pack(">HHH", 0x1234, 0x1234, 0x1234)))).image
+    assert image.tolist() == [[[255, 255, 255], [0x12, 0x12, 0x12]]]
+
+
+def test_a_damaged_tRNS_chunk_names_no_colour():
+    assert decode(raw_png(np.array([[0, 255]]), 8, 0, png_chunk(b"tRNS", b"\0"))).image[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(bytes(3_000_000))),
+        png_chunk(b"iCCP", b"ICC\0\0junk"),
+        png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3_000_000))),
+        png_chunk(b"tEXt", b"Comment\0" + bytes(5_000_000)),
+        png_chunk(b"tEXt", b"Comment\0hello")[:-4] + b"\0\0\0\0",
+        png_chunk(b"pHYs", b"\0"),
+        png_chunk(b"acTL", b"\0"),
+        png_chunk(b"eXIf", b"junk"),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0junk"),
+    ],
+)
+def test_metadata_never_refuse_an_intact_png(chunk):
+    data = to_file(colours_of())
+    assert np.array_equal(decode(data[:33] + chunk + data[33:]).image, colours_of())
+
+
+@pytest.mark.parametrize(
+    ("marker", "content"),
+    [
+        (0xE2, b"ICC_PROFILE\0\1\1" + bytes(60_000)),
+        (0xE2, b"ICC_PROFILE\0\5\3junk"),
+        (0xE2, b"MPF\0junk"),
+        (0xED, b"Photoshop 3.0\x008BIM\x04\x04"),
+        (0xE0, b"JFIF\0"),
+        (0xEE, b"Adobe"),
+        (0xE1, b"Exif\0\0MM\0*\0\0"),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0junk"),
+        (0xFE, bytes(60_000)),
+    ],
+)
+def test_metadata_never_refuse_an_intact_jpeg(marker, content):
+    data = to_file(colours_of(), "JPEG")
+    segment = struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+    assert np.array_equal(decode(data[:2] + segment + data[2:]).image, decode(data).image)
+
+
+def test_a_second_start_of_image_is_left_out():
+    data = to_file(colours_of(), "JPEG")
+    assert np.array_equal(decode(data[:2] + data).image, decode(data).image)
+
+
+@pytest.mark.parametrize("kind", ["exif", "xmp"])
+def test_orientation_of_metadata_in_a_png_behind_the_pixels(kind):
+    data = to_file(colours_of())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    if kind == "xmp":
+        chunk = png_chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
+    turned = data[:-12] + chunk + data[-12:]
+    assert np.array_equal(decode(turned).image, np.rot90(colours_of(), -1))
+    assert measure(turned) == (16, 12)
+
+
+def photo_of(height: int = 160, width: int = 240) -> np.ndarray:
+    across = np.linspace(20, 235, width)[None, :, None]
+    return np.broadcast_to(across, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("missing", [b"", b"\0\0"])
+def test_a_jpeg_without_its_end_marker_is_read_and_said_to_lack_it(missing):
+    data = to_file(photo_of(), "JPEG")
+    photo = decode(data[:-2] + missing)
+    assert np.array_equal(photo.image, decode(data).image)
+    assert "ends early" in photo.note
+    assert decode(data).note is None
+
+
+def test_a_jpeg_is_read_where_more_than_half_of_its_rows_are_there():
+    noise = np.random.default_rng(0).integers(0, 256, (160, 240, 3), np.uint8)
+    data = to_file(noise, "JPEG")
+    photo = decode(data[: len(data) * 8 // 10])
+    assert np.array_equal(photo.image[:100], decode(data).image[:100])
+    assert "at least 73% of its rows" in photo.note
+    with pytest.raises(UndecodableImageError, match="truncated"):
+        decode(data[: len(data) * 4 // 10])
+    small = decode(data[: len(data) * 8 // 10], input_long_side=60)
+    assert small.image.shape == (80, 120, 3)
+    assert small.note
+
+
+def test_a_progressive_jpeg_is_read_without_its_last_scans():
+    noise = np.random.default_rng(0).integers(0, 256, (160, 240, 3), np.uint8)
+    data = to_file(noise, "JPEG", progressive=True, quality=90)
+    photo = decode(data[: len(data) * 9 // 10])
+    assert np.abs(photo.image.astype(int) - decode(data).image).mean() < 8
+    assert "finest detail" in photo.note
+    with pytest.raises(UndecodableImageError):
+        decode(data[: len(data) // 10])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_labels_are_the_numbers_stored_at_every_depth(depth):
+    values = np.array([[0, 1, 1, 0]] if depth == 1 else [[0, 1, 2, 3]])
+    assert decode_labels(raw_png(values, depth, 0)).tolist() == values.tolist()
+    if depth <= 8:
+        palette = png_chunk(b"PLTE", bytes(range(12)))
+        assert decode_labels(raw_png(values, depth, 3, palette)).tolist() == values.tolist()
+
+
+def test_labels_are_no_colours_and_no_larger_than_a_byte():
+    with pytest.raises(DataError, match="colour mode RGB"):
+        decode_labels(to_file(colours_of()))
+    with pytest.raises(DataError, match="it holds 300"):
+        decode_labels(raw_png(np.array([[0, 300]]), 16, 0))
+    layers = Image.fromarray(np.array([[[3, 255], [0, 255]]], np.uint8), "LA")
+    assert decode_labels(to_file(layers)).tolist() == [[3, 0]]

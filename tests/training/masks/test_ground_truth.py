@@ -158,10 +158,10 @@ def test_bad_masks(masked: tuple[DataConfig, Path]) -> None:
     with pytest.raises(DataError, match="mask of 'a' holds label 3, the 2 classes have labels up to 2"):
         truth.mask("a")
     Image.new("RGB", (WIDTH, HEIGHT)).save(path)
-    with pytest.raises(DataError, match=r"a\.png has colour mode RGB: .*Save it as one of these"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read: it has colour mode RGB: .*Save it as one of these"):
         truth.mask("a")
     path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.png cannot be read .*Replace the file"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read: the upload is not a picture"):
         truth.mask("a")
 
 

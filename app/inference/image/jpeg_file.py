@@ -1,0 +1,96 @@
+"""The segments of a JPEG file (ITU T.81, annex B): those that hold the picture, and what the others say of it.
+
+Application segments and comments are left out before the file is decoded, so that none of them, however large or damaged,
+keeps an intact picture from being read. Two stay, since the decoder takes the colour model from them: JFIF's and Adobe's.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.inference.image.orientation import EXIF_PREFIX, orientation_of
+
+SOI, EOI, SOS, COM = 0xD8, 0xD9, 0xDA, 0xFE
+APP0, APP1, APP14, APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+LONE_MARKERS = (0x01, *range(0xD0, SOI + 1))  # without a length
+PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
+START_OF_SCAN, END_OF_IMAGE = bytes([0xFF, SOS]), bytes([0xFF, EOI])
+COEFFICIENTS = 64  # of a block
+MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # 0 is a stuffed byte, D0 to D7 are restarts
+
+
+@dataclass(frozen=True)
+class JpegFile:
+    """What is needed of a file. picture: the same file without metadata. in_scans: each scan covers all of the picture, with
+    some of its detail (progressive files).
+    """
+
+    picture: bytes
+    orientation: int
+    in_scans: bool
+
+
+def read_jpeg(data: bytes) -> JpegFile:
+    """Take the header apart. Whatever follows a damaged segment is left as it is, for the decoder to judge."""
+    kept, exif, xmp, in_scans = [b"\xff\xd8"], b"", [], False
+    end = 2
+    for marker, start, stop in _segments(data):
+        content = data[start + 2 : stop]
+        if _is_picture(marker, content):
+            kept.append(b"\xff" + bytes([marker]) + data[start:stop])
+        if marker == APP1 and content.startswith(EXIF_PREFIX):
+            exif += content if not exif else content.removeprefix(EXIF_PREFIX)
+        elif marker == APP1 and content.startswith(XMP_PREFIX):
+            xmp.append(content)
+        in_scans |= marker in PROGRESSIVE
+        end = stop
+    kept.append(data[end:])
+    return JpegFile(b"".join(kept), orientation_of(exif, xmp), in_scans)
+
+
+def covers_the_picture(file: JpegFile) -> bool:
+    """Whether the whole scans of a progressive file give every coefficient of its brightness, if not in full precision."""
+    data, given, brightness = file.picture, set(), None
+    scan = data.find(START_OF_SCAN)
+    while scan >= 0:
+        following = MARKER_IN_SCAN.search(data, scan + 2)
+        if following is None:  # the scan has no end
+            break
+        count = data[scan + 4]
+        components, low, high = (
+            data[scan + 5 : scan + 5 + 2 * count : 2],
+            *data[scan + 5 + 2 * count : scan + 7 + 2 * count],
+        )
+        brightness = components[0] if brightness is None else brightness
+        if brightness in components:
+            given |= set(range(low, high + 1))
+        scan = data.find(START_OF_SCAN, following.start())
+    return len(given) == COEFFICIENTS
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, and where its length field and its content end, of every whole segment before the first scan."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF or data[position + 1] in (0x00, 0xFF):  # stray bytes, which decoders skip
+            position += 1
+            continue
+        marker, start = data[position + 1], position + 2
+        if marker in LONE_MARKERS:
+            position = start
+            continue
+        stop = start + int.from_bytes(data[start : start + 2], "big")
+        if marker in (SOS, EOI) or stop > len(data) or stop < start + 2:
+            return
+        yield marker, start, stop
+        position = stop
+
+
+def _is_picture(marker: int, content: bytes) -> bool:
+    """Whether the decoder needs a segment."""
+    if marker == APP0:
+        return content.startswith(b"JFIF\0") and len(content) >= 14
+    if marker == APP14:
+        return content.startswith(b"Adobe") and len(content) >= 12
+    return marker != COM and not APP0 <= marker <= APP15

@@ -1,0 +1,97 @@
+"""The chunks of a PNG file (https://www.w3.org/TR/png-3/): those that hold the picture, and what the others say of it.
+
+Text, colour profiles and time stamps are left out before the file is decoded, so that none of them, however large or
+damaged, keeps an intact picture from being read. The frames of an animation are left out too; the picture that remains is the
+one that programs without animations show.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.inference.image.orientation import orientation_of
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PICTURE_CHUNKS = (b"IHDR", b"CgBI", b"PLTE", b"IDAT", b"IEND")
+PALETTE = 3  # a colour type
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+XMP_KEYWORDS = (b"XML:com.adobe.xmp", b"Raw profile type xmp")
+EXIF_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1")
+MAX_TEXT_BYTES = 1_000_000  # after decompression; an orientation stands in the first kilobytes
+FRAMING = 12  # bytes of a chunk besides its content: length, type, checksum
+
+
+@dataclass(frozen=True)
+class PngFile:
+    """What is needed of a file. picture: the same file without metadata. transparent: the content of its tRNS chunk,
+    which `picture` keeps for palettes alone.
+    """
+
+    picture: bytes
+    bit_depth: int
+    transparent: bytes
+    orientation: int
+
+
+def read_png(data: bytes) -> PngFile:
+    """Take a file apart. Whatever follows a damaged chunk is left as it is, for the decoder to judge."""
+    kept, texts, exif, transparent = [SIGNATURE], [], b"", b""
+    depth, palette = data[24:25] or b"\x08", data[25:26] == bytes([PALETTE])  # of IHDR, behind width and height
+    end = len(SIGNATURE)
+    for kind, start, stop in _chunks(data):
+        content = memoryview(data)[start:stop]
+        if kind in PICTURE_CHUNKS or (kind == b"tRNS" and palette):
+            kept.append(data[end : stop + 4])
+        if kind == b"tRNS":
+            transparent = bytes(content)
+        elif kind == b"eXIf":
+            exif = bytes(content)
+        elif kind in TEXT_CHUNKS:
+            texts.append((kind, bytes(content[:MAX_TEXT_BYTES])))
+        end = stop + 4
+        if kind == b"IEND":
+            end = len(data)
+    kept.append(data[end:])
+    named = [entry for kind, content in texts if (entry := _text(kind, content))]
+    exif = exif or next((_profile(text) for keyword, text in named if keyword in EXIF_KEYWORDS), b"")
+    xmp = [text for keyword, text in named if keyword in XMP_KEYWORDS]
+    return PngFile(b"".join(kept), depth[0], transparent, orientation_of(exif, xmp))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Type, and where its content begins and ends, of every whole chunk."""
+    position = len(SIGNATURE)
+    while position + FRAMING <= len(data):
+        start = position + 8
+        stop = start + int.from_bytes(data[position : position + 4], "big")
+        if stop + 4 > len(data):
+            return
+        yield data[position + 4 : start], start, stop
+        position = stop + 4
+
+
+def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes] | None:
+    """Keyword and text of a chunk that may state an orientation; None for any other, and for a damaged one."""
+    keyword, _, rest = content.partition(b"\0")
+    if keyword not in (*XMP_KEYWORDS, *EXIF_KEYWORDS):
+        return None
+    packed = kind == b"zTXt"
+    if kind == b"zTXt":
+        rest = rest[1:]
+    elif kind == b"iTXt":
+        packed = rest[:1] == b"\1"
+        rest = rest[2:].split(b"\0", 2)[-1]  # behind the language and the translated keyword
+    if packed:
+        try:
+            rest = zlib.decompressobj().decompress(rest, MAX_TEXT_BYTES)
+        except zlib.error:
+            return None
+    return keyword, rest
+
+
+def _profile(text: bytes) -> bytes:
+    """ImageMagick's way of writing EXIF data as text: a name, a length, hexadecimal digits. b"" where it is not that."""
+    try:
+        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    except ValueError:
+        return b""
