@@ -347,7 +347,7 @@ def test_a_second_folder_is_trained_on_alone(make_folder: MakeFolder, tmp_path: 
 
 
 def test_what_somebody_decided_holds(make_folder: MakeFolder, tmp_path: Path) -> None:
-    root = make_folder("name,classes\na,dog\nb,cat\nc,dog\nd,dog\n", names="abcd")
+    root = make_folder("name,classes\na,dog\nb,cat\nc,dog\nd,dog\n", photos=("a.jpg", "b.jpg", "c.jpg", "d.jpg"))
     (root / "ImageSets").mkdir()
     (root / "ImageSets" / "train.txt").write_text("a\nb\nc\n")
     choices = tmp_path / "choices.csv"
