@@ -198,7 +198,7 @@ def test_small_regions_are_left_out_of_every_result(client):
     for path, reader in (("/segment", "classes"), ("/pseudo-label", "classes")):
         found = {}
         for share in (0, 0.05, 0.2):
-            reply = client.post(f"{path}?smallest_region={share}&size=model", files={"file": photo})
+            reply = client.post(f"{path}?smallest_region={share}&format=json&size=model", files={"file": photo})
             found[share] = [region["class"] for region in reply.json()[reader]]
         assert "person" in found[0]
         assert "person" not in found[0.2]
