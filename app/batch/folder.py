@@ -27,13 +27,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
-from app.batch.photos import Task, check_tags, find_photos
+from app.batch.photos import FolderPhoto, check_tags, find_photos
 from app.inference.errors import DataError, Tag2MaskError
 from app.inference.image import encode
 from app.inference.image.decode import Photo, decode
 from app.inference.image.preprocess import resize_image
 from app.inference.label_maps.quality import Quality, quality_of
-from app.inference.label_maps.regions import Region, coco_annotation, regions_of
+from app.inference.label_maps.regions import CocoImage, Region, coco_document, regions_of
 from app.inference.labels import label_of
 from app.inference.tags import read_tags
 
@@ -85,7 +85,7 @@ def label_folder(
     return "\n".join(lines), not refused
 
 
-def find_gone(photos: Path, out: Path, tasks: list[Task], prune: bool) -> list[str]:
+def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) -> list[str]:
     """The names that have a record and no photo any more.
 
     Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
@@ -125,14 +125,14 @@ def read_record(path: Path) -> dict[str, Any]:
     return record if known else {}
 
 
-def is_done(out: Path, task: Task) -> bool:
+def is_done(out: Path, task: FolderPhoto) -> bool:
     """Whether the photo, as it is now and with these tags, has a record."""
     record = read_record(record_path(out, task))
     tags = None if task.tags is None else list(task.tags)
     return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
 
 
-def stamp_of(task: Task) -> list[int]:
+def stamp_of(task: FolderPhoto) -> list[int]:
     """What the photo's file looks like from outside."""
     status = task.path.stat()
     return [status.st_size, status.st_mtime_ns]
@@ -160,15 +160,15 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
 
 
 def finish(
-    pool: ThreadPoolExecutor, todo: list[Task], out: Path, labeller: Labeller, ahead: int
-) -> Iterator[tuple[Task, Tag2MaskError | None]]:
+    pool: ThreadPoolExecutor, todo: list[FolderPhoto], out: Path, labeller: Labeller, ahead: int
+) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
     """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError."""
-    waiting: dict[Future[None], Task] = {}
+    waiting: dict[Future[None], FolderPhoto] = {}
     tasks = iter(todo)
     try:
         while True:
             for task in islice(tasks, ahead - len(waiting)):
-                waiting[pool.submit(label_photo, task, out, labeller)] = task
+                waiting[pool.submit(label_one, task, out, labeller)] = task
             if not waiting:
                 return
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -187,7 +187,7 @@ def finish(
             other.cancel()
 
 
-def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
+def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
     """Label one photo and write its files, its record last: what has a record is whole."""
     stamp, data = stamp_of(task), task.path.read_bytes()
     result = labeller.label(data, task.tags)
@@ -218,7 +218,7 @@ def whole_image(photo: Photo, data: bytes) -> np.ndarray:
     return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
 
 
-def estimate(result: Labelled, label: np.ndarray, task: Task, classes: tuple[str, ...]) -> Quality:
+def estimate(result: Labelled, label: np.ndarray, task: FolderPhoto, classes: tuple[str, ...]) -> Quality:
     """The quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
     known = result.present if task.tags is None else [classes.index(tag) for tag in task.tags]
     other = None if result.mask is None else result.label_map
@@ -233,7 +233,7 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
     return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
 
 
-def write_data_set(out: Path, tasks: list[Task], labeller: Labeller) -> None:
+def write_data_set(out: Path, tasks: list[FolderPhoto], labeller: Labeller) -> None:
     """The list, the COCO file and the review of all these photos."""
     records = [json.loads(record_path(out, task).read_text()) for task in tasks]
     write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
@@ -245,16 +245,17 @@ def write_data_set(out: Path, tasks: list[Task], labeller: Labeller) -> None:
 
 
 def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
-    """COCO instances of the records, ids from 1."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, record in enumerate(records, 1):
-        size = {"height": record["height"], "width": record["width"]}
-        images.append({"id": number, "file_name": f"JPEGImages/{record['name']}.jpg", **size})
-        for region in record["regions"]:
-            annotations.append(coco_annotation(Region(**region), len(annotations) + 1, number))
-    categories = [{"id": label_of(index), "name": name} for index, name in enumerate(labeller.classes)]
-    return {"info": labeller.provenance, "images": images, "annotations": annotations, "categories": categories}
+    """COCO instances of the records."""
+    images = [
+        CocoImage(
+            f"JPEGImages/{record['name']}.jpg",
+            (record["height"], record["width"]),
+            [Region(**region) for region in record["regions"]],
+        )
+        for record in records
+    ]
+    categories = {label_of(index): name for index, name in enumerate(labeller.classes)}
+    return coco_document(images, categories, labeller.provenance)
 
 
 def review_row(record: dict[str, Any]) -> list[str]:
@@ -276,7 +277,7 @@ def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
     )
 
 
-def record_path(out: Path, task: Task) -> Path:
+def record_path(out: Path, task: FolderPhoto) -> Path:
     """Where a photo's record is."""
     return files_of(out, task.name)[-1]
 

@@ -9,7 +9,7 @@ from app.inference.tags import PHOTO_SUFFIXES
 
 
 @dataclass(frozen=True)
-class Task:
+class FolderPhoto:
     """One photo to label."""
 
     name: str
@@ -17,7 +17,7 @@ class Task:
     tags: tuple[str, ...] | None
 
 
-def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None) -> list[Task]:
+def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None) -> list[FolderPhoto]:
     """Every JPEG, PNG and WebP file under `photos`, sorted; a name is the path below it with "/" written as "__".
 
     Data sets that this command made there are left alone.
@@ -37,13 +37,13 @@ def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None
     if not paths:
         raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     stems = Counter(path.stem for path in paths)
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, FolderPhoto] = {}
     for path in paths:
         name = "__".join(path.relative_to(photos).with_suffix("").parts)
         if name in tasks:
             raise DataError(f"{path} and {tasks[name].path} would share the name {name!r}; rename one of them")
         row = None if tags is None else tags_of(name, path.stem, stems[path.stem] == 1, tags)
-        tasks[name] = Task(name, path, row)
+        tasks[name] = FolderPhoto(name, path, row)
     untagged = [task.name for task in tasks.values() if task.tags is None]
     if tags is not None and untagged:
         raise DataError(
@@ -66,7 +66,7 @@ def tags_of(name: str, stem: str, unique: bool, tags: dict[str, tuple[str, ...]]
     return None
 
 
-def check_tags(tasks: list[Task], classes: tuple[str, ...]) -> None:
+def check_tags(tasks: list[FolderPhoto], classes: tuple[str, ...]) -> None:
     """Raise UnknownClassError for a tag that is none of the model's classes."""
     for task in tasks:
         for tag in task.tags or ():
