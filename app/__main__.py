@@ -71,6 +71,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     command.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of JPEG, PNG and WebP files")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
     command.add_argument("--tags", type=Path, metavar="labels.csv", help="the photos' known classes: name,classes")
+    command.add_argument(
+        "--choices", type=Path, metavar="choices.csv", help="what review.html saved; DIR/choices.csv where it is there"
+    )
     command.add_argument("--server", metavar="URL", help="a running service; without it the models run here")
     command.add_argument(
         "--set",
@@ -96,7 +99,15 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {reason_of(first['msg'])}") from None
     settings = Settings()
     labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
-    return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count, options.prune)
+    return label_folder(
+        options.photos,
+        options.out,
+        labeller,
+        options.tags,
+        settings.worker_count,
+        options.prune,
+        choices=options.choices,
+    )
 
 
 def serve(settings: Settings) -> None:

@@ -5,7 +5,10 @@ OUT/SegmentationClass/NAME.png    its label map, indexed, PASCAL VOC's palette; 
 OUT/ImageSets/Segmentation/train.txt, classes.txt
 OUT/annotations.json              the same as COCO instances, one per class and photo, regions as run lengths
 OUT/overlays/NAME.jpg             the label map over the photo
+OUT/yolo/                         the same as YOLO's segmentation text (`app.batch.yolo`)
 OUT/review.csv                    every photo with its estimated quality (`app.inference.label_maps.quality`), worst first
+OUT/review.html                   the same to look through, to accept, tag anew or reject (`app.batch.review`)
+OUT/choices.csv                   what was decided there, where somebody put it: tags that hold instead, photos left out
 OUT/refused.csv                   photos that could not be labelled, and why
 OUT/records/NAME.json, label.json what is done and by which models: the same command goes on where it stopped
 
@@ -13,11 +16,11 @@ The lists name the photos that are there now and could be labelled. What was mad
 masks among it, and is said; `--prune` removes it, by the records: what a kill left without one stays.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,37 +29,48 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from app.batch.data_set import files_of, write, write_csv, write_data_set
 from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
 from app.batch.photos import FolderPhoto, check_tags, find_photos
+from app.batch.review import outlines_of
+from app.batch.yolo import write_yolo, yolo_files
+from app.inference.choices import FILE as CHOICES
+from app.inference.choices import Choice, read_choices
 from app.inference.errors import DataError, Tag2MaskError
 from app.inference.image import encode
 from app.inference.image.decode import Photo, decode
 from app.inference.image.preprocess import resize_image
 from app.inference.label_maps.quality import Quality, quality_of
-from app.inference.label_maps.regions import CocoImage, Region, coco_document, regions_of
+from app.inference.label_maps.regions import regions_of
 from app.inference.labels import label_of
 from app.inference.tags import read_tags
 
 JPEG_QUALITY = 95
-NAMED = 3  # of the photos that are gone
-REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags")
+NAMED = 3  # of photos that a sentence is about
 
 
 def label_folder(
-    photos: Path, out: Path, labeller: Labeller, tags: Path | None = None, workers: int = 1, prune: bool = False
+    photos: Path,
+    out: Path,
+    labeller: Labeller,
+    tags: Path | None = None,
+    workers: int = 1,
+    prune: bool = False,
+    choices: Path | None = None,
 ) -> tuple[str, bool]:
     """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
 
     What is done already is left as it is, unless the photo or its tags have changed; with `prune` the files of photos that
-    are gone are removed. Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made
-    otherwise.
+    are gone are removed. `choices` is a list of what was decided about photos; OUT/choices.csv where left out and there.
+    Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made otherwise.
     """
-    tasks = find_photos(photos, out, None if tags is None else read_tags(tags))
+    decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
+    tasks = [chosen(task, decided) for task in find_photos(photos, out, None if tags is None else read_tags(tags))]
     check_tags(tasks, labeller.classes)
     check_settings(out, labeller, tagged=tags is not None)
     gone = find_gone(photos, out, tasks, prune)
     if prune:
-        for path in (path for name in gone for path in files_of(out, name)):
+        for path in (path for name in gone for path in (*files_of(out, name), *yolo_files(out, name))):
             path.unlink(missing_ok=True)
     todo = [task for task in tasks if not is_done(out, task)]
     refused: dict[str, str] = {}
@@ -68,10 +82,12 @@ def label_folder(
             if error is not None:
                 refused[str(task.path)] = str(error)
             bar.update()
-    write_data_set(out, [task for task in tasks if str(task.path) not in refused], labeller)
+    names = [task.name for task in tasks if str(task.path) not in refused]
+    write_data_set(out, names, labeller, decided)
     write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
     done = len(tasks) - len(refused)
-    lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.csv lists them, worst first"]
+    lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.html shows them, worst first"]
+    lines += said_of_choices(decided, names)
     untagged = sum(task.tags == () for task in tasks)
     if untagged:
         lines.append(f"photos that the tags give no class: {untagged}; their labels are background everywhere")
@@ -83,6 +99,22 @@ def label_folder(
         lines.append(f"photos that are no longer in {photos}: {named}; {remedy}")
     lines += [f"refused {photo}: {reason}" for photo, reason in sorted(refused.items())]
     return "\n".join(lines), not refused
+
+
+def chosen(task: FolderPhoto, decided: Mapping[str, Choice]) -> FolderPhoto:
+    """The task with the tags that somebody decided on."""
+    choice = decided.get(task.name)
+    return task if choice is None or choice.kind != "retag" else replace(task, tags=choice.tags)
+
+
+def said_of_choices(decided: Mapping[str, Choice], names: list[str]) -> list[str]:
+    """What became of the choices, in sentences."""
+    counts = Counter(choice.kind for name, choice in decided.items() if name in names)
+    lines = [f"choices: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}"] if counts else []
+    strange = sorted(decided.keys() - set(names))
+    if strange:
+        lines.append(f"choices about photos that are not here: {len(strange)} ({', '.join(strange[:NAMED])})")
+    return lines
 
 
 def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) -> list[str]:
@@ -198,6 +230,7 @@ def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
     write(copy, data if as_it_is else encode.to_jpeg(whole_image(photo, data), JPEG_QUALITY))
     write(mask, encode.mask_to_png(label))
     write(shown, overlay(photo, label))
+    write_yolo(out, task.name, copy, label)
     scores = {label_of(index): float(score) for index, score in enumerate(result.scores)}
     regions = regions_of(labeller.classes, label, scores)
     record = {
@@ -209,6 +242,7 @@ def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
         "tags": task.tags,
         "quality": {"estimate": quality.estimate, **vars(quality)},
         "regions": [region.model_dump(by_alias=False) for region in regions],
+        "outlines": outlines_of(label),
     }
     write(written, json.dumps(record).encode())
 
@@ -233,64 +267,6 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
     return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
 
 
-def write_data_set(out: Path, tasks: list[FolderPhoto], labeller: Labeller) -> None:
-    """The list, the COCO file and the review of all these photos."""
-    records = [json.loads(record_path(out, task).read_text()) for task in tasks]
-    write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
-    names = "".join(f"{record['name']}\n" for record in records)
-    write(out / "ImageSets" / "Segmentation" / "train.txt", names.encode())
-    write(out / "annotations.json", json.dumps(coco_data_set(records, labeller)).encode())
-    rows = [review_row(record) for record in sorted(records, key=lambda record: record["quality"]["estimate"])]
-    write_csv(out / "review.csv", REVIEW, rows)
-
-
-def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
-    """COCO instances of the records."""
-    images = [
-        CocoImage(
-            f"JPEGImages/{record['name']}.jpg",
-            (record["height"], record["width"]),
-            [Region(**region) for region in record["regions"]],
-        )
-        for record in records
-    ]
-    categories = {label_of(index): name for index, name in enumerate(labeller.classes)}
-    return coco_document(images, categories, labeller.provenance)
-
-
-def review_row(record: dict[str, Any]) -> list[str]:
-    """A record as a row of review.csv."""
-    quality = record["quality"]
-    signs = [quality[name] for name in ("estimate", "agreement", "consistency", "margin")]
-    found = ";".join(region["class_name"] for region in record["regions"])
-    shown = ["" if sign is None else f"{sign:.4f}" for sign in signs]
-    return [record["name"], *shown, found, ";".join(record["tags"] or ())]
-
-
-def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
-    """Where a photo's copy, label map, overlay and record are."""
-    return (
-        out / "JPEGImages" / f"{name}.jpg",
-        out / "SegmentationClass" / f"{name}.png",
-        out / "overlays" / f"{name}.jpg",
-        out / "records" / f"{name}.json",
-    )
-
-
 def record_path(out: Path, task: FolderPhoto) -> Path:
     """Where a photo's record is."""
     return files_of(out, task.name)[-1]
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
-    """Write a table."""
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows([header, *rows])
-    write(path, table.getvalue().encode())

@@ -8,21 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from app.inference.engine import Engine
 from app.inference.errors import (
     ModelCardError,
     ModelStoreError,
     NoModelForTaskError,
     NotReadyError,
+    Tag2MaskError,
     UnknownModelError,
     WrongTaskError,
     nearest_name,
 )
-from app.inference.image.preprocess import geometry_of
 from app.runtime.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of
 from app.runtime.settings import Settings
+from app.runtime.warm import warm
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ class ModelStore:
             try:
                 engines[key] = self._load_engine(*key, paths[key])
                 refused.pop(key, None)
-            except Exception as error:  # whatever a file that somebody dropped here may do to the runtime
+            except Tag2MaskError as error:
                 logger.warning("model %s/%d is refused: %s", *key, error)
                 refused[key] = str(error)
         if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
@@ -213,6 +212,15 @@ class ModelStore:
         return misplaced
 
     def _load_engine(self, name: str, version: int, path: Path) -> Engine:
+        """Load and warm one model. Raises DeviceError, and ModelCardError for whatever its file does to the runtime."""
+        try:
+            return self._try_engine(name, version, path)
+        except Tag2MaskError:
+            raise
+        except Exception as error:  # of the disk, of ONNX Runtime
+            raise ModelCardError(f"{path} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+    def _try_engine(self, name: str, version: int, path: Path) -> Engine:
         engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
         card = engine.card
         if (card.name, card.version) != (name, version):
@@ -248,12 +256,6 @@ class ModelStore:
 def pin(engine: Engine) -> str:
     """NAME/VERSION."""
     return f"{engine.card.name}/{engine.card.version}"
-
-
-def warm(engine: Engine) -> None:
-    """Run a grey landscape picture once: the first run of a session allocates its memory."""
-    size = geometry_of((3, 4), engine.card.preferred_size)
-    engine.run(np.full((1, size.input_height, size.input_width, 3), 127, np.uint8))
 
 
 def _preference(engine: Engine) -> tuple[int, str, int]:

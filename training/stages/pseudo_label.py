@@ -16,6 +16,7 @@ from app.inference.label_maps.pseudo_label import label_from_maps
 from app.inference.labels import voc_palette
 from app.inference.maps.localization import Model
 from app.inference.maps.pamr import refine_pamr
+from app.inference.whole_file import whole_file, write_whole
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import TaggedPhotos, open_source
@@ -41,7 +42,7 @@ def pseudo_label_run(config: RunConfig) -> Path:
         else:
             label_map = label_salient(image, stored, saliency_of(config, name, image.shape[:2]), config)
         write_label_map(out / f"{name}.png", label_map)
-    (out / SUMMARY).write_text(config.pseudo_label.model_dump_json(indent=1))
+    write_whole(out / SUMMARY, config.pseudo_label.model_dump_json(indent=1))
     return out
 
 
@@ -54,7 +55,7 @@ def pseudo_label_folder(
         analyzer = Analyzer(replace(options, tags=photos.tags(name)), (model,))
         write_label_map(out / f"{name}.png", analyzer.look_at(photos.image(name)).pseudo_label.label_map)
     asked = {key: getattr(options, key) for key in ("background_threshold", "foreground_threshold", "refine")}
-    (out / SUMMARY).write_text(json.dumps({"model": model.card.name, "version": model.card.version} | asked))
+    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | asked))
     return out
 
 
@@ -138,6 +139,5 @@ def write_label_map(path: Path, label_map: np.ndarray) -> None:
         raise ConfigError(f"labels are uint8, not {label_map.dtype}")
     picture = Image.fromarray(label_map)
     picture.putpalette(voc_palette().ravel().tolist())
-    partial = path.with_suffix(".partial")
-    picture.save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        picture.save(partial, format="PNG")
