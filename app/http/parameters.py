@@ -17,6 +17,11 @@ MAX_SCALES = 6
 SCALE_RANGE = (0.25, 2.0)
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+SMALLEST_REGION = Field(
+    default=0,
+    description="Share of the photo that a region must hold: pixels of a class that touch and are fewer are background.",
+    examples=[0.001],
+)
 
 
 class Parameters(BaseModel):
@@ -123,9 +128,10 @@ class SegmentParameters(PhotoParameters):
     threshold: Fraction = Field(
         default=0, description="Pixels whose best probability lies below it are background; default: none are."
     )
+    smallest_region: Fraction = SMALLEST_REGION
 
     def options(self) -> Options:
-        return replace(super().options(), threshold=self.threshold)
+        return replace(super().options(), threshold=self.threshold, smallest_region=self.smallest_region)
 
 
 class LocalizationParameters(PhotoParameters):
@@ -204,6 +210,7 @@ class PseudoLabelParameters(LocalizationParameters):
         default=None,
         description="Without `tags`, one threshold for all class scores; default: the model's, one per class.",
     )
+    smallest_region: Fraction = SMALLEST_REGION
 
     def options(self) -> Options:
         return replace(
@@ -211,6 +218,7 @@ class PseudoLabelParameters(LocalizationParameters):
             background_threshold=self.background_threshold,
             foreground_threshold=self.foreground_threshold,
             presence_threshold=self.presence_threshold,
+            smallest_region=self.smallest_region,
         )
 
 

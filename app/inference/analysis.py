@@ -20,6 +20,7 @@ from app.inference.image.decode import Photo, decode
 from app.inference.image.preprocess import geometry_of
 from app.inference.label_maps.pseudo_label import PseudoLabel, Thresholds, check_labels, label_from_maps
 from app.inference.label_maps.segmentation import Segmentation, segment
+from app.inference.label_maps.small_regions import without_small_regions
 from app.inference.maps.localization import (
     Inference,
     Localization,
@@ -49,6 +50,7 @@ class Options:
     threshold: a pixel of the mask whose best probability lies below it is background.
     background_threshold, foreground_threshold: of maps, for the pseudo-label (`app.inference.label_maps.pseudo_label`).
     presence_threshold: a class whose score reaches it is held to be in an untagged photo.
+    smallest_region: share of the photo; touching pixels of a class that are fewer are background in masks and pseudo-labels.
     size: whether results have the photo's size, or that of the input of the model that answers.
     """
 
@@ -62,6 +64,7 @@ class Options:
     background_threshold: float | None = None
     foreground_threshold: float | None = None
     presence_threshold: float | None = None
+    smallest_region: float = 0.0
     size: Size = "image"
 
     @property
@@ -241,6 +244,7 @@ class Analysis:
             maps = Localization(sources, sources[0].geometry, image).maps_of(self.present)
             size = self.result_size(self.analyzer.cams[0])
             label_map = label_from_maps(image, maps, self.present, thresholds, self.analyzer.options.refine, size)
+            label_map = without_small_regions(label_map, self.analyzer.options.smallest_region)
         return PseudoLabel(label_map, maps, self.scores, self.present, thresholds)
 
     @cached_property
@@ -250,7 +254,7 @@ class Analysis:
         assert segmenter is not None
         scales, flip = self.analyzer.mask_views
         with self.stopwatch.stage("predict"):
-            return segment(
+            found = segment(
                 segmenter,
                 self.photo.image,
                 self.result_size(segmenter),
@@ -261,6 +265,7 @@ class Analysis:
                 threshold=options.threshold,
                 refine=options.refine,
             )
+            return replace(found, mask=without_small_regions(found.mask, options.smallest_region))
 
     @property
     def _card(self) -> ModelCard:
