@@ -50,7 +50,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     app.include_router(router)
     app.include_router(label_studio.router)
     app.include_router(open_inference.router)
-    add_page(app)
+    add_page(app, settings)
     app.add_middleware(RequestLog)
     add_error_handlers(app)
     return app

@@ -162,9 +162,9 @@ def act_on_config(options: argparse.Namespace) -> object:
             raise ConfigError(f"{options.verb} takes a CONFIG, or --model FILE.onnx --data DIR, not both")
         return act_evaluate(options) if options.verb == "evaluate" else act_pseudo_label(options)
     if options.config is None or flags:
-        raise ConfigError(
-            f"{options.verb} takes a CONFIG alone, or --model FILE.onnx --data DIR with {', '.join(flags)}"
-        )
+        used = f"; got {', '.join(flags)} without --model" if flags else ""
+        file = " or --model FILE.onnx --data DIR" if hasattr(options, "model") else ""
+        raise ConfigError(f"{options.verb} takes a CONFIG alone{',' if file else ''}{file}{used}")
     if options.verb == "compare":
         return compare(read_config(CompareConfig, options.config, options.set))
     if options.verb == "pretrain":

@@ -20,6 +20,7 @@ from app.inference.errors import DataError, ServiceError, UnavailableError
 from app.inference.image.decode import Photo, decode
 from app.inference.label_maps.pseudo_label import LabelRule, predict_pseudo_label
 from app.inference.label_maps.segmentation import segment
+from app.inference.label_maps.small_regions import without_small_regions
 from app.inference.labels import BACKGROUND
 from app.inference.maps.localization import tagged_classes
 from app.runtime.model_store import Catalog, ModelStore
@@ -97,8 +98,8 @@ class InProcess:
             )  # fmt: skip
         return Labelled(
             photo,
-            label.label_map,
-            found.mask if found else None,
+            without_small_regions(label.label_map, parameters.smallest_region),
+            without_small_regions(found.mask, parameters.smallest_region) if found else None,
             found.probabilities if found else None,
             label.scores,
             label.class_indices,

@@ -34,6 +34,7 @@ from app.inference.image import encode
 from app.inference.image.decode import Photo
 from app.inference.label_maps.pseudo_label import LabelRule, PseudoLabel, predict_pseudo_label
 from app.inference.label_maps.segmentation import Segmentation, segment
+from app.inference.label_maps.small_regions import without_small_regions
 from app.inference.labels import MAX_CLASSES, label_of
 from app.inference.maps.localization import Localization, localize, present_classes, tagged_classes
 
@@ -151,7 +152,7 @@ def segment_photo(work: Work, photo: Photo, parameters: SegmentParameters | Anal
     """The mask of a photo as asked for."""
     card, tags = work.engine.card, parameters.tag_names
     with work.stage("predict"):
-        return segment(
+        found = segment(
             work.engine,
             photo.image,
             work.result_size(photo, parameters.size),
@@ -161,6 +162,7 @@ def segment_photo(work: Work, photo: Photo, parameters: SegmentParameters | Anal
             threshold=parameters.threshold,
             refine=parameters.refine,
         )
+        return replace(found, mask=without_small_regions(found.mask, parameters.smallest_region))
 
 
 def label_photo(work: Work, photo: Photo, parameters: PseudoLabelParameters) -> PseudoLabel:
@@ -174,7 +176,7 @@ def label_photo(work: Work, photo: Photo, parameters: PseudoLabelParameters) -> 
             parameter="foreground_threshold",
         )
     with work.stage("predict"):
-        return predict_pseudo_label(
+        label = predict_pseudo_label(
             work.engine,
             photo.image,
             rule,
@@ -184,6 +186,7 @@ def label_photo(work: Work, photo: Photo, parameters: PseudoLabelParameters) -> 
             size=work.result_size(photo, parameters.size),
             others=work.engines[1:],
         )
+        return replace(label, label_map=without_small_regions(label.label_map, parameters.smallest_region))
 
 
 def localize_photo(

@@ -32,6 +32,7 @@ from app.http.schemas import (
     ServedModel,
     Thresholds,
 )
+from app.inference.display import css_colour, display_colours
 from app.inference.engine import Engine
 from app.inference.image.decode import Photo
 from app.inference.image.encode import mask_to_rle
@@ -228,7 +229,9 @@ def models_reply(catalog: Catalog) -> ModelsReply:
 def classes_reply(engine: Engine) -> ClassesReply:
     """The classes of one model with their labels and colours."""
     names, classes = engine.card.classes, []
-    colours = voc_colours(label_of(np.arange(len(names))))
-    for index, (name, (red, green, blue)) in enumerate(zip(names, colours, strict=True)):
-        classes.append(ClassInfo(class_name=name, label=label_of(index), color=f"#{red:02x}{green:02x}{blue:02x}"))
+    labels = label_of(np.arange(len(names)))
+    colours = zip(voc_colours(labels), display_colours(labels), strict=True)
+    for index, (name, (stored, shown)) in enumerate(zip(names, colours, strict=True)):
+        info = {"color": css_colour(stored), "display_color": css_colour(shown)}
+        classes.append(ClassInfo(class_name=name, label=label_of(index), **info))
     return ClassesReply(model=model_info(engine), classes=classes, background=BACKGROUND, ignore=IGNORE_INDEX)

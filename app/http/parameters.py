@@ -15,6 +15,11 @@ MAX_SCALES = 6
 SCALE_RANGE = (0.25, 2.0)
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+SMALLEST_REGION = Field(
+    default=0,
+    description="Share of the photo that a region must hold: pixels of a class that touch and are fewer are background.",
+    examples=[0.001],
+)
 
 
 class Parameters(BaseModel):
@@ -126,6 +131,7 @@ class SegmentParameters(PhotoParameters):
     threshold: Fraction = Field(
         default=0, description="Pixels whose best probability lies below it are background; default: none are."
     )
+    smallest_region: Fraction = SMALLEST_REGION
 
 
 class LocalizationParameters(PhotoParameters):
@@ -211,6 +217,7 @@ class PseudoLabelParameters(LocalizationParameters):
         default=None,
         description="Without `tags`, one threshold for all class scores; default: the model's, one per class.",
     )
+    smallest_region: Fraction = SMALLEST_REGION
 
 
 class AnalyzeParameters(PseudoLabelParameters):

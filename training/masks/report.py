@@ -17,6 +17,7 @@ from app.inference.arrays import resize_bilinear
 from app.inference.engine import Engine
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
 from app.inference.label_maps.segmentation import segment
+from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
@@ -68,7 +69,7 @@ def write_report(config: RunConfig, models: list[Path]) -> Path:
         config=config.model_dump_json(indent=1),
     )  # fmt: skip
     path = config.out / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

@@ -11,6 +11,7 @@ from app.inference.errors import ConfigError, DataError
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
 from app.inference.label_maps.segmentation import segment
 from app.inference.maps.localization import class_index, localization_map, localize
+from app.inference.whole_file import whole_file
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth
@@ -49,8 +50,8 @@ def write_sheet(
     for strip in strips:
         sheet.paste(strip, (0, top))
         top += strip.height
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, format="JPEG", quality=QUALITY)
+    with whole_file(out) as partial:
+        sheet.save(partial, format="JPEG", quality=QUALITY)
     return out
 
 

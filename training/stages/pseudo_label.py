@@ -14,6 +14,7 @@ from app.inference.label_maps.pseudo_label import LabelRule, label_from_maps, pr
 from app.inference.labels import voc_palette
 from app.inference.maps.localization import Model
 from app.inference.maps.pamr import refine_pamr
+from app.inference.whole_file import whole_file, write_whole
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import TaggedPhotos, open_source
@@ -39,7 +40,7 @@ def pseudo_label_run(config: RunConfig) -> Path:
         else:
             label_map = label_salient(image, stored, saliency_of(config, name, image.shape[:2]), config)
         write_label_map(out / f"{name}.png", label_map)
-    (out / SUMMARY).write_text(config.pseudo_label.model_dump_json(indent=1))
+    write_whole(out / SUMMARY, config.pseudo_label.model_dump_json(indent=1))
     return out
 
 
@@ -49,7 +50,7 @@ def pseudo_label_folder(model: Model, photos: TaggedPhotos, names: tuple[str, ..
     for name in tqdm(names, desc="pseudo-label", unit="photo", mininterval=5):
         result = predict_pseudo_label(model, photos.image(name), rule, tags=photos.tags(name))
         write_label_map(out / f"{name}.png", result.label_map)
-    (out / SUMMARY).write_text(json.dumps({"model": model.card.name, "version": model.card.version} | vars(rule)))
+    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | vars(rule)))
     return out
 
 
@@ -133,6 +134,5 @@ def write_label_map(path: Path, label_map: np.ndarray) -> None:
         raise ConfigError(f"labels are uint8, not {label_map.dtype}")
     picture = Image.fromarray(label_map)
     picture.putpalette(voc_palette().ravel().tolist())
-    partial = path.with_suffix(".partial")
-    picture.save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        picture.save(partial, format="PNG")

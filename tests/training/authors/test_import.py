@@ -218,6 +218,7 @@ def test_an_authors_file_fills_the_network_whole(
     [(module, card)] = exported
     assert (card.name, card.task, card.classes) == (f"{method}-released", "cam", VOC_CLASSES)
     assert card.config == {"released": method, "file": "authors.pth"}
+    assert card.flip == (method not in ("drs", "drs-refine"))  # DRS takes the maximum over sizes, without mirroring
     for key, value in module.network.state_dict().items():
         assert is_constant(value), f"{key} was not filled from the file"
     with torch.no_grad():
