@@ -1,9 +1,12 @@
 """What a labelled folder holds besides its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
 
 import csv
+import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from app.batch.labellers import Labeller
 from app.batch.review import outlines_of, review_page
 from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files
 from app.inference.choices import Choice
+from app.inference.errors import DataError
+from app.inference.file_names import shown
 from app.inference.label_maps.regions import CocoImage, Region, coco_document
 from app.inference.labels import label_of
 
@@ -88,11 +93,31 @@ def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
     )
 
 
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Say what keeps a data set from being written: no room, no right, a file in the way. Raises DataError."""
+    try:
+        yield
+    except OSError as error:
+        where = shown(error.filename or out)
+        raise DataError(
+            f"{where} cannot be written ({error.strerror}). Make room, or name another --out; the same command goes on."
+        ) from None
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
+        :16
+    ]  # a name of its own may be too long with more behind it
+    partial = path.with_name(f".{digest}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
