@@ -1,7 +1,9 @@
 """What the service says of itself: models, classes, health, documentation, log."""
 
 import json
+import signal
 import threading
+import time
 
 from starlette.testclient import TestClient
 
@@ -132,3 +134,15 @@ def test_examples_of_problems_are_those_the_service_sends():
 
 def subclasses(kind: type) -> list[type]:
     return [kind, *(below for child in kind.__subclasses__() for below in subclasses(child))]
+
+
+def test_the_models_are_followed_where_there_is_no_sighup(serve, tmp_path, monkeypatch):
+    """Windows has none."""
+    monkeypatch.delattr(signal, "SIGHUP")
+    write_cam_model(tmp_path, "a", 1)
+    client = serve(Settings(models=tmp_path, device="cpu", models_poll_seconds=0.05))
+    write_cam_model(tmp_path, "b", 1)
+    end = time.monotonic() + 20
+    while len(client.get("/models").json()["models"]) < 2:
+        assert time.monotonic() < end, "the new model is not served"
+        time.sleep(0.05)
