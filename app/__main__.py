@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
 from app.http.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
+from app.inference.file_names import shown
 from app.main import create_app
 from app.runtime.settings import Settings
 
@@ -33,6 +35,9 @@ SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_RE
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than file names have
+            stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     try:
         if options.verb == "label":
@@ -50,6 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {reason_of(first['msg'])}.")
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
+    except OSError as error:  # of the disk, the rights, the network
+        sys.exit(f"tag2mask: {shown(error.filename or 'the system')}: {error.strerror or error}.")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -71,6 +78,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     command.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of JPEG, PNG and WebP files")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
     command.add_argument("--tags", type=Path, metavar="labels.csv", help="the photos' known classes: name,classes")
+    command.add_argument(
+        "--choices", type=Path, metavar="choices.csv", help="what review.html saved; DIR/choices.csv where it is there"
+    )
     command.add_argument("--server", metavar="URL", help="a running service; without it the models run here")
     command.add_argument(
         "--set",
@@ -96,7 +106,15 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {reason_of(first['msg'])}") from None
     settings = Settings()
     labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
-    return label_folder(options.photos, options.out, labeller, options.tags, settings.worker_count, options.prune)
+    return label_folder(
+        options.photos,
+        options.out,
+        labeller,
+        options.tags,
+        settings.worker_count,
+        options.prune,
+        choices=options.choices,
+    )
 
 
 def serve(settings: Settings) -> None:

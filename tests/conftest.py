@@ -1,8 +1,12 @@
-"""How the tests are shared among processes: a file's tests stay together, for the sake of its fixtures, but for the recipes.
+"""How the tests are chosen and shared among processes, and what the run says of those it skipped.
 
-A dry run of a recipe takes up to a minute and shares nothing with the next.
+A test that needs an environment of its own (`@pytest.mark.environment`) runs with `--environment NAME`, where it is alone
+with its kind. A file's tests stay in one process, for the sake of its fixtures, but for the recipes: a dry run of a recipe
+shares nothing with the next.
 """
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,5 +24,52 @@ class ByFile(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    """What `pytest --numprocesses auto` shares the tests out with."""
+    """Make what `pytest --numprocesses auto` shares the tests out with."""
     return ByFile(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that `make test` uses."""
+    parser.addoption("--environment", metavar="NAME", help="run the tests that need tests/environments/NAME.txt alone")
+    parser.addoption("--skipped-to", type=Path, metavar="FILE", help="append what was skipped to FILE")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files alone that hold no test of the environment asked for: importing them all takes longer than the tests."""
+    wanted = config.getoption("--environment")
+    if wanted is None or collection_path.suffix != ".py":
+        return None
+    return f'environment("{wanted}")' not in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the environment asked for; without one, those that need none."""
+    wanted = config.getoption("--environment")
+    chosen, others = [], []
+    for item in items:
+        marker = item.get_closest_marker("environment")
+        (chosen if (marker.args[0] if marker else None) == wanted else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Count and name every skipped test, by reason."""
+    skipped = [(reason_of(report), report.nodeid) for report in terminalreporter.stats.get("skipped", ())]
+    lines = []
+    for reason, count in sorted(Counter(reason for reason, _ in skipped).items()):
+        lines.append(f"{count} skipped: {reason}")
+        lines += [f"    {nodeid}" for why, nodeid in skipped if why == reason]
+    if lines:
+        terminalreporter.section(f"{len(skipped)} tests were skipped")
+        terminalreporter.write_line("\n".join(lines))
+    if lines and (path := config.getoption("--skipped-to")):
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+def reason_of(report: Any) -> str:
+    """The reason a skipped test gave."""
+    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return told.removeprefix("Skipped: ")

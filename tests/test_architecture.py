@@ -232,6 +232,26 @@ def test_every_folder_is_a_room_with_a_rule_and_a_readable_number_of_files() -> 
     assert rooms - set(ROOMS) == {"training.pipeline"}  # the pipeline may import every other room
 
 
+def test_training_writes_files_whole_or_not_at_all() -> None:
+    """A file that a killed run left half must not count as a result: `app.inference.whole_file` writes all of them."""
+
+    def writes(call: ast.Call) -> bool:
+        function, modes = getattr(call.func, "attr", getattr(call.func, "id", "")), [*call.args, *call.keywords]
+        opened = function == "open" and any(
+            getattr(getattr(mode, "value", mode), "value", mode) in ("w", "wb") for mode in modes
+        )
+        written = function in ("write_text", "write_bytes") or opened
+        return written and ast.unparse(call.func).split(".")[0] not in ("partial", "zipfile")
+
+    offences = [
+        f"{SOURCES[name].relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for name in modules_of("training")
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Call) and writes(node)
+    ]
+    assert not offences
+
+
 def test_no_import_cycles() -> None:
     done: set[str] = set()
 

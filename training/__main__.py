@@ -27,9 +27,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app.inference.analysis import Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.label_maps.pseudo_label import LabelRule
 from app.inference.tags import name_of
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import import_torchvision
@@ -162,9 +162,9 @@ def act_on_config(options: argparse.Namespace) -> object:
             raise ConfigError(f"{options.verb} takes a CONFIG, or --model FILE.onnx --data DIR, not both")
         return act_evaluate(options) if options.verb == "evaluate" else act_pseudo_label(options)
     if options.config is None or flags:
-        raise ConfigError(
-            f"{options.verb} takes a CONFIG alone, or --model FILE.onnx --data DIR with {', '.join(flags)}"
-        )
+        used = f"; got {', '.join(flags)} without --model" if flags else ""
+        file = " or --model FILE.onnx --data DIR" if hasattr(options, "model") else ""
+        raise ConfigError(f"{options.verb} takes a CONFIG alone{',' if file else ''}{file}{used}")
     if options.verb == "compare":
         return compare(read_config(CompareConfig, options.config, options.set))
     if options.verb == "pretrain":
@@ -217,13 +217,18 @@ def act_pseudo_label(options: argparse.Namespace) -> Path:
     model = Engine(options.model, intra_op_threads=0)
     if model.card.task != "cam":
         raise ConfigError(f"{options.model} is a {model.card.task} model; pseudo-labels are made from a cam model")
-    rule = LabelRule(options.background_threshold, options.foreground_threshold, options.refine or "none")
-    background, foreground = rule.thresholds(model.card)
+    asked = Options(
+        background_threshold=options.background_threshold,
+        foreground_threshold=options.foreground_threshold,
+        refine=options.refine or "none",
+    )
+    background = model.card.background_threshold if asked.background_threshold is None else asked.background_threshold
+    foreground = background if asked.foreground_threshold is None else asked.foreground_threshold
     if not 0 <= background <= foreground <= 1:
         raise ConfigError(f"thresholds {background} and {foreground}: 0 <= background <= foreground <= 1 must hold")
     photos = open_source(folder_of(options).model_copy(update={"classes": model.card.classes}))
     names = photos.names(options.split) if options.split else tuple(photos.tag_table)
-    return pseudo_label_folder(model, photos, names, options.out, rule)
+    return pseudo_label_folder(model, photos, names, options.out, asked)
 
 
 def folder_of(options: argparse.Namespace) -> DataConfig:

@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, read without running code from them."""
 
-import os
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from app.inference.errors import DataError
+from app.inference.whole_file import whole_file
 
 CONTAINERS = ("model", "state_dict")  # where a file keeps its weights beside other things
 PARALLEL = "module."  # what torch's DataParallel puts before every key
@@ -17,11 +18,8 @@ PARALLEL = "module."  # what torch's DataParallel puts before every key
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     """Write `state` (modules and optimisers are replaced by their state dicts) to `path` atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    fabric.save(partial, state)
-    if fabric.is_global_zero:
-        os.replace(partial, path)
+    with whole_file(path) if fabric.is_global_zero else nullcontext(path) as target:
+        fabric.save(target, state)  # the first process alone writes
     fabric.barrier()
 
 
@@ -32,13 +30,11 @@ def load_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
 
 def save_weights(path: Path, module: torch.nn.Module, half: bool = False) -> None:
     """Write a module's state dict alone, floating-point tensors in half precision where asked to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = module.state_dict()
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        torch.save(state, partial)
 
 
 def load_weights(path: Path, module: torch.nn.Module) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from app.inference.errors import ConfigError
+from app.inference.errors import ConfigError, Tag2MaskError
+from app.inference.whole_file import whole_file
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config.tables import FitConfig
 from training.data.sampling import EpochSampler
@@ -112,7 +113,7 @@ def fit(
 
     Args:
         dataset: gives a dict of tensors for a key (epoch, index).
-        validate: measures after every epoch; its entry "best" (larger is better) chooses `best.ckpt`.
+        validate: measures after every epoch, in the first process alone; its entry "best" (larger is better) chooses `best.ckpt`.
         sampler: the order of the photos, made for this process; every photo once an epoch where None.
 
     Where `out` holds a `last.ckpt`, training goes on from there. Returns the progress with the figures per epoch.
@@ -206,11 +207,7 @@ class _Loop:
         set_learning_rates(self.optimizer, self.config, factor)
         with self.fabric.autocast():  # Fabric wraps `forward` alone in it where there is one process
             losses = self.module.losses(batch)
-        if not torch.isfinite(losses["loss"]):
-            raise ConfigError(
-                f"the loss became {float(losses['loss'].detach())} at step {self.progress.step} with lr "
-                f"{self.config.lr * factor:.2g}; lower fit.lr or raise fit.warmup_steps"
-            )
+        self._require_finite(losses["loss"].detach(), factor)
         self.optimizer.zero_grad()
         self.fabric.backward(losses["loss"])
         if self.config.clip_norm:
@@ -218,14 +215,38 @@ class _Loop:
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def _require_finite(self, loss: Tensor, factor: float) -> None:
+        """Raise ConfigError in every process where the loss of one is not finite: one that went on would wait for ever."""
+        worst = loss if torch.isfinite(loss) else torch.full_like(loss, torch.inf)
+        if torch.isfinite(self.fabric.all_reduce(worst, reduce_op="sum")):
+            return
+        where = "of another process is not finite" if worst is loss else f"became {float(loss)}"
+        raise ConfigError(
+            f"the loss {where} at step {self.progress.step} with lr {self.config.lr * factor:.2g}; lower fit.lr or raise "
+            f"fit.warmup_steps"
+        )
+
+    def _measured(self) -> Metrics:
+        """The figures of the first process, which alone measures; its error, where it has one, is raised in all."""
+        outcome: Metrics | Tag2MaskError | None = None
+        if self.fabric.is_global_zero:
+            try:
+                with torch.no_grad(), self.fabric.autocast():
+                    outcome = self.validate(self.module.module)  # without what waits for the other processes
+            except Tag2MaskError as error:
+                outcome = error
+        outcome = self.fabric.broadcast(outcome)
+        if isinstance(outcome, Tag2MaskError):
+            raise outcome
+        return outcome
+
     def _end_epoch(self, log: "_Log") -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         metrics: Metrics = {}
         if self.validate is not None:
             self.module.eval()
-            with torch.no_grad(), self.fabric.autocast():
-                metrics = self.fabric.broadcast(self.validate(self.module))
+            metrics = self._measured()
             log.write(progress.step, progress.epoch, metrics)
             progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
             if self.fabric.is_global_zero:
@@ -265,9 +286,10 @@ class _Log:
             with path.open(newline="") as file:
                 rows = [row for row in csv.reader(file) if len(row) == 4 and row[0].isdigit()]
             kept = [row for row in rows if int(row[0]) <= step]
-        self._file = path.open("w", newline="")
+        with whole_file(path) as partial, partial.open("w", newline="") as file:
+            csv.writer(file).writerows([("step", "epoch", "name", "value"), *kept])
+        self._file = path.open("a", newline="")
         self._csv = csv.writer(self._file)
-        self._csv.writerows([("step", "epoch", "name", "value"), *kept])
         self._tensorboard = TensorBoardLogger(out, name="tensorboard", version="")
 
     def write(self, step: int, epoch: int, values: dict[str, float]) -> None:

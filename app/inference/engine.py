@@ -14,7 +14,9 @@ from app.inference.errors import DeviceError, ModelCardError
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 
 Device = Literal["auto", "cpu", "cuda"]
-TENSOR_TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32", "tensor(float16)": "FP16"}
+TENSOR_TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32"}
+OUTPUT_TYPES = dict.fromkeys(("scores", "cam", "logits"), "tensor(float)") | {"mask": "tensor(uint8)"}
+CHANNELS = 3
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -46,7 +48,8 @@ class Engine:
         except Exception as error:  # ONNX Runtime raises classes of its own for a file that is no model
             if device == "cuda":
                 raise DeviceError(f"{self.path} could not be loaded on CUDA: {error}. {_CUDA_REMEDY}") from error
-            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}") from error
+            remedy = ". Save it as one file, with its weights inside" if "external" in str(error).lower() else ""
+            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}{remedy}") from error
         self.card = ModelCard.from_metadata(dict(self._session.get_modelmeta().custom_metadata_map), str(self.path))
         self.providers: list[str] = self._session.get_providers()
         if device == "cuda" and CUDA_PROVIDER not in self.providers:
@@ -72,11 +75,20 @@ class Engine:
 
     def _check_interface(self) -> None:
         inputs = {node.name: node.type for node in self._session.get_inputs()}
-        outputs = {node.name for node in self._session.get_outputs()}
-        if inputs != {IMAGE_INPUT: "tensor(uint8)"} or not set(self.card.outputs) <= outputs:
+        outputs = {node.name: node.type for node in self._session.get_outputs()}
+        wanted = {name: OUTPUT_TYPES[name] for name in self.card.outputs}
+        if inputs != {IMAGE_INPUT: "tensor(uint8)"} or not wanted.items() <= outputs.items():
             raise ModelCardError(
-                f"{self.path}: a {self.card.task} model takes a uint8 '{IMAGE_INPUT}' and gives "
-                f"{', '.join(self.card.outputs)}; this file takes {inputs} and gives {sorted(outputs)}."
+                f"{self.path}: a {self.card.task} model takes {{'{IMAGE_INPUT}': 'tensor(uint8)'}} and gives {wanted}; this "
+                f"file takes {inputs} and gives {outputs}. Export it as docs/onnx-contract.md says."
+            )
+        (image,) = self._session.get_inputs()
+        batch, height, width, channels = (*image.shape, *[None] * 4)[:4]
+        fixed = [side for side in (batch, height, width) if isinstance(side, int)]
+        if len(image.shape) != 4 or fixed or (channels != CHANNELS and isinstance(channels, int)):
+            raise ModelCardError(
+                f"{self.path}: its input '{IMAGE_INPUT}' has shape {image.shape}; (N, H, W, 3) with N, H and W dynamic is "
+                f"expected. Export it with dynamic axes, as docs/onnx-contract.md says."
             )
 
 

@@ -8,21 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from app.inference.engine import Engine
 from app.inference.errors import (
     ModelCardError,
     ModelStoreError,
     NoModelForTaskError,
     NotReadyError,
+    Tag2MaskError,
     UnknownModelError,
     WrongTaskError,
     nearest_name,
 )
-from app.inference.image.preprocess import geometry_of
 from app.runtime.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of
 from app.runtime.settings import Settings
+from app.runtime.warm import warm
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +76,11 @@ class Catalog:
         if versions and not version:
             return list(versions.values())[-1]
         raise self._unknown(name, version, list(versions))
+
+    def newest(self, task: Task) -> list[Engine]:
+        """The highest version of every model of a task, by name."""
+        engines = (self.find(name) for name in sorted({name for name, _ in self.engines}))
+        return [engine for engine in engines if engine.card.task == task]
 
     def _unknown(self, name: str, version: str, versions: list[str]) -> UnknownModelError:
         """What keeps a model from being served: it is refused, misplaced, has other versions, or is not there."""
@@ -140,12 +144,12 @@ class ModelStore:
         self._catalog = catalog
         return catalog
 
-    def refresh(self, settled: bool = True) -> bool:
+    def refresh(self, only_unchanged: bool = True) -> bool:
         """Serve the directory as it is now; returns whether that changed anything. Not to be called twice at a time.
 
         What is new or changed is loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
         engines it began with. A file that cannot be served leaves the one before it serving and its reason in
-        `Catalog.refused`. With `settled` a file must look as it did at the call before, so that none is read while it is
+        `Catalog.refused`. With `only_unchanged` a file must look as it did at the call before, so that none is read while it is
         being written.
         """
         before = self.catalog
@@ -160,13 +164,13 @@ class ModelStore:
         engines = {key: engine for key, engine in before.engines.items() if key in stamps}
         refused = {key: reason for key, reason in before.refused.items() if key in stamps}
         for key, stamp in stamps.items():
-            if stamp == self._stamps.get(key) or (settled and stamp != seen.get(key)):
+            if stamp == self._stamps.get(key) or (only_unchanged and stamp != seen.get(key)):
                 continue
             self._stamps[key] = stamp
             try:
                 engines[key] = self._load_engine(*key, paths[key])
                 refused.pop(key, None)
-            except Exception as error:  # whatever a file that somebody dropped here may do to the runtime
+            except Tag2MaskError as error:
                 logger.warning("model %s/%d is refused: %s", *key, error)
                 refused[key] = str(error)
         if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
@@ -208,6 +212,15 @@ class ModelStore:
         return misplaced
 
     def _load_engine(self, name: str, version: int, path: Path) -> Engine:
+        """Load and warm one model. Raises DeviceError, and ModelCardError for whatever its file does to the runtime."""
+        try:
+            return self._try_engine(name, version, path)
+        except Tag2MaskError:
+            raise
+        except Exception as error:  # of the disk, of ONNX Runtime
+            raise ModelCardError(f"{path} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+    def _try_engine(self, name: str, version: int, path: Path) -> Engine:
         engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
         card = engine.card
         if (card.name, card.version) != (name, version):
@@ -240,10 +253,9 @@ class ModelStore:
         return defaults
 
 
-def warm(engine: Engine) -> None:
-    """Run a grey landscape picture once: the first run of a session allocates its memory."""
-    size = geometry_of((3, 4), engine.card.preferred_size)
-    engine.run(np.full((1, size.input_height, size.input_width, 3), 127, np.uint8))
+def pin(engine: Engine) -> str:
+    """NAME/VERSION."""
+    return f"{engine.card.name}/{engine.card.version}"
 
 
 def _preference(engine: Engine) -> tuple[int, str, int]:

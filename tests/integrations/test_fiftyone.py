@@ -1,7 +1,7 @@
 """What `python -m app label` writes, as FiftyOne's own importers read it (they need no database).
 
-FiftyOne asks for an older Starlette and an OpenCV of its own, so it is in none of the extras: in an environment made by
-`pip install fiftyone '.[cpu]' pytest pytest-xdist` this file runs.
+FiftyOne asks for an older Starlette and an OpenCV of its own, so it is in none of the extras: `make test` runs this file in
+an environment of its own.
 """
 
 from pathlib import Path
@@ -16,12 +16,11 @@ from app.http.parameters import AnalyzeParameters
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, voc_palette
 from app.runtime.settings import Settings
 
-pytest.importorskip("fiftyone", reason="fiftyone is not installed: it asks for an environment of its own")
-from fiftyone.utils.coco import COCODetectionDatasetImporter
-from fiftyone.utils.data.importers import ImageSegmentationDirectoryImporter
-
-# pycocotools 2.0.11 under numpy 2
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.environment("fiftyone"),
+    # pycocotools 2.0.11 under numpy 2
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,7 +39,8 @@ def label_map(labelled: Path, photo: str) -> np.ndarray:
 
 
 def test_coco_regions_are_the_masks(labelled: Path) -> None:
-    importer = COCODetectionDatasetImporter(
+    coco = pytest.importorskip("fiftyone.utils.coco", reason="fiftyone could not be installed")
+    importer = coco.COCODetectionDatasetImporter(
         data_path=str(labelled), labels_path=str(labelled / "annotations.json"), label_types=["segmentations"]
     )
     found = 0
@@ -60,7 +60,8 @@ def test_coco_regions_are_the_masks(labelled: Path) -> None:
 
 
 def test_masks_have_the_colours_of_their_labels(labelled: Path) -> None:
-    importer = ImageSegmentationDirectoryImporter(
+    importers = pytest.importorskip("fiftyone.utils.data.importers", reason="fiftyone could not be installed")
+    importer = importers.ImageSegmentationDirectoryImporter(
         data_path=str(labelled / "JPEGImages"), labels_path=str(labelled / "SegmentationClass"), load_masks=True
     )
     with importer:

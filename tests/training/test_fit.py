@@ -105,6 +105,7 @@ def test_a_device_that_is_not_there_is_an_error_of_the_configuration() -> None:
 
 PROGRAM = """
 import sys, torch
+from app.inference.errors import ConfigError
 from pathlib import Path
 sys.path.insert(0, ".")
 from tests.training.test_fit import Line, Points
@@ -115,13 +116,37 @@ fabric = make_fabric(config)
 torch.manual_seed(0)
 model = Line()
 model.net[2] = torch.nn.Identity()
-fit(fabric, model, Points(), config, Path(sys.argv[1]))
+out, rank = Path(sys.argv[1]), fabric.global_rank
+
+def validate(module):
+    with (out / f"measured-{rank}").open("a") as file:
+        file.write("once ")
+    return {"best": 1.0}
+
+fit(fabric, model, Points(), config, out, validate=validate)
 if fabric.is_global_zero:
-    torch.save(model.state_dict(), sys.argv[1] + "/weights.pt")
+    torch.save(model.state_dict(), out / "weights.pt")
+
+class Broken(Line):
+    def losses(self, batch):
+        return {"loss": super().losses(batch)["loss"] * (torch.inf if rank == 1 else 1)}
+
+def refuse(module):
+    raise ConfigError("no figures")
+
+for name, module, measure in (("broken", Broken(), None), ("refused", Line(), refuse)):
+    if fabric.world_size > 1:
+        try:
+            fit(fabric, module, Points(), config, out / name, validate=measure)
+        except ConfigError as error:
+            (out / f"{name}-{rank}").write_text(str(error))
 """
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process and what two of them leave in `one` and `two`; a process that waits for ever fails here."""
+    tmp_path = tmp_path_factory.mktemp("processes")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -131,9 +156,25 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         arguments = [*command, str(program), str(tmp_path / name)]
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, env=environment)
         assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "two"))
+    return tmp_path
+
+
+def test_two_processes_equal_one(processes: Path) -> None:
+    one, two = (torch.load(processes / name / "weights.pt", weights_only=True) for name in ("one", "two"))
     for key in one:
         assert torch.allclose(one[key], two[key], atol=1e-6), key
+
+
+def test_what_stops_one_process_stops_all(processes: Path) -> None:
+    stopped = [(processes / "two" / f"broken-{rank}").read_text() for rank in (0, 1)]
+    assert "the loss of another process is not finite" in stopped[0]
+    assert "the loss became inf" in stopped[1]
+    assert [(processes / "two" / f"refused-{rank}").read_text() for rank in (0, 1)] == ["no figures"] * 2
+
+
+def test_the_first_process_alone_measures(processes: Path) -> None:
+    assert (processes / "two" / "measured-0").read_text() == "once once "
+    assert not (processes / "two" / "measured-1").exists()
 
 
 def test_learning_rate_schedules() -> None:

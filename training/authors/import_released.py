@@ -37,15 +37,17 @@ class Network:
     preferred_size: int
     scales: tuple[float, ...]
     background_threshold: float
+    flip: bool = True
     options: Callable[[State], dict[str, Any]] = lambda state: {}
 
 
 FOUR_SCALES = (1.0, 0.5, 1.5, 2.0)
 NETWORKS = {
     "drs": Network(
-        METHODS["drs"], "drs", "vgg16", 8, 320, (0.8, 1.0, 1.2), 0.2, lambda state: {"learnable": is_learnable(state)}
+        METHODS["drs"], "drs", "vgg16", 8, 320, (0.8, 1.0, 1.2), 0.2, False,
+        lambda state: {"learnable": is_learnable(state)},
     ),
-    "drs-refine": Network(DrsRefinement, "drs", "vgg16", 8, 320, (0.8, 1.0, 1.2), 0.2),
+    "drs-refine": Network(DrsRefinement, "drs", "vgg16", 8, 320, (0.8, 1.0, 1.2), 0.2, False),
     "amr": Network(METHODS["amr"], "amr", "resnet50-irn", 16, 500, (0.5, 1.0, 1.5, 2.0), 0.2),
     "edam": Network(METHODS["edam"], "edam", "resnet38", 8, 500, FOUR_SCALES, 0.5),
     "psa": Network(METHODS["cam"], "cam", "resnet38", 8, 500, FOUR_SCALES, 0.2),
@@ -86,7 +88,7 @@ def import_released(method: str, checkpoint: Path, models: Path, name: str | Non
         "output_stride": known.output_stride,
         "preferred_size": known.preferred_size,
         "scales": known.scales,
-        "flip": method != "drs",
+        "flip": known.flip,
         "background_threshold": known.background_threshold,
         "presence_thresholds": (0.5,) * len(VOC_CLASSES),
         "data": "PASCAL VOC 2012 trainaug after ImageNet, by the authors of the paper",

@@ -49,6 +49,8 @@ class DataConfig(_Table):
     """Where tagged photos come from.
 
     extra: a second folder of the same form (source "folder"), whose photos are all trained on; nobody measures on them.
+    choices: what somebody decided about the folder's photos (`choices.csv` of `review.html`, `app.inference.choices`): tags
+    that hold instead of those of labels.csv, photos that are left out.
     classes: class names in channel order; None takes a folder's classes.txt, else the VOC classes where every tag is one of them, else the sorted
     set of tags less those that look misspelt (COCO: its categories by id).
     on_error: a row that cannot be used stops the run ("fail"), or is left out and counted ("skip").
@@ -60,6 +62,7 @@ class DataConfig(_Table):
     source: Literal["folder", "voc", "coco", "scenes"] = "folder"
     root: Path | None = None
     extra: Path | None = None
+    choices: Path | None = None
     classes: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=MAX_CLASSES)
     on_error: Literal["fail", "skip"] = "fail"
     check: Literal["header", "pixels"] | None = None
@@ -74,6 +77,8 @@ class DataConfig(_Table):
             raise ValueError(f"source = {self.source!r} needs `root`, the directory of the photos")
         if self.extra is not None and self.source != "folder":
             raise ValueError(f'`extra` is for source = "folder"; this one is {self.source!r}')
+        if self.choices is not None and self.source != "folder":
+            raise ValueError(f'`choices` is for source = "folder"; this one is {self.source!r}')
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes hold a name twice: {', '.join(self.classes)}")
         return self

@@ -236,7 +236,7 @@ class SaliencyConfig(Section):
 class PseudoLabelConfig(Section):
     """How maps become labels.
 
-    rule: "threshold" (`app.inference.label_maps.pseudo_label.LabelRule`), or a rule of a paper that needs the run's [saliency]: "drs"
+    rule: "threshold" (`app.inference.label_maps.pseudo_label`), or a rule of a paper that needs the run's [saliency]: "drs"
     (`app.inference.arrays`), "edam", "edam-paper" (`training.label_rules.edam`). `alpha` and `beta` are EDAM's.
     saliency_share: of the [saliency] in the maps that are refined and compared with the thresholds
     (`training.stages.pseudo_label.blend_saliency`).

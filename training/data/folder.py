@@ -11,9 +11,10 @@ Names of photos may be written with or without their suffix.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.inference.choices import Choice, choice_of, read_choices
 from app.inference.errors import DataError
 from app.inference.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
 from training.config.data import DataConfig
@@ -46,7 +47,7 @@ def open_folder(config: DataConfig) -> TaggedPhotos:
     if config.extra is None:
         return photos
     further, extra_paths = open_one(
-        config.model_copy(update={"root": config.extra, "extra": None, "classes": photos.classes})
+        config.model_copy(update={"root": config.extra, "extra": None, "choices": None, "classes": photos.classes})
     )
     twice = sorted(paths.keys() & extra_paths.keys())
     if twice:
@@ -70,6 +71,8 @@ def open_one(config: DataConfig) -> tuple[TaggedPhotos, dict[str, Path]]:
     classes = config.classes or listed_classes(root / CLASSES)
     classes = classes or choose_classes(config, (tag for row in rows.values() for tag in row.tags))
     lists = read_lists(root / "ImageSets", rows, intake)
+    if config.choices is not None:
+        rows = decided_rows(rows, read_choices(config.choices))
     wanted = {name for names in lists.values() for name in names} if lists else set(rows)
     index = PhotoIndex(photo_directory(root))
     paths: dict[str, Path] = {}
@@ -84,6 +87,20 @@ def open_one(config: DataConfig) -> tuple[TaggedPhotos, dict[str, Path]]:
     tag_table = {name: rows[name].tags for name in paths}
     photos = TaggedPhotos(classes, splits, tag_table, PhotoFiles(paths), tuple(intake.skipped))
     return require_photos(photos, str(root)), paths
+
+
+def decided_rows(rows: dict[str, Row], decided: Mapping[str, Choice]) -> dict[str, Row]:
+    """The rows with the tags that somebody decided on, without the photos that are to be left out; a photo that was tagged
+    anew as one of no class is none to train on.
+    """
+    left: dict[str, Row] = {}
+    for name, row in rows.items():
+        choice = choice_of(name, decided)
+        if choice is None or choice.kind == "accept":
+            left[name] = row
+        elif choice.tags:
+            left[name] = replace(row, tags=choice.tags)
+    return left
 
 
 def listed_classes(path: Path) -> tuple[str, ...] | None:

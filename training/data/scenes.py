@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from app.inference.errors import DataError
 from app.inference.labels import BACKGROUND, label_of, voc_palette
+from app.inference.whole_file import write_whole
 from training.config.data import MAX_SCENE_CLASSES, DataConfig, ScenesConfig
 from training.data.source import TaggedPhotos
 
@@ -197,13 +198,13 @@ def write_folder(config: DataConfig, root: Path) -> Path:
         (root / directory).mkdir(parents=True, exist_ok=True)
     palette = voc_palette().tobytes()
     for split, names in photos.splits.items():
-        (root / "ImageSets" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        write_whole(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in names))
         for name in names:
             Image.fromarray(photos.image(name)).save(root / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY)
             mask = Image.fromarray(render_mask(config.scenes, name))
             mask.putpalette(palette)
             mask.save(root / "SegmentationClass" / f"{name}.png")
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in photos.classes), encoding="utf-8")
+    write_whole(root / "classes.txt", "".join(f"{name}\n" for name in photos.classes))
     with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "classes"))

@@ -12,6 +12,7 @@ import torch
 from app.inference.engine import Engine
 from app.inference.errors import TrainingError
 from app.inference.model_card import IMAGE_INPUT, ModelCard
+from app.inference.whole_file import whole_file
 from training.config.tables import Precision
 from training.export.served import ServedClassifier, ServedSegmenter
 
@@ -45,18 +46,12 @@ def export_model(
         }
     )
     path = models / card.name / str(version) / "model.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     module = module.eval().cpu().float()
-    write_onnx(module, partial)
-    write_card(partial, card)
-    try:
+    with whole_file(path) as partial:
+        write_onnx(module, partial)
+        write_card(partial, card)
         differences = check_export(module, Engine(partial, device="cpu"))
-    except BaseException:
-        partial.unlink()
-        raise
-    write_card(partial, card.model_copy(update={"export_check": differences}))
-    partial.replace(path)
+        write_card(partial, card.model_copy(update={"export_check": differences}))
     return path
 
 
@@ -135,10 +130,9 @@ def card_of(path: Path) -> ModelCard:
 def update_figures(path: Path, figures: dict[str, float], measured_on: str) -> str:
     """Put measured figures into the card of an exported file; returns the file's new SHA-256."""
     card = card_of(path)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(path.read_bytes())
-    write_card(partial, card.model_copy(update={"figures": card.figures | figures, "measured_on": measured_on}))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_bytes(path.read_bytes())
+        write_card(partial, card.model_copy(update={"figures": card.figures | figures, "measured_on": measured_on}))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

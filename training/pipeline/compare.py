@@ -24,6 +24,7 @@ from app.inference.errors import ConfigError
 from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.pamr import refine_pamr
+from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig, validate_config
 from training.config.tables import IrnConfig, LocalizeConfig, RefinementConfig, Section
 from training.data import DataConfig, TaggedPhotos, open_source
@@ -102,14 +103,13 @@ def compare(config: CompareConfig) -> Path:
                 f"row {row.name!r} of {config.out} was made with other settings; remove {path.parent}, or give the table "
                 f"another `out`"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        begun.write_text(json.dumps(settings, indent=1))
+        write_whole(begun, json.dumps(settings, indent=1))
         if not path.is_file():
             work = measure_fused if row.fuse else measure_row
-            path.write_text(json.dumps(work(config, row, photos), indent=1))
+            write_whole(path, json.dumps(work(config, row, photos), indent=1))
         rows.append({"name": row.name} | json.loads(path.read_text()))
     out = config.out / "table.md"
-    out.write_text(format_table(config, rows, photos.report_split))
+    write_whole(out, format_table(config, rows, photos.report_split))
     return out
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from app.inference.errors import ConfigError, DataError, Tag2MaskError
 from app.inference.model_card import ModelCard
+from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import open_source
 from training.export.onnx_file import ExportError, card_of, export_model, shrink_weights, update_figures
@@ -153,10 +154,7 @@ def read_state(out: Path) -> dict[str, Any]:
 
 def write_state(out: Path, state: dict[str, Any]) -> None:
     """Note where the stages stand, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f"{STATE}.partial"
-    partial.write_text(json.dumps(state, indent=1))
-    partial.replace(out / STATE)
+    write_whole(out / STATE, json.dumps(state, indent=1))
 
 
 def saliency(config: RunConfig) -> Path:
@@ -213,7 +211,7 @@ def export(config: RunConfig) -> list[Path]:
     paths = list(takewhile(Path.is_file, noted_paths))  # an export that was stopped goes on
     for build, card, version in todo[len(paths) :]:
         paths.append(export_model(build(), card, config.export.models, version))
-        path.write_text(json.dumps([str(entry) for entry in paths]))
+        write_whole(path, json.dumps([str(entry) for entry in paths]))
     return paths
 
 
@@ -229,7 +227,7 @@ def evaluate(config: RunConfig) -> Path:
     if (config.out / "pseudo_labels" / LABELLED).is_file():
         figures |= label_figures(config.data, config.out / "pseudo_labels")
     path = config.out / "figures.json"
-    path.write_text(json.dumps(figures, indent=1))
+    write_whole(path, json.dumps(figures, indent=1))
     return path
 
 

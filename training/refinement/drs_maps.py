@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from app.inference.errors import DataError
+from app.inference.whole_file import whole_file
 from training.config.tables import RefinementConfig
 from training.data import TaggedPhotos
 from training.data.augment import generator, jitter_colours, normalize
@@ -88,12 +89,8 @@ class MapFolder:
 
     def write(self, name: str, class_indices: tuple[int, ...], maps: np.ndarray) -> None:
         """Keep one photo's maps, whole or not at all."""
-        path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole_file(self.path(name)) as partial, partial.open("wb") as file:
             np.savez_compressed(file, class_indices=np.array(class_indices, int), maps=maps)
-        partial.replace(path)
 
     def read(self, name: str) -> tuple[tuple[int, ...], np.ndarray]:
         """(class_indices, maps) of one photo. Raises DataError where it has none."""

@@ -17,6 +17,7 @@ from app.inference.arrays import resize_bilinear
 from app.inference.errors import DataError
 from app.inference.image.preprocess import Geometry
 from app.inference.maps.localization import ScaleCams, conditional_cams, scale_cams
+from app.inference.whole_file import whole_file
 from training.config.run_config import RunConfig
 from training.config.tables import LocalizeConfig
 from training.data import TaggedPhotos, open_source
@@ -93,9 +94,7 @@ def quartered(views: ScaleCams) -> ScaleCams:
 
 def save_maps(path: Path, stored: StoredMaps) -> None:
     """Write one photo's maps, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
             class_indices=np.array(stored.class_indices, int),
@@ -104,7 +103,6 @@ def save_maps(path: Path, stored: StoredMaps) -> None:
             finished=np.array(stored.finished),
             **{f"cam{i}": cam for i, cam in enumerate(stored.views.cams)},
         )
-    partial.replace(path)
 
 
 def load_maps(path: Path) -> StoredMaps:

@@ -1,19 +1,22 @@
 """The verb `pseudo-label`: maps -> label maps, written as indexed PNGs that the segmenter is trained on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import drs_pseudo_label, resize_bilinear
 from app.inference.errors import ConfigError, DataError
 from app.inference.image.preprocess import resize_image
-from app.inference.label_maps.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
+from app.inference.label_maps.pseudo_label import label_from_maps
 from app.inference.labels import voc_palette
 from app.inference.maps.localization import Model
 from app.inference.maps.pamr import refine_pamr
+from app.inference.whole_file import whole_file, write_whole
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import TaggedPhotos, open_source
@@ -40,17 +43,20 @@ def pseudo_label_run(config: RunConfig) -> Path:
         else:
             label_map = label_salient(image, stored, saliency_of(config, name, image.shape[:2]), config)
         write_label_map(out / f"{name}.png", label_map)
-    (out / SUMMARY).write_text(config.pseudo_label.model_dump_json(indent=1))
+    write_whole(out / SUMMARY, config.pseudo_label.model_dump_json(indent=1))
     return out
 
 
-def pseudo_label_folder(model: Model, photos: TaggedPhotos, names: tuple[str, ...], out: Path, rule: LabelRule) -> Path:
+def pseudo_label_folder(
+    model: Model, photos: TaggedPhotos, names: tuple[str, ...], out: Path, options: Options
+) -> Path:
     """Label photos by their tags with an exported model: what the service's `/pseudo-label?tags=` answers."""
     out.mkdir(parents=True, exist_ok=True)
     for name in tqdm(names, desc="pseudo-label", unit="photo", mininterval=5):
-        result = predict_pseudo_label(model, photos.image(name), rule, tags=photos.tags(name))
-        write_label_map(out / f"{name}.png", result.label_map)
-    (out / SUMMARY).write_text(json.dumps({"model": model.card.name, "version": model.card.version} | vars(rule)))
+        analyzer = Analyzer(replace(options, tags=photos.tags(name)), (model,))
+        write_label_map(out / f"{name}.png", analyzer.look_at(photos.image(name)).pseudo_label.label_map)
+    asked = {key: getattr(options, key) for key in ("background_threshold", "foreground_threshold", "refine")}
+    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | asked))
     return out
 
 
@@ -136,6 +142,5 @@ def write_label_map(path: Path, label_map: np.ndarray) -> None:
         raise ConfigError(f"labels are uint8, not {label_map.dtype}")
     picture = Image.fromarray(label_map)
     picture.putpalette(voc_palette().ravel().tolist())
-    partial = path.with_suffix(".partial")
-    picture.save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        picture.save(partial, format="PNG")

@@ -38,9 +38,9 @@ of salient objects; none of them is measured here.
 "exact" is no estimate: the things themselves, of generated scenes only.
 """
 
+import functools
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, nearest_name
+from app.inference.whole_file import whole_file, write_whole
 from training.config.run_config import RunConfig
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.scenes import exact_saliency
@@ -82,9 +83,9 @@ def write_saliency(data: DataConfig, out: Path, method: str = DEFAULT_METHOD) ->
         for name in tqdm(names, desc=f"saliency {split}", unit="photo", mininterval=5):
             path = out / f"{name}.png"
             if not path.is_file():
-                partial_path = path.with_suffix(".partial")
-                Image.fromarray(make_map(name)).save(partial_path, format="PNG")
-                partial_path.replace(path)
+                saliency = make_map(name)
+                with whole_file(path) as partial:
+                    Image.fromarray(saliency).save(partial, format="PNG")
     return out
 
 
@@ -92,7 +93,7 @@ def choose_method(method: str, data: DataConfig, photos: TaggedPhotos) -> Callab
     """The function name -> uint8 (H, W) that a method stands for."""
     check_method(method, data)
     if method == EXACT:
-        return partial(exact_saliency, data.scenes)
+        return functools.partial(exact_saliency, data.scenes)
     return lambda name: estimate_photo(photos.image(name), method)
 
 
@@ -119,8 +120,7 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
     if noted != origin and (noted is not None or any(out.glob("*.png"))):
         made = f"made by {noted['method']!r} of {noted['root'] or noted['source']}" if noted else "of unknown origin"
         raise ConfigError(f"{out} holds saliency {made}; name another folder, or remove this one to start afresh")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(origin, indent=1))
+    write_whole(path, json.dumps(origin, indent=1))
 
 
 def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarray:

@@ -9,6 +9,7 @@ from PIL import Image
 from app.inference.errors import ConfigError
 from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
+from app.inference.whole_file import whole_file
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
 from training.config.run_config import RunConfig, validate_config
@@ -76,9 +77,8 @@ def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> Non
         path = out / f"{name}.png"
         if not path.is_file():
             region = activated_region(stored.maps(), config.segmenter.activated_quantile)
-            partial = path.with_suffix(".partial")
-            Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
-            partial.replace(path)
+            with whole_file(path) as partial:
+                Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
 
 
 def load_segmenter(config: RunConfig, class_count: int, folder: str = SEGMENTER) -> Segmenter:

@@ -344,3 +344,17 @@ def test_a_second_folder_is_trained_on_alone(make_folder: MakeFolder, tmp_path: 
         open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))
     with pytest.raises(ValueError, match='for source = "folder"'):
         DataConfig(source="voc", root=root, extra=extra)
+
+
+def test_what_somebody_decided_holds(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder("name,classes\na,dog\nb,cat\nc,dog\nd,dog\n", photos=("a.jpg", "b.jpg", "c.jpg", "d.jpg"))
+    (root / "ImageSets").mkdir()
+    (root / "ImageSets" / "train.txt").write_text("a\nb\nc\n")
+    choices = tmp_path / "choices.csv"
+    choices.write_text("name,choice,classes\na,accept,\nb,retag,cat;person\nc,reject,\nd.jpg,retag,\ngone,reject,\n")
+    photos = opened(root, choices=choices)
+    assert dict(photos.tag_table) == {"a": ("dog",), "b": ("cat", "person")}
+    assert photos.names("train") == ("a", "b")
+    assert "there is no file nowhere.csv; review.html saves it" in refusal(root, choices=Path("nowhere.csv"))
+    choices.write_text("name,choice,classes\na,retag,dgo\n")
+    assert "unknown class 'dgo'" in refusal(root, choices=choices)

@@ -206,3 +206,13 @@ def test_unknown_keys_and_missing_files_are_named(tmp_path: Path, capsys: pytest
     assert "unknown method 'dsr'" in capsys.readouterr().err
     assert main(["evaluate", "--model", str(tmp_path / "none.onnx"), "--data", str(tmp_path)]) == 2
     assert "none.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "pseudo-label", "saliency"])
+def test_a_verb_without_anything_to_work_on_is_told_what_it_takes(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "takes a CONFIG" in said
+    assert not said.endswith((" with", ":"))

@@ -247,8 +247,9 @@ def test_confident_labels_after_refinement() -> None:
     assert set(np.unique(label_map)) <= {0, 1, 2, IGNORE_INDEX}
 
 
+@pytest.mark.environment("crf")
 def test_confident_labels_by_crf() -> None:
-    pytest.importorskip("pydensecrf", reason="needs the extra `crf`")
+    pytest.importorskip("pydensecrf", reason="the extra `crf` could not be built (it needs a C++ compiler)")
     image = np.zeros((24, 24, 3), np.uint8)
     image[:, 12:] = 255
     maps = np.full((1, 24, 24), 0.01, np.float32)

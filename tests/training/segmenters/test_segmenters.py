@@ -272,8 +272,9 @@ def test_deeplabv2_learning_rates(backbone: str) -> None:
     assert len(body) + len(weights) + len(biases) == len(names)
 
 
+@pytest.mark.environment("crf")
 def test_crf_at_test_follows_the_edge_of_the_photo() -> None:
-    pytest.importorskip("pydensecrf", reason="the extra `crf` is not installed")
+    pytest.importorskip("pydensecrf", reason="the extra `crf` could not be built (it needs a C++ compiler)")
     image = np.full((40, 60, 3), 30, np.uint8)
     image[:, 30:] = 220
     probabilities = np.full((LABELS, 40, 60), 0.05, np.float32)

@@ -19,6 +19,7 @@ def test_run_lengths_come_back(where):
     assert np.array_equal(decode_brush(encode_brush(where), *where.shape), where)
 
 
+@pytest.mark.environment("label-studio")
 @pytest.mark.parametrize("where", REGIONS.values(), ids=REGIONS)
 def test_run_lengths_are_those_of_label_studio(where):
     brush = pytest.importorskip("label_studio_sdk.converter.brush", exc_type=ImportError)

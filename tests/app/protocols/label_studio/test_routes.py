@@ -89,6 +89,7 @@ def test_brush_regions_are_the_mask_of_segment(backend, host):
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.environment("label-studio")
 def test_brush_regions_by_label_studios_own_decoder(backend, host):
     brush = pytest.importorskip("label_studio_sdk.converter.brush", exc_type=ImportError)
     photo = to_file(halves(RED, GREEN, 50, 70))

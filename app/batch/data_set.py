@@ -1,0 +1,127 @@
+"""What a labelled folder holds besides its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.batch.labellers import Labeller
+from app.batch.review import outlines_of, review_page
+from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files
+from app.inference.choices import Choice
+from app.inference.errors import DataError
+from app.inference.file_names import shown
+from app.inference.label_maps.regions import CocoImage, Region, coco_document
+from app.inference.labels import label_of
+
+REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags", "choice")
+
+
+def write_data_set(out: Path, names: Sequence[str], labeller: Labeller, decided: Mapping[str, Choice]) -> None:
+    """The lists of these photos, rejected ones left out, and the review of them all."""
+    reviewed = [completed(out, json.loads(files_of(out, name)[-1].read_text())) for name in names]
+    records = [record for record in reviewed if not is_rejected(record, decided)]
+    write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
+    listed = "".join(f"{record['name']}\n" for record in records)
+    write(out / "ImageSets" / "Segmentation" / "train.txt", listed.encode())
+    write(out / "annotations.json", json.dumps(coco_data_set(records, labeller)).encode())
+    write_yolo_lists(out, [record["name"] for record in records], labeller.classes)
+    reviewed.sort(key=lambda record: record["quality"]["estimate"])
+    write_csv(out / "review.csv", REVIEW, [review_row(record, decided) for record in reviewed])
+    write(out / "review.html", review_page(reviewed, labeller.classes, decided).encode())
+
+
+def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """A record with what an earlier version of this command did not write."""
+    photo, mask = files_of(out, record["name"])[:2]
+    if "outlines" not in record or not yolo_files(out, record["name"])[0].is_file():
+        try:
+            with Image.open(mask) as picture:
+                labels = np.array(picture)
+        except OSError:  # somebody put something else in its place: that is theirs
+            labels = np.zeros((record["height"], record["width"]), np.uint8)
+        write_yolo(out, record["name"], photo, labels)
+        record = {**record, "outlines": outlines_of(labels)}
+    return record
+
+
+def is_rejected(record: dict[str, Any], decided: Mapping[str, Choice]) -> bool:
+    """Whether somebody decided that the photo is left out."""
+    choice = decided.get(record["name"])
+    return choice is not None and choice.kind == "reject"
+
+
+def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
+    """COCO instances of the records."""
+    images = [
+        CocoImage(
+            f"JPEGImages/{record['name']}.jpg",
+            (record["height"], record["width"]),
+            [Region(**region) for region in record["regions"]],
+        )
+        for record in records
+    ]
+    categories = {label_of(index): name for index, name in enumerate(labeller.classes)}
+    return coco_document(images, categories, labeller.provenance)
+
+
+def review_row(record: dict[str, Any], decided: Mapping[str, Choice]) -> list[str]:
+    """A record as a row of review.csv."""
+    quality = record["quality"]
+    signs = [quality[name] for name in ("estimate", "agreement", "consistency", "margin")]
+    found = ";".join(region["class_name"] for region in record["regions"])
+    shown = ["" if sign is None else f"{sign:.4f}" for sign in signs]
+    choice = decided.get(record["name"])
+    return [record["name"], *shown, found, ";".join(record["tags"] or ()), choice.kind if choice else ""]
+
+
+def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
+    """Where a photo's copy, label map, overlay and record are."""
+    return (
+        out / "JPEGImages" / f"{name}.jpg",
+        out / "SegmentationClass" / f"{name}.png",
+        out / "overlays" / f"{name}.jpg",
+        out / "records" / f"{name}.json",
+    )
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Say what keeps a data set from being written: no room, no right, a file in the way. Raises DataError."""
+    try:
+        yield
+    except OSError as error:
+        where = shown(error.filename or out)
+        raise DataError(
+            f"{where} cannot be written ({error.strerror}). Make room, or name another --out; the same command goes on."
+        ) from None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
+        :16
+    ]  # a name of its own may be too long with more behind it
+    partial = path.with_name(f".{digest}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
+    """Write a table."""
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([header, *rows])
+    write(path, table.getvalue().encode())

@@ -1,0 +1,113 @@
+"""`review.html`: the photos of a labelled folder to look through, the worst first, and to accept, tag anew or reject.
+
+The page is one file that a browser opens from the disk; photos are taken from JPEGImages/ beside it, regions are drawn from
+outlines that it holds. Choices are kept in the browser until they are saved as `choices.csv` (`app.inference.choices`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import contourpy
+import numpy as np
+import shapely
+from PIL import Image
+
+from app.inference.choices import Choice
+from app.inference.display import css_colour, display_colours
+from app.inference.label_maps.regions import count_labels
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
+
+PARTS = Path(__file__).with_name("review_page")
+SHOWN_SIDE = 640  # px: outlines are traced at this size
+TOLERANCE = 0.7  # px an outline may stray from its pixels
+MIN_CORNERS = 4  # of a ring, its first corner twice
+POOR = 0.5  # a sign below it is named as a reason
+
+
+def outlines_of(mask: np.ndarray) -> dict[str, Any]:
+    """The regions of a uint8 (H, W) mask as SVG paths, each with a place inside for its name:
+    {"size": [width, height], "paths": {label: [path, x, y]}}.
+    """
+    factor = min(1.0, SHOWN_SIDE / max(mask.shape))
+    height, width = (max(1, round(side * factor)) for side in mask.shape)
+    small = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    labels = [label for label, pixels in enumerate(count_labels(small)) if pixels and label != BACKGROUND]
+    return {"size": [width, height], "paths": {str(label): outline_of(small == label) for label in labels}}
+
+
+def outline_of(where: np.ndarray) -> tuple[str, int, int]:
+    """A bool (H, W) region as an SVG path, with its holes (fill-rule evenodd), and a place inside its largest part."""
+    generator = contourpy.contour_generator(
+        z=np.pad(where, 1).astype(np.float32), fill_type=contourpy.FillType.OuterOffset
+    )
+    rings, largest = [], shapely.Polygon()
+    for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
+        shell, *holes = (points[start:end] - 0.5 for start, end in pairwise(offsets))
+        simple = shapely.Polygon(shell, holes).simplify(TOLERANCE)
+        largest = max(largest, simple, key=lambda part: part.area)
+        for ring in (simple.exterior, *simple.interiors):
+            corners = shapely.get_coordinates(ring)
+            if len(corners) >= MIN_CORNERS:
+                rings.append("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in corners[:-1]) + "Z")
+    inside = shapely.maximum_inscribed_circle(largest, tolerance=1).coords[0] if largest.area else (0, 0)
+    return "".join(rings), round(inside[0]), round(inside[1])
+
+
+def reasons_of(record: Mapping[str, Any]) -> list[str]:
+    """Why a photo may be labelled badly, in sentences, the weightiest first; empty where no sign is poor."""
+    quality, tags = record["quality"], record["tags"]
+    found = [region["class_name"] for region in record["regions"]]
+    said: list[tuple[float, str]] = []
+    if tags is not None and set(tags) != set(found):
+        missing = [tag for tag in tags if tag not in found]
+        surplus = [name for name in found if name not in tags]
+        parts = [f"the tags name {', '.join(missing)}, which the label does not hold"] if missing else []
+        parts += [f"the label holds {', '.join(surplus)}, which no tag names"] if surplus else []
+        said.append((quality["consistency"], f"{'; '.join(parts)}."))
+    elif quality["consistency"] < POOR:
+        said.append((quality["consistency"], "The label and the classifier do not name the same classes."))
+    agreement, margin = quality["agreement"], quality["margin"]
+    if agreement is not None and agreement < POOR:
+        said.append((agreement, f"The mask and the heatmaps share {agreement:.0%} of their area."))
+    if margin is not None and margin < POOR:
+        said.append((margin, f"The segmenter hesitates: its best class leads by {margin:.0%} on average."))
+    if not found:
+        said.append((POOR, "Nothing was found: the whole photo is background."))
+    return [sentence[0].upper() + sentence[1:] for _, sentence in sorted(said)]
+
+
+def entry_of(record: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """What the page knows of a photo."""
+    choice = choices.get(record["name"])
+    return {
+        "name": record["name"],
+        "quality": round(record["quality"]["estimate"], 4),
+        "tags": record["tags"],
+        "found": {str(region["label"]): round(region["share"], 4) for region in record["regions"]},
+        "why": reasons_of(record),
+        **record["outlines"],
+        "choice": None if choice is None else {"kind": choice.kind, "tags": list(choice.tags)},
+    }
+
+
+def review_page(records: Sequence[Mapping[str, Any]], classes: Sequence[str], choices: Mapping[str, Choice]) -> str:
+    """The page for these records, in their order."""
+    photos = [entry_of(record, choices) for record in records]
+    labels = [label_of(index) for index in range(len(classes))]
+    colours = [css_colour(colour) for colour in display_colours(np.array(labels))]
+    known = json.dumps([photos, list(classes)], sort_keys=True).encode()
+    data = {
+        "id": hashlib.sha256(known).hexdigest()[:16],  # choices that the browser keeps belong to what it was shown
+        "classes": {str(label): name for label, name in zip(labels, classes, strict=True)},
+        "colours": dict(zip(map(str, labels), colours, strict=True)),
+        "ignore": str(IGNORE_INDEX),
+        "photos": photos,
+    }
+    page, style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js"))
+    shown = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    filled = page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
+    return filled.replace("/*DATA*/", shown)  # last: a name may read like a placeholder
