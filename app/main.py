@@ -81,9 +81,9 @@ async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(called.wait(), service.settings.models_poll_seconds or None)
-        settled = not called.is_set()
+        only_unchanged = not called.is_set()
         called.clear()
-        if await asyncio.to_thread(service.models.refresh, settled):
+        if await asyncio.to_thread(service.models.refresh, only_unchanged):
             logger.info("models: %s", _listed(service.models.catalog))
 
 

@@ -19,7 +19,7 @@ from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files
 from app.inference.choices import Choice
 from app.inference.errors import DataError
 from app.inference.file_names import shown
-from app.inference.label_maps.regions import Region, coco_annotation
+from app.inference.label_maps.regions import CocoImage, Region, coco_document
 from app.inference.labels import label_of
 
 REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags", "choice")
@@ -60,16 +60,17 @@ def is_rejected(record: dict[str, Any], decided: Mapping[str, Choice]) -> bool:
 
 
 def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
-    """COCO instances of the records, ids from 1."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, record in enumerate(records, 1):
-        size = {"height": record["height"], "width": record["width"]}
-        images.append({"id": number, "file_name": f"JPEGImages/{record['name']}.jpg", **size})
-        for region in record["regions"]:
-            annotations.append(coco_annotation(Region(**region), len(annotations) + 1, number))
-    categories = [{"id": label_of(index), "name": name} for index, name in enumerate(labeller.classes)]
-    return {"info": labeller.provenance, "images": images, "annotations": annotations, "categories": categories}
+    """COCO instances of the records."""
+    images = [
+        CocoImage(
+            f"JPEGImages/{record['name']}.jpg",
+            (record["height"], record["width"]),
+            [Region(**region) for region in record["regions"]],
+        )
+        for record in records
+    ]
+    categories = {label_of(index): name for index, name in enumerate(labeller.classes)}
+    return coco_document(images, categories, labeller.provenance)
 
 
 def review_row(record: dict[str, Any], decided: Mapping[str, Choice]) -> list[str]:

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from app.batch.data_set import files_of, write, write_csv, write_data_set, writing
 from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
-from app.batch.photos import Task, check_tags, find_photos
+from app.batch.photos import FolderPhoto, check_tags, find_photos
 from app.batch.review import outlines_of
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.choices import FILE as CHOICES
@@ -116,7 +116,7 @@ def label_found(
     return "\n".join(lines), not refused
 
 
-def chosen(task: Task, decided: Mapping[str, Choice]) -> Task:
+def chosen(task: FolderPhoto, decided: Mapping[str, Choice]) -> FolderPhoto:
     """The task with the tags that somebody decided on."""
     choice = decided.get(task.name)
     return task if choice is None or choice.kind != "retag" else replace(task, tags=choice.tags)
@@ -132,7 +132,7 @@ def said_of_choices(decided: Mapping[str, Choice], names: list[str]) -> list[str
     return lines
 
 
-def find_gone(photos: Path, out: Path, tasks: list[Task], prune: bool) -> list[str]:
+def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) -> list[str]:
     """The names that have a record and no photo any more.
 
     Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
@@ -172,7 +172,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return record if known else {}
 
 
-def is_done(out: Path, task: Task) -> bool:
+def is_done(out: Path, task: FolderPhoto) -> bool:
     """Whether the photo, as it is now and with these tags, has a record."""
     record = read_record(record_path(out, task))
     tags = None if task.tags is None else list(task.tags)
@@ -182,7 +182,7 @@ def is_done(out: Path, task: Task) -> bool:
         return False
 
 
-def stamp_of(task: Task) -> list[int]:
+def stamp_of(task: FolderPhoto) -> list[int]:
     """What the photo's file looks like from outside."""
     status = task.path.stat()
     return [status.st_size, status.st_mtime_ns]
@@ -213,17 +213,17 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
 
 
 def finish(
-    pool: ThreadPoolExecutor, todo: list[Task], out: Path, labeller: Labeller, ahead: int
-) -> Iterator[tuple[Task, Tag2MaskError | None]]:
+    pool: ThreadPoolExecutor, todo: list[FolderPhoto], out: Path, labeller: Labeller, ahead: int
+) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
     """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError, and OSError where
     `out` cannot be written.
     """
-    waiting: dict[Future[None], Task] = {}
+    waiting: dict[Future[None], FolderPhoto] = {}
     tasks = iter(todo)
     try:
         while True:
             for task in islice(tasks, ahead - len(waiting)):
-                waiting[pool.submit(label_photo, task, out, labeller)] = task
+                waiting[pool.submit(label_one, task, out, labeller)] = task
             if not waiting:
                 return
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -242,7 +242,7 @@ def finish(
             other.cancel()
 
 
-def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
+def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
     """Label one photo and write its files, its record last: what has a record is whole."""
     try:
         stamp, data = stamp_of(task), task.path.read_bytes()
@@ -278,7 +278,7 @@ def whole_image(photo: Photo, data: bytes) -> np.ndarray:
     return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
 
 
-def estimate(result: Labelled, label: np.ndarray, task: Task, classes: tuple[str, ...]) -> Quality:
+def estimate(result: Labelled, label: np.ndarray, task: FolderPhoto, classes: tuple[str, ...]) -> Quality:
     """The quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
     known = result.present if task.tags is None else [classes.index(tag) for tag in task.tags]
     other = None if result.mask is None else result.label_map
@@ -293,6 +293,6 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
     return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
 
 
-def record_path(out: Path, task: Task) -> Path:
+def record_path(out: Path, task: FolderPhoto) -> Path:
     """Where a photo's record is."""
     return files_of(out, task.name)[-1]

@@ -30,7 +30,7 @@ PICTURE_SUFFIXES = {
 
 
 @dataclass(frozen=True)
-class Task:
+class FolderPhoto:
     """One photo to label."""
 
     name: str
@@ -42,7 +42,7 @@ class Task:
 class Found:
     """What a folder holds. left_out: pictures that are not labelled, and why. others: files that are no pictures."""
 
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[FolderPhoto] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)
     others: list[Path] = field(default_factory=list)
 
@@ -82,7 +82,7 @@ def find_photos(photos: Path, out: Path, tags: Mapping[str, tuple[str, ...]] | N
             found.left_out[path] = f"it would share the name {name!r} with {shown(first)}. Rename one of them."
             continue
         row = None if tags is None else tags_of(written, path.stem, stems[path.stem] == 1, tags)
-        found.tasks.append(Task(name, path, row))
+        found.tasks.append(FolderPhoto(name, path, row))
     check_complete(found.tasks, tags)
     return found
 
@@ -148,7 +148,7 @@ def tags_of(written: str, stem: str, unique: bool, tags: Mapping[str, tuple[str,
     return None
 
 
-def check_complete(tasks: list[Task], tags: Mapping[str, tuple[str, ...]] | None) -> None:
+def check_complete(tasks: list[FolderPhoto], tags: Mapping[str, tuple[str, ...]] | None) -> None:
     """Raise DataError where tags are given and a photo has none."""
     untagged = [task.name for task in tasks if task.tags is None]
     if tags is not None and untagged:
@@ -158,7 +158,7 @@ def check_complete(tasks: list[Task], tags: Mapping[str, tuple[str, ...]] | None
         )
 
 
-def check_tags(tasks: list[Task], classes: tuple[str, ...]) -> None:
+def check_tags(tasks: list[FolderPhoto], classes: tuple[str, ...]) -> None:
     """Raise UnknownClassError for a tag that is none of the model's classes."""
     for task in tasks:
         for tag in task.tags or ():

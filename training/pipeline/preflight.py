@@ -15,6 +15,7 @@ from app.inference.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
 from training.config.run_config import RunConfig
 from training.data import open_source
+from training.refinement.opencv import load_opencv
 from training.stages.classifier import check_classifier
 from training.stages.saliency import DEFAULT_METHOD, check_method
 from training.stages.segmenter import check_segmenter
@@ -40,6 +41,7 @@ def needs_of(config: RunConfig) -> list[Need]:
         *fusion_needs(config),
         *saliency_needs(config),
         *extra_needs(config),
+        *opencv_needs(config),
         *gpu_needs(config),
     ]
 
@@ -172,6 +174,12 @@ def extra_needs(config: RunConfig) -> Iterator[Need]:
         there = importlib.util.find_spec("pydensecrf") is not None
         remedy = None if there else 'not installed; pip install ".[crf]" in the checkout, or use "pamr"'
         yield Need(f"dense CRF for {', '.join(f'[{table}]' for table in tables)}", remedy)
+
+
+def opencv_needs(config: RunConfig) -> Iterator[Need]:
+    """OpenCV, where the labels are made by graph cuts."""
+    if not config.supervised and config.pseudo_label.refine == "grabcut":
+        yield Need('OpenCV for [pseudo_label] refine = "grabcut"', refusal(load_opencv))
 
 
 def gpu_needs(config: RunConfig) -> Iterator[Need]:

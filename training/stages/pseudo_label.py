@@ -1,16 +1,18 @@
 """The verb `pseudo-label`: maps -> label maps, written as indexed PNGs that the segmenter is trained on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import drs_pseudo_label, resize_bilinear
 from app.inference.errors import ConfigError, DataError
 from app.inference.image.preprocess import resize_image
-from app.inference.label_maps.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
+from app.inference.label_maps.pseudo_label import label_from_maps
 from app.inference.labels import voc_palette
 from app.inference.maps.localization import Model
 from app.inference.maps.pamr import refine_pamr
@@ -21,6 +23,7 @@ from training.data import TaggedPhotos, open_source
 from training.data.source import read_grey
 from training.label_rules.edam import edam_paper_pseudo_label, edam_pseudo_label, normalize_edam
 from training.refinement.crf import refine_crf, smooth_edam
+from training.refinement.grabcut import cut_labels
 from training.stages.localize import StoredMaps, final_maps, iterate_maps
 
 SUMMARY = "pseudo-label.json"  # written last: the folder is whole
@@ -44,13 +47,16 @@ def pseudo_label_run(config: RunConfig) -> Path:
     return out
 
 
-def pseudo_label_folder(model: Model, photos: TaggedPhotos, names: tuple[str, ...], out: Path, rule: LabelRule) -> Path:
+def pseudo_label_folder(
+    model: Model, photos: TaggedPhotos, names: tuple[str, ...], out: Path, options: Options
+) -> Path:
     """Label photos by their tags with an exported model: what the service's `/pseudo-label?tags=` answers."""
     out.mkdir(parents=True, exist_ok=True)
     for name in tqdm(names, desc="pseudo-label", unit="photo", mininterval=5):
-        result = predict_pseudo_label(model, photos.image(name), rule, tags=photos.tags(name))
-        write_label_map(out / f"{name}.png", result.label_map)
-    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | vars(rule)))
+        analyzer = Analyzer(replace(options, tags=photos.tags(name)), (model,))
+        write_label_map(out / f"{name}.png", analyzer.look_at(photos.image(name)).pseudo_label.label_map)
+    asked = {key: getattr(options, key) for key in ("background_threshold", "foreground_threshold", "refine")}
+    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | asked))
     return out
 
 
@@ -59,6 +65,8 @@ def label_photo(
 ) -> np.ndarray:
     """uint8 (H, W) label map from maps (K, h, w), refined as configured, and thresholds."""
     background = config.background_threshold
+    if config.refine == "grabcut":
+        return cut_labels(image, maps, class_indices, background)
     foreground = background if config.foreground_threshold is None else config.foreground_threshold
     if config.refine == "crf" and class_indices:
         maps = refine_crf(image, resize_bilinear(maps, *image.shape[:2]), background)
