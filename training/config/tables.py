@@ -240,12 +240,13 @@ class PseudoLabelConfig(Section):
     (`app.inference.arrays`), "edam", "edam-paper" (`training.label_rules.edam`). `alpha` and `beta` are EDAM's.
     saliency_share: of the [saliency] in the maps that are refined and compared with the thresholds
     (`training.stages.pseudo_label.blend_saliency`).
+    refine: PAMR, the dense CRF, or graph cuts (`training.refinement.grabcut`), which need OpenCV.
     """
 
     rule: Literal["threshold", "drs", "edam", "edam-paper"] = "threshold"
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
-    refine: Literal["none", "pamr", "crf"] = "none"
+    refine: Literal["none", "pamr", "crf", "grabcut"] = "none"
     saliency_share: float = Field(default=0.0, ge=0, lt=1)
     alpha: float = Field(default=ALPHA, ge=0, le=1)
     beta: float = Field(default=BETA, ge=0, le=1)
@@ -263,6 +264,10 @@ class PseudoLabelConfig(Section):
             raise ValueError(f'rule = "{self.rule}" has its own use for saliency; leave `saliency_share` out')
         if self.rule == "edam-paper" and self.refine != "none":
             raise ValueError('rule = "edam-paper" reads the masks themselves; leave `refine` out')
+        if self.refine == "grabcut" and (self.rule != "threshold" or self.foreground_threshold is not None):
+            raise ValueError(
+                'refine = "grabcut" is for rule = "threshold" without `foreground_threshold`: it decides each pixel'
+            )
         if self.foreground_threshold is not None and self.foreground_threshold < self.background_threshold:
             raise ValueError("foreground_threshold must not lie below background_threshold")
         return self

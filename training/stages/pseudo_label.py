@@ -23,6 +23,7 @@ from training.data import TaggedPhotos, open_source
 from training.data.source import read_grey
 from training.label_rules.edam import edam_paper_pseudo_label, edam_pseudo_label, normalize_edam
 from training.refinement.crf import refine_crf, smooth_edam
+from training.refinement.grabcut import cut_labels
 from training.stages.localize import StoredMaps, final_maps, iterate_maps
 
 SUMMARY = "pseudo-label.json"  # written last: the folder is whole
@@ -64,6 +65,8 @@ def label_photo(
 ) -> np.ndarray:
     """uint8 (H, W) label map from maps (K, h, w), refined as configured, and thresholds."""
     background = config.background_threshold
+    if config.refine == "grabcut":
+        return cut_labels(image, maps, class_indices, background)
     foreground = background if config.foreground_threshold is None else config.foreground_threshold
     if config.refine == "crf" and class_indices:
         maps = refine_crf(image, resize_bilinear(maps, *image.shape[:2]), background)

@@ -42,7 +42,6 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -54,6 +53,7 @@ from app.inference.whole_file import whole_file, write_whole
 from training.config.run_config import RunConfig
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.scenes import exact_saliency
+from training.refinement.opencv import load_opencv
 
 DEFAULT_METHOD = "robust-background"
 EXACT = "exact"
@@ -121,17 +121,6 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
         made = f"made by {noted['method']!r} of {noted['root'] or noted['source']}" if noted else "of unknown origin"
         raise ConfigError(f"{out} holds saliency {made}; name another folder, or remove this one to start afresh")
     write_whole(path, json.dumps(origin, indent=1))
-
-
-def load_opencv() -> ModuleType:
-    """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
-    try:
-        import cv2
-    except ImportError:
-        cv2 = None
-    if not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
-        raise ConfigError('estimates of saliency need the extra `saliency`: pip install ".[saliency]" in the checkout')
-    return cv2
 
 
 def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarray:

@@ -1,0 +1,18 @@
+"""OpenCV, which some estimates and refinements are made with; the extra `saliency` brings it."""
+
+from types import ModuleType
+
+from app.inference.errors import ConfigError
+
+
+def load_opencv() -> ModuleType:
+    """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
+    try:
+        import cv2
+    except ImportError:
+        cv2 = None
+    if not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
+        raise ConfigError(
+            'estimates of saliency and graph cuts need the extra `saliency`: pip install ".[saliency]" in the checkout'
+        )
+    return cv2
