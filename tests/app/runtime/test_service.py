@@ -38,7 +38,9 @@ def test_classes(client):
     body = client.get("/classes").json()
     assert [entry["class"] for entry in body["classes"]] == list(VOC_CLASSES)
     red, green, blue = voc_palette()[DOG]
-    assert body["classes"][11] == {"class": "dog", "label": DOG, "color": f"#{red:02x}{green:02x}{blue:02x}"}
+    dog = body["classes"][11]
+    assert (dog["class"], dog["label"], dog["color"]) == ("dog", DOG, f"#{red:02x}{green:02x}{blue:02x}")
+    assert dog["display_color"] != dog["color"]
     assert (body["model"]["name"], body["background"], body["ignore"]) == ("drs_colours", 0, IGNORE_INDEX)
     few = client.get("/classes?model=cam_colours").json()
     assert [(entry["class"], entry["label"]) for entry in few["classes"]] == [("cat", 1), ("dog", 2), ("person", 3)]
@@ -96,7 +98,7 @@ def test_documentation_page_and_schema(client):
     post = document["paths"]["/segment"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png", "image/webp"}
     common = {"model", "format", "size", "tags", "scales", "flip", "refine", "regions"}
-    assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold"}
+    assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold", "smallest_region"}
     kept = document["paths"]["/cam"]["get"]["parameters"]
     assert {parameter["name"] for parameter in kept if parameter["required"]} == {"class"}
     for path, methods in document["paths"].items():
