@@ -54,14 +54,17 @@ ROOMS = {
     "app.protocols": {"app.inference", "app.runtime", "app.http"},
     "app.batch": {"app.inference", "app.runtime", "app.http"},
     "training.config": {"training.label_rules"},
-    "training.label_rules": set(),
+    "training.label_rules": {"training.crf"},
     "training.checkpoint": set(),
+    "training.crf": set(),
     "training.data": {"training.config"},
     "training.fit": {"training.config", "training.checkpoint", "training.data"},  # fit knows no method by name
     "training.backbones": {"training.checkpoint"},
     "training.methods": {"training.backbones", "training.checkpoint", "training.data", "training.config"},
     "training.segmenters": {"training.backbones"},
-    "training.refinement": {"training.methods", "training.backbones", "training.data", "training.config"},
+    "training.refinement": {
+        *("training.methods", "training.backbones", "training.data", "training.config", "training.crf"),
+    },
     "training.export": {"training.methods", "training.segmenters", "training.data", "training.config"},
     "training.authors": {
         *("training.config", "training.checkpoint", "training.data", "training.fit", "training.backbones"),
@@ -73,6 +76,7 @@ ROOMS = {
     },
     "training.masks": {
         *("training.config", "training.data", "training.refinement", "training.stages", "training.label_rules"),
+        "training.crf",
     },
 }
 MOST_FILES_IN_A_ROOM = 16

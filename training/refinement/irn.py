@@ -30,16 +30,17 @@ from app.inference.errors import ConfigError
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.maps.pamr import refine_pamr
-from training.backbones import Backbone, build_backbone
+from training.backbones import Backbone, ResidualBackbone, build_backbone
 from training.config.tables import IrnConfig
+from training.crf import SMOOTHNESS, dense_field
 from training.data.augment import normalize
-from training.refinement.crf import smooth_labels
 from training.refinement.random_walk import paths, refine_walk
 
 EDGE_STRIDE = 4
 EDGE_WIDTH, EDGE_GROUPS = 32, 4
 DISPLACEMENT_WIDTHS, DISPLACEMENT_GROUPS = (64, 128, 256, 256, 256), (8, 16, 16, 16, 16)
 MEAN_MOMENTUM = 0.1
+APPEARANCE = (10.0, 50.0, 5.0)  # `bilateral` of the dense CRF on confident labels
 EPSILON = 1e-5
 
 
@@ -51,11 +52,13 @@ class IrnNetwork(nn.Module):
         radius: of the pairs the losses compare, in pixels at stride 4.
     """
 
+    displacement_mean: Tensor
+
     def __init__(self, backbone: Backbone, radius: int = 10) -> None:
         super().__init__()
-        if not hasattr(backbone, "after_stem"):
+        if not isinstance(backbone, ResidualBackbone):
             raise ConfigError(f"IRN needs a residual backbone (small, resnet50), not {type(backbone).__name__}")
-        self.backbone = backbone.requires_grad_(False).eval()
+        self.backbone: ResidualBackbone = backbone.requires_grad_(False).eval()
         self.radius = radius
         self.strides, channels = measure_features(backbone)
         self.edge_layers = nn.ModuleList(reduction(count, EDGE_WIDTH, EDGE_GROUPS) for count in channels)
@@ -147,7 +150,7 @@ def reduction(in_channels: int, width: int, groups: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
 
-def measure_features(backbone: Backbone, side: int = 64) -> tuple[list[int], list[int]]:
+def measure_features(backbone: ResidualBackbone, side: int = 64) -> tuple[list[int], list[int]]:
     """Strides and channels of the stem and the four stages, from one pass."""
     with torch.no_grad():
         stem = backbone.stem(torch.zeros(1, 3, side, side))
@@ -243,6 +246,19 @@ def affinity_label(
     foreground, background = confident
     unsure = (foreground == BACKGROUND) & (background != BACKGROUND)
     return np.where(unsure, IGNORE_INDEX, foreground).astype(np.uint8)
+
+
+def smooth_labels(image: np.ndarray, winners: np.ndarray, count: int, certainty: float = 0.7) -> np.ndarray:
+    """Dense CRF on a map (H, W) of indices 0..count-1, as the released code takes it; gives such a map.
+
+    Args:
+        image: uint8 (H, W, 3).
+        count: at least 2.
+        certainty: probability that a given index is right; the others share the rest.
+    """
+    given = winners == np.arange(count)[:, None, None]
+    probabilities = np.where(given, certainty, (1 - certainty) / (count - 1))
+    return dense_field(image, probabilities, 10, SMOOTHNESS, APPEARANCE).argmax(axis=0)
 
 
 def build_irn(config: IrnConfig, weights: str | None = None) -> IrnNetwork:

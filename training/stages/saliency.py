@@ -38,7 +38,9 @@ of salient objects; none of them is measured here.
 "exact" is no estimate: the things themselves, of generated scenes only.
 """
 
+import contextlib
 import functools
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +53,7 @@ from tqdm import tqdm
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, nearest_name
 from app.inference.whole_file import whole_file, write_whole
-from training.config.run_config import RunConfig
-from training.data import DataConfig, TaggedPhotos, open_source
+from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
 
 DEFAULT_METHOD = "robust-background"
@@ -66,17 +67,11 @@ LEAST_COUPLING = 0.1  # mu of w_pq
 WHITE = 255  # of 8-bit pixels
 
 
-def estimate_saliency(config: RunConfig) -> Path:
-    """The estimate that a run's [saliency] table names, of all its photos, in `saliency/NAME.png`."""
-    return write_saliency(config.data, config.out / "saliency", config.saliency.estimate)
-
-
-def write_saliency(data: DataConfig, out: Path, method: str = DEFAULT_METHOD) -> Path:
+def write_saliency(data: DataConfig, photos: TaggedPhotos, out: Path, method: str = DEFAULT_METHOD) -> Path:
     """Write NAME.png (uint8 grey, of the photo's size) for every photo of every split; those there already are kept.
 
     Raises ConfigError for a method that is unknown, not installed or not allowed, and where `out` holds other maps.
     """
-    photos = open_source(data)
     make_map = choose_method(method, data, photos)
     claim_folder(out, {"method": method, **data.model_dump(mode="json", include={"source", "root", "scenes"})})
     for split, names in photos.splits.items():
@@ -125,11 +120,10 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
 
 def load_opencv() -> ModuleType:
     """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
-    try:
-        import cv2
-    except ImportError:
-        cv2 = None
-    if not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
+    cv2 = None
+    with contextlib.suppress(ImportError):
+        cv2 = importlib.import_module("cv2")
+    if cv2 is None or not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
         raise ConfigError('estimates of saliency need the extra `saliency`: pip install ".[saliency]" in the checkout')
     return cv2
 

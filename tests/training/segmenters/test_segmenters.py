@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from app.inference.errors import ConfigError
 from training.backbones import Backbone, build_backbone
 from training.config.tables import FitConfig
+from training.crf import crf_labels
 from training.fit import make_optimizer
-from training.refinement.crf import crf_labels
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.aspp import enlarge
 from training.segmenters.deeplabv2 import DeepLabV2
