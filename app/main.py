@@ -50,7 +50,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     app.include_router(router)
     app.include_router(label_studio.router)
     app.include_router(open_inference.router)
-    add_page(app)
+    add_page(app, settings)
     app.add_middleware(RequestLog)
     add_error_handlers(app)
     return app
@@ -81,9 +81,9 @@ async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(called.wait(), service.settings.models_poll_seconds or None)
-        settled = not called.is_set()
+        only_unchanged = not called.is_set()
         called.clear()
-        if await asyncio.to_thread(service.models.refresh, settled):
+        if await asyncio.to_thread(service.models.refresh, only_unchanged):
             logger.info("models: %s", _listed(service.models.catalog))
 
 

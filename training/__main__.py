@@ -27,9 +27,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app.inference.analysis import Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.label_maps.pseudo_label import LabelRule
 from app.inference.tags import name_of
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import import_torchvision
@@ -218,13 +218,18 @@ def act_pseudo_label(options: argparse.Namespace) -> Path:
     model = Engine(options.model, intra_op_threads=0)
     if model.card.task != "cam":
         raise ConfigError(f"{options.model} is a {model.card.task} model; pseudo-labels are made from a cam model")
-    rule = LabelRule(options.background_threshold, options.foreground_threshold, options.refine or "none")
-    background, foreground = rule.thresholds(model.card)
+    asked = Options(
+        background_threshold=options.background_threshold,
+        foreground_threshold=options.foreground_threshold,
+        refine=options.refine or "none",
+    )
+    background = model.card.background_threshold if asked.background_threshold is None else asked.background_threshold
+    foreground = background if asked.foreground_threshold is None else asked.foreground_threshold
     if not 0 <= background <= foreground <= 1:
         raise ConfigError(f"thresholds {background} and {foreground}: 0 <= background <= foreground <= 1 must hold")
     photos = open_source(folder_of(options).model_copy(update={"classes": model.card.classes}))
     names = photos.names(options.split) if options.split else tuple(photos.tag_table)
-    return pseudo_label_folder(model, photos, names, options.out, rule)
+    return pseudo_label_folder(model, photos, names, options.out, asked)
 
 
 def folder_of(options: argparse.Namespace) -> DataConfig:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from app.runtime.settings import Settings
 
 DIRECTORY = Path(__file__).parents[1] / "static"
 HEADERS = {
@@ -27,12 +29,17 @@ class PageFiles(StaticFiles):
         return response
 
 
-def add_page(app: FastAPI) -> None:
-    """Serve the page; the OpenAPI document does not list it."""
+def add_page(app: FastAPI, settings: Settings) -> None:
+    """Serve the page, and the limits by which it shrinks photos before it sends them; the OpenAPI document lists neither."""
     files = PageFiles(directory=DIRECTORY)
 
     async def index(request: Request) -> Response:
         return await files.get_response("index.html", request.scope)
 
+    async def limits() -> Response:
+        names = ("max_upload_bytes", "max_image_pixels")
+        return JSONResponse({name: getattr(settings, name) for name in names}, headers=HEADERS)
+
+    app.add_api_route("/static/limits.json", limits, methods=["GET"], include_in_schema=False)
     app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/static", files)

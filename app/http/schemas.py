@@ -167,11 +167,14 @@ class ModelsReply(Reply):
 
 
 class ClassInfo(Reply):
-    """One class. `label` is its value in masks, `color` its colour in PNGs and overlays."""
+    """One class. `label` is its value in masks, `color` its colour in PNGs and overlays, `display_color` a brighter one that
+    is easier to tell from a photo and from other classes.
+    """
 
     class_name: str = Field(alias="class")
     label: int
     color: str
+    display_color: str
 
 
 class ClassesReply(Reply):

@@ -77,6 +77,11 @@ class Catalog:
             return list(versions.values())[-1]
         raise self._unknown(name, version, list(versions))
 
+    def newest(self, task: Task) -> list[Engine]:
+        """The highest version of every model of a task, by name."""
+        engines = (self.find(name) for name in sorted({name for name, _ in self.engines}))
+        return [engine for engine in engines if engine.card.task == task]
+
     def _unknown(self, name: str, version: str, versions: list[str]) -> UnknownModelError:
         """What keeps a model from being served: it is refused, misplaced, has other versions, or is not there."""
         known = [f"{name}/{number}" for number in versions] or sorted({other for other, _ in self.engines})
@@ -139,12 +144,12 @@ class ModelStore:
         self._catalog = catalog
         return catalog
 
-    def refresh(self, settled: bool = True) -> bool:
+    def refresh(self, only_unchanged: bool = True) -> bool:
         """Serve the directory as it is now; returns whether that changed anything. Not to be called twice at a time.
 
         What is new or changed is loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
         engines it began with. A file that cannot be served leaves the one before it serving and its reason in
-        `Catalog.refused`. With `settled` a file must look as it did at the call before, so that none is read while it is
+        `Catalog.refused`. With `only_unchanged` a file must look as it did at the call before, so that none is read while it is
         being written.
         """
         before = self.catalog
@@ -159,7 +164,7 @@ class ModelStore:
         engines = {key: engine for key, engine in before.engines.items() if key in stamps}
         refused = {key: reason for key, reason in before.refused.items() if key in stamps}
         for key, stamp in stamps.items():
-            if stamp == self._stamps.get(key) or (settled and stamp != seen.get(key)):
+            if stamp == self._stamps.get(key) or (only_unchanged and stamp != seen.get(key)):
                 continue
             self._stamps[key] = stamp
             try:
@@ -246,6 +251,11 @@ class ModelStore:
             elif fitting:
                 defaults[task] = min(fitting, key=_preference)
         return defaults
+
+
+def pin(engine: Engine) -> str:
+    """NAME/VERSION."""
+    return f"{engine.card.name}/{engine.card.version}"
 
 
 def _preference(engine: Engine) -> tuple[int, str, int]:

@@ -240,12 +240,13 @@ class PseudoLabelConfig(Section):
     `rule` is a name in `training.label_rules.RULES`: "threshold", or a rule of a paper, which needs the run's [saliency];
     `options` are the rule's own. `saliency_share` is the share of [saliency] in the maps that are refined and compared with the
     thresholds (`training.stages.pseudo_label.blend_saliency`).
+    `refine` is PAMR, the dense CRF, or graph cuts (`training.smoothing.grabcut`), which need OpenCV.
     """
 
     rule: str = "threshold"
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
-    refine: Literal["none", "pamr", "crf"] = "none"
+    refine: Literal["none", "pamr", "crf", "grabcut"] = "none"
     saliency_share: float = Field(default=0.0, ge=0, lt=1)
     options: dict[str, Any] = {}
 
@@ -277,6 +278,10 @@ class PseudoLabelConfig(Section):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f'rule = "{self.rule}" does not read `{key}`; leave `{key}` out')
         self.rule_options  # noqa: B018  raises where an option is unknown or out of range
+        if self.refine not in RULES[self.rule].refines:
+            raise ValueError(f'rule = "{self.rule}" takes `refine` of {RULES[self.rule].refines}, not "{self.refine}"')
+        if self.refine == "grabcut" and self.foreground_threshold is not None:
+            raise ValueError('refine = "grabcut" decides each pixel; leave `foreground_threshold` out')
         if self.foreground_threshold is not None and self.foreground_threshold < self.background_threshold:
             raise ValueError("foreground_threshold must not lie below background_threshold")
         return self

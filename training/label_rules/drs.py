@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
-from training.crf import refine_crf
 from training.label_rules.rule import PhotoMaps, Rule, Settings
+from training.smoothing.crf import refine_crf
 
 
 def label(photo: PhotoMaps, settings: Settings, options: Any) -> np.ndarray:

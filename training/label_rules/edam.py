@@ -20,8 +20,8 @@ from pydantic import Field
 
 from app.inference.arrays import resize_bilinear
 from app.inference.labels import BACKGROUND, label_of
-from training.crf import PSA_APPEARANCE, SMOOTHNESS, dense_field
 from training.label_rules.rule import PhotoMaps, Rule, RuleOptions, Settings
+from training.smoothing.crf import PSA_APPEARANCE, SMOOTHNESS, dense_field
 
 SALIENCY_LIMIT = 20  # theta = 0.2 of the released code, which multiplies it by 100, of values up to 255
 ALPHA, BETA = 1e-6, 0.99999
@@ -135,6 +135,6 @@ EDAM = Rule(label_as_released, EdamOptions)
 EDAM_PAPER = Rule(
     label_as_in_the_paper,
     EdamOptions,
-    unread=("foreground_threshold", "saliency_share", "refine"),
+    refines=("none",),
     check=check_masks,
 )

@@ -79,6 +79,7 @@ class Rule:
         options: the class of these options.
         reads_saliency: whether the run needs a [saliency] table.
         blends: whether the rule compares maps with thresholds alone, so that saliency and masks can be blended into them.
+        refines: the values of the table's `refine` that the rule can carry out.
         unread: keys of the table that mean nothing to the rule and must be left out.
         check: gives what is wrong with a run's other tables, or None.
     """
@@ -87,5 +88,6 @@ class Rule:
     options: type[RuleOptions] = RuleOptions
     reads_saliency: bool = True
     blends: bool = False
+    refines: tuple[str, ...] = ("none", "pamr", "crf")
     unread: tuple[str, ...] = ("foreground_threshold", "saliency_share")
     check: Callable[[Any], str | None] = lambda run: None

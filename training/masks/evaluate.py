@@ -20,19 +20,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear, softmax
 from app.inference.engine import Engine
 from app.inference.errors import DataError
-from app.inference.label_maps.pseudo_label import label_from_maps
-from app.inference.label_maps.segmentation import TEST_SCALES, run_views, segment
+from app.inference.label_maps.segmentation import TEST_SCALES, run_views
 from app.inference.labels import BACKGROUND, label_of
-from app.inference.maps.localization import Model, present_classes, scale_cams
+from app.inference.maps.localization import Model
 from app.inference.model_card import ModelCard
-from training.crf import crf_labels
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.masks.confusion import Confusion, Sweep
 from training.masks.ground_truth import GroundTruth, read_mask
+from training.smoothing.crf import crf_labels
 from training.stages.ranking import mean_average_precision
 
 
@@ -107,13 +107,15 @@ def measure_segmenter(
     `crf` of its dense CRF besides.
     """
     confusion, tagged, scaled, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(4))
+    served = Analyzer(Options(), segmenter=model)
     for name in tqdm(names, desc=f"evaluate {model.card.name}", unit="photo", mininterval=5):
         if truth.has(name):
             image, mask = photos.image(name), truth.mask(name)
-            confusion.add(mask, segment(model, image).mask)
-            tagged.add(mask, segment(model, image, class_indices=photos.class_indices(name)).mask)
+            analysis = served.look_at(image)
+            confusion.add(mask, analysis.mask.mask)
+            tagged.add(mask, analysis.asking(tags=photos.tags(name)).mask.mask)
             if scales:
-                scaled.add(mask, segment(model, image, scales=TEST_SCALES, flip=True).mask)
+                scaled.add(mask, analysis.asking(scales=TEST_SCALES, flip=True).mask.mask)
             if crf:
                 smoothed.add(mask, crf_mask(model, image))
     if not confusion.counts.any():
@@ -142,20 +144,15 @@ def measure_classifier(
     sweep = Sweep(len(card.classes))
     scores = []
     for name in tqdm(names, desc=f"evaluate {card.name}", unit="photo", mininterval=5):
-        image = photos.image(name)
-        views = scale_cams(model, image)
-        scores.append(views.scores)
+        analysis = Analyzer(Options(tags=photos.tags(name)), (model,)).look_at(photos.image(name))
+        scores.append(analysis.scores)
         if not truth.has(name):
             continue
         mask = truth.mask(name)
-        tagged = present_classes(card, views.scores, photos.tags(name))
-        maps = views.select(tagged).maps()
-        sweep.add(mask, maps, tagged)
-        thresholds = (card.background_threshold,) * 2
-        at_card.add(mask, label_from_maps(image, maps, tagged, thresholds))
-        labels.add(mask, label_from_maps(image, maps, tagged, thresholds, refine="pamr"))
-        present = present_classes(card, views.scores)
-        untagged.add(mask, label_from_maps(image, views.select(present).maps(), present, thresholds))
+        sweep.add(mask, analysis.pseudo_label.maps, analysis.present)
+        at_card.add(mask, analysis.pseudo_label.label_map)
+        labels.add(mask, analysis.asking(refine="pamr").pseudo_label.label_map)
+        untagged.add(mask, analysis.asking(tags=None).pseudo_label.label_map)
     image_labels = np.stack([photos.image_labels(name) for name in names])
     figures = {"map": mean_average_precision(image_labels, np.stack(scores))}
     if not at_card.counts.any():

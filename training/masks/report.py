@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.engine import Engine
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
-from app.inference.label_maps.segmentation import segment
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
@@ -118,7 +118,11 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
         image = shown_size(photos.image(name))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
         row += [("none", "")] * 2 if config.supervised else label_cells(config, photos, name, image)
-        row.append(("", overlay(segment(segmenters[0], image).mask, image)) if segmenters else ("none", ""))
+        row.append(
+            ("", overlay(Analyzer(Options(), segmenter=segmenters[0]).look_at(image).mask.mask, image))
+            if segmenters
+            else ("none", "")
+        )
         row.append(("", overlay(shown_size(truth.mask(name)), image)) if truth.has(name) else ("no mask", ""))
         rows.append(row)
     return rows

@@ -16,6 +16,7 @@ from training.backbones import PRETRAINED, build_backbone
 from training.config.run_config import RunConfig
 from training.config.tables import ClassifierConfig
 from training.pipeline.run import Photos, photos_of
+from training.smoothing.opencv import load_opencv
 from training.stages.classifier import check_classifier
 from training.stages.saliency import DEFAULT_METHOD, check_method
 from training.stages.segmenter import check_segmenter
@@ -41,6 +42,7 @@ def needs_of(config: RunConfig, photos: Photos | None = None) -> list[Need]:
         *fusion_needs(config, photos or photos_of(config)),
         *saliency_needs(config),
         *extra_needs(config),
+        *opencv_needs(config),
         *gpu_needs(config),
     ]
 
@@ -181,6 +183,12 @@ def extra_needs(config: RunConfig) -> Iterator[Need]:
         there = importlib.util.find_spec("pydensecrf") is not None
         remedy = None if there else 'not installed; pip install ".[crf]" in the checkout, or use "pamr"'
         yield Need(f"dense CRF for {', '.join(f'[{table}]' for table in tables)}", remedy)
+
+
+def opencv_needs(config: RunConfig) -> Iterator[Need]:
+    """OpenCV, where the labels are made by graph cuts."""
+    if not config.supervised and config.pseudo_label.refine == "grabcut":
+        yield Need('OpenCV for [pseudo_label] refine = "grabcut"', refusal(load_opencv))
 
 
 def gpu_needs(config: RunConfig) -> Iterator[Need]:

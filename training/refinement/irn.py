@@ -32,9 +32,9 @@ from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.maps.pamr import refine_pamr
 from training.backbones import Backbone, ResidualBackbone, build_backbone
 from training.config.tables import IrnConfig
-from training.crf import SMOOTHNESS, dense_field
 from training.data.augment import normalize
 from training.refinement.random_walk import paths, refine_walk
+from training.smoothing.crf import SMOOTHNESS, dense_field
 
 EDGE_STRIDE = 4
 EDGE_WIDTH, EDGE_GROUPS = 32, 4

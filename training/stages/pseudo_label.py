@@ -1,15 +1,16 @@
 """The verb `pseudo-label`: maps -> label maps, written as indexed PNGs that the segmenter is trained on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, DataError
-from app.inference.label_maps.pseudo_label import LabelRule, predict_pseudo_label
 from app.inference.labels import voc_palette
 from app.inference.maps.localization import Model
 from app.inference.whole_file import whole_file, write_whole
@@ -34,12 +35,15 @@ def pseudo_label_run(config: RunConfig, photos: TaggedPhotos) -> Path:
     return out
 
 
-def pseudo_label_folder(model: Model, photos: TaggedPhotos, names: tuple[str, ...], out: Path, rule: LabelRule) -> Path:
+def pseudo_label_folder(
+    model: Model, photos: TaggedPhotos, names: tuple[str, ...], out: Path, options: Options
+) -> Path:
     """Label photos by their tags with an exported model: what the service's `/pseudo-label?tags=` answers."""
     for name in tqdm(names, desc="pseudo-label", unit="photo", mininterval=5):
-        result = predict_pseudo_label(model, photos.image(name), rule, tags=photos.tags(name))
-        write_label_map(out / f"{name}.png", result.label_map)
-    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | vars(rule)))
+        analyzer = Analyzer(replace(options, tags=photos.tags(name)), (model,))
+        write_label_map(out / f"{name}.png", analyzer.look_at(photos.image(name)).pseudo_label.label_map)
+    asked = {key: getattr(options, key) for key in ("background_threshold", "foreground_threshold", "refine")}
+    write_whole(out / SUMMARY, json.dumps({"model": model.card.name, "version": model.card.version} | asked))
     return out
 
 

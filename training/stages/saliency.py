@@ -38,13 +38,10 @@ of salient objects; none of them is measured here.
 "exact" is no estimate: the things themselves, of generated scenes only.
 """
 
-import contextlib
 import functools
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -55,6 +52,7 @@ from app.inference.errors import ConfigError, nearest_name
 from app.inference.whole_file import whole_file, write_whole
 from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
+from training.smoothing.opencv import load_opencv
 
 DEFAULT_METHOD = "robust-background"
 EXACT = "exact"
@@ -116,16 +114,6 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
         made = f"made by {noted['method']!r} of {noted['root'] or noted['source']}" if noted else "of unknown origin"
         raise ConfigError(f"{out} holds saliency {made}; name another folder, or remove this one to start afresh")
     write_whole(path, json.dumps(origin, indent=1))
-
-
-def load_opencv() -> ModuleType:
-    """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
-    cv2 = None
-    with contextlib.suppress(ImportError):
-        cv2 = importlib.import_module("cv2")
-    if cv2 is None or not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
-        raise ConfigError('estimates of saliency need the extra `saliency`: pip install ".[saliency]" in the checkout')
-    return cv2
 
 
 def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarray:

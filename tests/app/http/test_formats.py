@@ -220,7 +220,7 @@ def test_of_all_fused_the_first_by_name_leads_whenever_it_came(serve, tmp_path, 
     client = serve(Settings(models=tmp_path, device="cpu", models_poll_seconds=0))
     write_cam_model(tmp_path, "a", 1, background_threshold=0.2)
     write_cam_model(tmp_path, "a", 2, background_threshold=0.3)
-    assert client.app.state.service.models.refresh(settled=False)
+    assert client.app.state.service.models.refresh(only_unchanged=False)
     label = ask(client, "/pseudo-label", photo, fuse="all", format="json").json()
     used = [(model["name"], model["version"]) for model in (label["model"], *label["fused_with"])]
     assert used == [("a", 2), ("b", 1)]

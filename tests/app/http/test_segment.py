@@ -189,3 +189,20 @@ def test_classes_that_are_not_there_leave_their_share_to_those_that_are() -> Non
     np.testing.assert_allclose(keep_classes(probabilities, (0,), False)[:, 0, 0], [0.5, 0.5, 0, 0], atol=1e-5)
     for complete in (True, False):
         np.testing.assert_array_equal(keep_classes(probabilities, (), complete)[:, 0, 0], [1, 0, 0, 0])
+
+
+def test_small_regions_are_left_out_of_every_result(client):
+    picture = halves(RED, BLACK)
+    picture[: SIDE // 4, -SIDE // 4 :] = BLUE  # a person of a sixteenth of the photo
+    photo = to_file(picture)
+    for path, reader in (("/segment", "classes"), ("/pseudo-label", "classes")):
+        found = {}
+        for share in (0, 0.05, 0.2):
+            reply = client.post(f"{path}?smallest_region={share}&format=json&size=model", files={"file": photo})
+            found[share] = [region["class"] for region in reply.json()[reader]]
+        assert "person" in found[0]
+        assert "person" not in found[0.2]
+        assert "dog" in found[0.2]
+    mask = client.post("/segment?smallest_region=0.2&format=png", files={"file": photo})
+    assert set(np.unique(from_file(mask.content))) == {0, DOG}
+    assert client.post("/segment?smallest_region=2", files={"file": photo}).status_code == 422

@@ -15,9 +15,9 @@ from app.inference.maps.localization import ScaleCams
 from training.checkpoint import save_weights
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
-from training.crf import refine_crf
 from training.data import open_source
 from training.label_rules import PhotoMaps
+from training.smoothing.crf import refine_crf
 from training.stages.classifier import build_classifier
 from training.stages.localize import StoredMaps, localize_split
 from training.stages.pseudo_label import (
@@ -137,7 +137,7 @@ def test_saliency_must_be_there_and_fit(tmp_path: Path) -> None:
 def test_a_rule_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="unknown rule 'treshold'; there are threshold, drs, edam, edam-paper"):
         PseudoLabelConfig(rule="treshold")
-    with pytest.raises(ValidationError, match="leave `refine` out"):
+    with pytest.raises(ValidationError, match="takes `refine` of"):
         PseudoLabelConfig(rule="edam-paper", refine="pamr")
     with pytest.raises(ValidationError, match="gamma"):
         PseudoLabelConfig(rule="edam", options={"gamma": 1})

@@ -13,8 +13,9 @@ from app.inference.errors import ConfigError
 from app.inference.labels import BACKGROUND
 from training.__main__ import main
 from training.config.data import ScenesConfig
-from training.data import DataConfig
+from training.data import DataConfig, open_source
 from training.masks.ground_truth import GroundTruth
+from training.smoothing.opencv import load_opencv
 from training.stages import saliency
 from training.stages.saliency import (
     DEFAULT_METHOD,
@@ -175,7 +176,7 @@ def test_without_its_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
 def test_plain_opencv_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(importlib.import_module("cv2"), "saliency")
     with pytest.raises(ConfigError, match=r"the extra `saliency`"):
-        saliency.load_opencv()
+        load_opencv()
 
 
 def test_weak_supervision_takes_exact_saliency_from_nowhere_else() -> None:
