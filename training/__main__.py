@@ -30,6 +30,7 @@ from typing import Any
 from app.inference.analysis import Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
+from app.inference.file_names import shown
 from app.inference.tags import name_of
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import import_torchvision
@@ -75,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(options.act(options))
     except Tag2MaskError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of the disk, or the rights
+        print(f"error: {shown(error.filename or 'the system')}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

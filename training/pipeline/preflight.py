@@ -4,6 +4,8 @@ A long run should stop in its first second, not after its first day.
 """
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,14 @@ from app.inference.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
 from training.config.run_config import RunConfig
 from training.data import open_source
+from training.masks.check import fault_of_masks
 from training.refinement.opencv import load_opencv
 from training.stages.classifier import check_classifier
 from training.stages.saliency import DEFAULT_METHOD, check_method
 from training.stages.segmenter import check_segmenter
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
+LEAST_FREE = 50 * MIB  # what the smallest run writes; most write far more
 SHARE_IN_SIGHT = 0.95  # of the memory a GPU is sold with
 
 
@@ -35,7 +39,9 @@ class Need:
 def needs_of(config: RunConfig) -> list[Need]:
     """Everything the run needs that can be looked at beforehand."""
     return [
+        *place_needs(config),
         *data_needs(config),
+        *mask_needs(config),
         *network_needs(config),
         *weight_needs(config),
         *fusion_needs(config),
@@ -65,6 +71,28 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
     if data.extra is not None:
         remedy = None if data.extra.is_dir() else "no such folder; put it there, or leave out data.extra"
         yield Need(f"data: further photos in {data.extra}", remedy)
+
+
+def place_needs(config: RunConfig) -> Iterator[Need]:
+    """Folders for the results and the models, with room in them."""
+    for what, folder in (("out", config.out), ("[export] models", config.export.models)):
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        remedy = None
+        if not above.is_dir():
+            remedy = f"{above} is a file; name a folder"
+        elif not os.access(above, os.W_OK | os.X_OK):
+            remedy = f"{above} may not be written to; name another folder, or give this user the right"
+        elif (free := shutil.disk_usage(above).free) < LEAST_FREE:
+            remedy = f"{free // MIB} MiB are free there, {LEAST_FREE // MIB} at least are needed; make room, or name another disk"
+        yield Need(f"{what}: results go to {folder}", remedy)
+
+
+def mask_needs(config: RunConfig) -> Iterator[Need]:
+    """Masks that can be measured against, where the photos that are reported have any."""
+    if config.data.source != "scenes" and config.data.root.is_dir():
+        count, fault = fault_of_masks(config.data)
+        if fault:
+            yield Need(f"masks of {count} photos, to measure by", fault)
 
 
 def weight_needs(config: RunConfig) -> Iterator[Need]:
