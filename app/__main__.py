@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
 from app.http.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
+from app.inference.file_names import shown
 from app.main import create_app
 from app.runtime.settings import Settings
 
@@ -33,6 +35,9 @@ SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_RE
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than file names have
+            stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     try:
         if options.verb == "label":
@@ -50,6 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {reason_of(first['msg'])}.")
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
+    except OSError as error:  # of the disk, the rights, the network
+        sys.exit(f"tag2mask: {shown(error.filename or 'the system')}: {error.strerror or error}.")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -74,16 +74,18 @@ async def _load_models(service: Service, on_failed_start: Callable[[Exception], 
 async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
     """Follow the models directory once they are loaded: at every SIGHUP, and every few seconds."""
     called = asyncio.Event()
-    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows has no SIGHUP, a thread no signals
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, called.set)
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # a thread receives no signals
+            asyncio.get_running_loop().add_signal_handler(hang_up, called.set)
     if not await asyncio.shield(loading):
         return
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(called.wait(), service.settings.models_poll_seconds or None)
-        settled = not called.is_set()
+        only_unchanged = not called.is_set()
         called.clear()
-        if await asyncio.to_thread(service.models.refresh, settled):
+        if await asyncio.to_thread(service.models.refresh, only_unchanged):
             logger.info("models: %s", _listed(service.models.catalog))
 
 

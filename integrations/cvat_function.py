@@ -109,24 +109,22 @@ class Models:
     """A models directory, in this process."""
 
     def __init__(self, directory: str, model: str | None, tags: str | None) -> None:
-        from app.inference.maps.localization import present_classes
+        from app.inference.analysis import Analyzer, Options
         from app.runtime.model_store import ModelStore
         from app.runtime.settings import Settings
 
-        self.engine = ModelStore(Settings(models=directory)).load().choose("segmentation", model)
-        self.classes = self.engine.card.classes
+        engine = ModelStore(Settings(models=directory)).load().choose("segmentation", model)
+        self.classes = engine.card.classes
         names = tuple(tag.strip() for tag in tags.split(",")) if tags else None
-        self.class_indices = present_classes(self.engine.card, np.zeros(0), names) if names else None
+        self.analyzer = Analyzer(Options(tags=names), segmenter=engine)
 
     def masks(self, photo: bytes) -> Iterator[Found]:
-        from app.inference.image.decode import decode
-        from app.inference.label_maps.regions import label_masks
-        from app.inference.label_maps.segmentation import segment
-        from app.inference.labels import label_of
+        from app.inference.label_maps.regions import regions_in
+        from app.inference.labels import class_index_of
 
-        found = segment(self.engine, decode(photo).image, class_indices=self.class_indices)
-        for name, where in label_masks(self.classes, found.mask).items():
-            yield name, found.scores[label_of(self.classes.index(name))], where
+        found = self.analyzer.read(photo).mask
+        for label, where in regions_in(found.mask):
+            yield self.classes[class_index_of(label)], found.scores[label], where
 
     def polygons(self, photo: bytes) -> Iterator[Found]:
         from app.inference.label_maps.regions import polygons_of

@@ -27,9 +27,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app.inference.analysis import Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.label_maps.pseudo_label import LabelRule
+from app.inference.file_names import shown
 from app.inference.tags import name_of
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import import_torchvision
@@ -46,7 +47,7 @@ from training.masks.sheet import MAX_SHOWN, SHOWN, write_sheet
 from training.pipeline.compare import CompareConfig, compare
 from training.pipeline.dry_run import dry
 from training.pipeline.preflight import needs_of, require
-from training.pipeline.run import VERBS, do, run
+from training.pipeline.run import VERBS, do, photos_of, run
 from training.stages.pretrain import pretrain
 from training.stages.pseudo_label import pseudo_label_folder
 from training.stages.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
@@ -75,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(options.act(options))
     except Tag2MaskError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of the disk, or the rights
+        print(f"error: {shown(error.filename or 'the system')}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -187,11 +191,12 @@ def act_run(config: RunConfig, dry_run: bool) -> Path | str:
 
 def start_run(config: RunConfig) -> Path:
     """Say what the run needs, stop where something is missing, else do it."""
-    needs = needs_of(config)
+    photos = photos_of(config)
+    needs = needs_of(config, photos)
     for need in needs:
         print(f"needs {need.what}" + (f"\n      MISSING: {need.missing}" if need.missing else ""), flush=True)
     require(needs)
-    return run(config)
+    return run(config, photos)
 
 
 def given(options: argparse.Namespace, flag: str) -> bool:
@@ -202,8 +207,8 @@ def given(options: argparse.Namespace, flag: str) -> bool:
 def act_evaluate(options: argparse.Namespace) -> str:
     """Figures of one ONNX file."""
     common = tuple(name for name in (options.common or "").split(",") if name)
-    measures = {"crf": bool(options.crf), "scales": bool(options.scales)}
-    measured = evaluate_file(options.model, folder_of(options), options.split, common, **measures)
+    crf, scales = bool(options.crf), bool(options.scales)
+    measured = evaluate_file(options.model, folder_of(options), options.split, common, crf, scales)
     if options.json:
         return json.dumps(asdict(measured), indent=1)
     lines = [f"{measured.model} version {measured.version} on {measured.measured_on}"]
@@ -217,13 +222,18 @@ def act_pseudo_label(options: argparse.Namespace) -> Path:
     model = Engine(options.model, intra_op_threads=0)
     if model.card.task != "cam":
         raise ConfigError(f"{options.model} is a {model.card.task} model; pseudo-labels are made from a cam model")
-    rule = LabelRule(options.background_threshold, options.foreground_threshold, options.refine or "none")
-    background, foreground = rule.thresholds(model.card)
+    asked = Options(
+        background_threshold=options.background_threshold,
+        foreground_threshold=options.foreground_threshold,
+        refine=options.refine or "none",
+    )
+    background = model.card.background_threshold if asked.background_threshold is None else asked.background_threshold
+    foreground = background if asked.foreground_threshold is None else asked.foreground_threshold
     if not 0 <= background <= foreground <= 1:
         raise ConfigError(f"thresholds {background} and {foreground}: 0 <= background <= foreground <= 1 must hold")
     photos = open_source(folder_of(options).model_copy(update={"classes": model.card.classes}))
     names = photos.names(options.split) if options.split else tuple(photos.tag_table)
-    return pseudo_label_folder(model, photos, names, options.out, rule)
+    return pseudo_label_folder(model, photos, names, options.out, asked)
 
 
 def folder_of(options: argparse.Namespace) -> DataConfig:
@@ -244,7 +254,7 @@ def act_saliency(options: argparse.Namespace) -> object:
             f"got {', '.join(flags) or 'neither'}"
         )
     data = DataConfig(source="folder", root=options.data)
-    return write_saliency(data, options.out, options.method or DEFAULT_METHOD)
+    return write_saliency(data, open_source(data), options.out, options.method or DEFAULT_METHOD)
 
 
 def act_sheet(options: argparse.Namespace) -> Path:

@@ -29,14 +29,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from app.batch.data_set import files_of, write, write_csv, write_data_set
+from app.batch.data_set import files_of, write, write_csv, write_data_set, writing
 from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
-from app.batch.photos import Task, check_tags, find_photos
+from app.batch.photos import FolderPhoto, check_tags, find_photos
 from app.batch.review import outlines_of
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.choices import FILE as CHOICES
 from app.inference.choices import Choice, read_choices
 from app.inference.errors import DataError, Tag2MaskError
+from app.inference.file_names import shown
 from app.inference.image import encode
 from app.inference.image.decode import Photo, decode
 from app.inference.image.preprocess import resize_image
@@ -64,8 +65,17 @@ def label_folder(
     are gone are removed. `choices` is a list of what was decided about photos; OUT/choices.csv where left out and there.
     Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made otherwise.
     """
+    with writing(out):
+        return label_found(photos, out, labeller, tags, workers, prune, choices)
+
+
+def label_found(
+    photos: Path, out: Path, labeller: Labeller, tags: Path | None, workers: int, prune: bool, choices: Path | None
+) -> tuple[str, bool]:
+    """What `label_folder` does; an OSError is one of writing into `out`."""
     decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
-    tasks = [chosen(task, decided) for task in find_photos(photos, out, None if tags is None else read_tags(tags))]
+    found = find_photos(photos, out, None if tags is None else read_tags(tags))
+    tasks = [chosen(task, decided) for task in found.tasks]
     check_tags(tasks, labeller.classes)
     check_settings(out, labeller, tagged=tags is not None)
     gone = find_gone(photos, out, tasks, prune)
@@ -73,20 +83,21 @@ def label_folder(
         for path in (path for name in gone for path in (*files_of(out, name), *yolo_files(out, name))):
             path.unlink(missing_ok=True)
     todo = [task for task in tasks if not is_done(out, task)]
-    refused: dict[str, str] = {}
+    refused = dict(found.left_out)
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar,
     ):
         for task, error in finish(pool, todo, out, labeller, 2 * workers):
             if error is not None:
-                refused[str(task.path)] = str(error)
+                refused[task.path] = str(error)
             bar.update()
-    names = [task.name for task in tasks if str(task.path) not in refused]
+    names = [task.name for task in tasks if task.path not in refused]
     write_data_set(out, names, labeller, decided)
-    write_csv(out / "refused.csv", ("photo", "reason"), sorted(refused.items()))
-    done = len(tasks) - len(refused)
-    lines = [f"{done} of {len(tasks)} photos labelled into {out}; review.html shows them, worst first"]
+    listed = [(shown(path), reason) for path, reason in sorted(refused.items())]
+    write_csv(out / "refused.csv", ("photo", "reason"), listed)
+    total = len(tasks) + len(found.left_out)
+    lines = [f"{len(names)} of {total} photos labelled into {out}; review.html shows them, worst first"]
     lines += said_of_choices(decided, names)
     untagged = sum(task.tags == () for task in tasks)
     if untagged:
@@ -97,11 +108,15 @@ def label_folder(
             "what was made of them is removed" if prune else f"{out} keeps what was made of them; --prune removes it"
         )
         lines.append(f"photos that are no longer in {photos}: {named}; {remedy}")
-    lines += [f"refused {photo}: {reason}" for photo, reason in sorted(refused.items())]
+    others = [shown(path.relative_to(photos)) for path in found.others if tags is None or not path.samefile(tags)]
+    if others:
+        named = f"{len(others)} ({', '.join(others[:NAMED])}{', ...' if len(others) > NAMED else ''})"
+        lines.append(f"files that are no photos, left alone: {named}")
+    lines += [f"refused {photo}: {reason}" for photo, reason in listed]
     return "\n".join(lines), not refused
 
 
-def chosen(task: Task, decided: Mapping[str, Choice]) -> Task:
+def chosen(task: FolderPhoto, decided: Mapping[str, Choice]) -> FolderPhoto:
     """The task with the tags that somebody decided on."""
     choice = decided.get(task.name)
     return task if choice is None or choice.kind != "retag" else replace(task, tags=choice.tags)
@@ -117,7 +132,7 @@ def said_of_choices(decided: Mapping[str, Choice], names: list[str]) -> list[str
     return lines
 
 
-def find_gone(photos: Path, out: Path, tasks: list[Task], prune: bool) -> list[str]:
+def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) -> list[str]:
     """The names that have a record and no photo any more.
 
     Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
@@ -157,14 +172,17 @@ def read_record(path: Path) -> dict[str, Any]:
     return record if known else {}
 
 
-def is_done(out: Path, task: Task) -> bool:
+def is_done(out: Path, task: FolderPhoto) -> bool:
     """Whether the photo, as it is now and with these tags, has a record."""
     record = read_record(record_path(out, task))
     tags = None if task.tags is None else list(task.tags)
-    return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
+    try:
+        return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
+    except OSError:  # the photo is gone since it was found
+        return False
 
 
-def stamp_of(task: Task) -> list[int]:
+def stamp_of(task: FolderPhoto) -> list[int]:
     """What the photo's file looks like from outside."""
     status = task.path.stat()
     return [status.st_size, status.st_mtime_ns]
@@ -174,7 +192,10 @@ def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
     """Note what labels the folder. Raises DataError where it was begun with something else."""
     settings = {**labeller.provenance, "classes": list(labeller.classes), "tagged": tagged}
     path = out / "label.json"
-    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    try:
+        begun = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else settings
+    except (ValueError, TypeError):
+        raise DataError(f"{path} is not what this command wrote; choose another --out, or remove that file") from None
     other = [key for key in sorted({*begun, *settings}) if begun.get(key) != settings.get(key)]
     if other:
         raise DataError(
@@ -192,15 +213,17 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
 
 
 def finish(
-    pool: ThreadPoolExecutor, todo: list[Task], out: Path, labeller: Labeller, ahead: int
-) -> Iterator[tuple[Task, Tag2MaskError | None]]:
-    """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError."""
-    waiting: dict[Future[None], Task] = {}
+    pool: ThreadPoolExecutor, todo: list[FolderPhoto], out: Path, labeller: Labeller, ahead: int
+) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
+    """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError, and OSError where
+    `out` cannot be written.
+    """
+    waiting: dict[Future[None], FolderPhoto] = {}
     tasks = iter(todo)
     try:
         while True:
             for task in islice(tasks, ahead - len(waiting)):
-                waiting[pool.submit(label_photo, task, out, labeller)] = task
+                waiting[pool.submit(label_one, task, out, labeller)] = task
             if not waiting:
                 return
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -210,8 +233,8 @@ def finish(
                     future.result()
                 except ServerGoneError:
                     raise
-                except (Tag2MaskError, OSError) as error:
-                    yield task, error if isinstance(error, Tag2MaskError) else DataError(str(error))
+                except Tag2MaskError as error:
+                    yield task, error
                 else:
                     yield task, None
     finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
@@ -219,23 +242,26 @@ def finish(
             other.cancel()
 
 
-def label_photo(task: Task, out: Path, labeller: Labeller) -> None:
+def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
     """Label one photo and write its files, its record last: what has a record is whole."""
-    stamp, data = stamp_of(task), task.path.read_bytes()
+    try:
+        stamp, data = stamp_of(task), task.path.read_bytes()
+    except OSError as error:
+        raise DataError(f"it cannot be read ({error.strerror}).") from None
     result = labeller.label(data, task.tags)
     photo, label = result.photo, result.label_map if result.mask is None else result.mask
     quality = estimate(result, label, task, labeller.classes)
-    copy, mask, shown, written = files_of(out, task.name)
+    copy, mask, overlaid, written = files_of(out, task.name)
     as_it_is = photo.kind == "JPEG" and photo.upright and photo.note is None
     write(copy, data if as_it_is else encode.to_jpeg(whole_image(photo, data), JPEG_QUALITY))
     write(mask, encode.mask_to_png(label))
-    write(shown, overlay(photo, label))
+    write(overlaid, overlay(photo, label))
     write_yolo(out, task.name, copy, label)
     scores = {label_of(index): float(score) for index, score in enumerate(result.scores)}
     regions = regions_of(labeller.classes, label, scores)
     record = {
         "name": task.name,
-        "photo": str(task.path),
+        "photo": shown(task.path),
         "stamp": stamp,
         "width": photo.width,
         "height": photo.height,
@@ -252,7 +278,7 @@ def whole_image(photo: Photo, data: bytes) -> np.ndarray:
     return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
 
 
-def estimate(result: Labelled, label: np.ndarray, task: Task, classes: tuple[str, ...]) -> Quality:
+def estimate(result: Labelled, label: np.ndarray, task: FolderPhoto, classes: tuple[str, ...]) -> Quality:
     """The quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
     known = result.present if task.tags is None else [classes.index(tag) for tag in task.tags]
     other = None if result.mask is None else result.label_map
@@ -267,6 +293,6 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
     return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
 
 
-def record_path(out: Path, task: Task) -> Path:
+def record_path(out: Path, task: FolderPhoto) -> Path:
     """Where a photo's record is."""
     return files_of(out, task.name)[-1]

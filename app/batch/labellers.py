@@ -6,24 +6,22 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from dataclasses import dataclass, replace
 from email.message import Message
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
-from app.http.job import pin
 from app.http.parameters import AnalyzeParameters
+from app.inference.analysis import Analyzer
 from app.inference.errors import DataError, ServiceError, UnavailableError
 from app.inference.image.decode import Photo, decode
-from app.inference.label_maps.pseudo_label import LabelRule, predict_pseudo_label
-from app.inference.label_maps.segmentation import segment
-from app.inference.label_maps.small_regions import without_small_regions
 from app.inference.labels import BACKGROUND
-from app.inference.maps.localization import tagged_classes
-from app.runtime.model_store import Catalog, ModelStore
+from app.runtime.model_store import Catalog, ModelStore, pin
 from app.runtime.settings import Settings
 
 TIMEOUT = 120  # s, for a server's answer
@@ -60,46 +58,27 @@ class InProcess:
 
     def __init__(self, settings: Settings, parameters: AnalyzeParameters) -> None:
         catalog: Catalog = ModelStore(settings).load()
-        self.parameters, self.settings = parameters, settings
-        self.engine = catalog.choose("cam", parameters.model)
-        self.segmenter = catalog.defaults.get("segmentation")
+        cam = catalog.choose("cam", parameters.model)
+        segmenter = catalog.defaults.get("segmentation")
         if parameters.segmenter is not None:
-            self.segmenter = catalog.choose("segmentation", parameters.segmenter)
-        if self.segmenter and self.segmenter.card.classes != self.engine.card.classes:
-            raise DataError(f"{pin(self.engine)} and {pin(self.segmenter)} know different classes; name others")
-        self.classes = self.engine.card.classes
-        engines = [engine for engine in (self.engine, self.segmenter) if engine]
+            segmenter = catalog.choose("segmentation", parameters.segmenter)
+        if segmenter and segmenter.card.classes != cam.card.classes:
+            raise DataError(f"{pin(cam)} and {pin(segmenter)} know different classes; name others")
+        self.settings, self.classes = settings, cam.card.classes
+        self.analyzer = Analyzer(parameters.options(), (cam,), segmenter)
         self.provenance = {
-            "models": {pin(engine): engine.sha256 for engine in engines},
+            "models": {pin(engine): engine.sha256 for engine in (cam, segmenter) if engine},
             "parameters": parameters.model_dump(exclude_unset=True),
         }
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
         """What the service's `/analyze` answers."""
-        parameters = self.parameters
-        cards = [engine.card for engine in (self.engine, self.segmenter) if engine]
-        largest = max(
-            parameters.settled_inference.largest_scale(self.engine.card), *(parameters.scale_factors or (1.0,))
-        )
-        long_side = round(largest * max(card.preferred_size for card in cards))
-        photo = decode(data, max_image_pixels=self.settings.max_image_pixels, input_long_side=long_side)
-        size = photo.height, photo.width
-        known = None if tags is None else tagged_classes(self.engine.card, tags)
-        rule = LabelRule(parameters.background_threshold, parameters.foreground_threshold, parameters.refine)
-        label = predict_pseudo_label(
-            self.engine, photo.image, rule, tags=tags, presence_threshold=parameters.presence_threshold,
-            inference=parameters.settled_inference, size=size,
-        )  # fmt: skip
-        found = None
-        if self.segmenter:
-            found = segment(
-                self.segmenter, photo.image, size, scales=parameters.scale_factors or (1.0,), flip=bool(parameters.flip),
-                class_indices=known, threshold=parameters.threshold, refine=parameters.refine,
-            )  # fmt: skip
+        analysis = self.analyzer.asking(tags=tags).read(data, max_image_pixels=self.settings.max_image_pixels)
+        label, found = analysis.pseudo_label, analysis.mask if self.analyzer.segmenter else None
         return Labelled(
-            photo,
-            without_small_regions(label.label_map, parameters.smallest_region),
-            without_small_regions(found.mask, parameters.smallest_region) if found else None,
+            analysis.photo,
+            label.label_map,
+            found.mask if found else None,
             found.probabilities if found else None,
             label.scores,
             label.class_indices,
@@ -115,10 +94,13 @@ class Remote:
             raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
         self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
         served = self._served()
-        self.classes = self._classes(served)
+        cam, segmenter = self._chosen(served, "cam", "model"), self._chosen(served, "segmentation", "segmenter")
+        if cam is None:
+            raise DataError(f"{self.address} serves no cam model; GET {self.address}/models lists those it does")
+        self.classes = tuple(cam["classes"])
         self.provenance = {
             "server": self.address,
-            "models": {f"{model['name']}/{model['version']}": model["sha256"] for model in served if model["default"]},
+            "models": {f"{model['name']}/{model['version']}": model["sha256"] for model in (cam, segmenter) if model},
             "parameters": self.query,
         }
 
@@ -134,15 +116,7 @@ class Remote:
             raise DataError(
                 f"{error}, but to other requests: perhaps {len(data)} bytes are more than it takes"
             ) from None
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            found = Labelled(
-                decode(data, input_long_side=SHOWN_SIDE),
-                arrays["label_map"],
-                arrays.get("mask"),
-                arrays.get("probabilities"),
-                arrays["scores"],
-                tuple(arrays["present"].tolist()),
-            )
+        found = read_reply(body, decode(data, input_long_side=SHOWN_SIDE))
         return emptied(found) if tags == () else found
 
     def _served(self) -> list[dict[str, Any]]:
@@ -159,15 +133,22 @@ class Remote:
                 f"{self.address}/models is not the list of models a tag2mask service gives; name one's address"
             ) from None
 
-    def _classes(self, served: list[dict[str, Any]]) -> tuple[str, ...]:
-        wanted = self.query.get("model")
-        for model in served:
+    def _chosen(self, served: list[dict[str, Any]], task: str, parameter: str) -> dict[str, Any] | None:
+        """The model that the server takes for a task: the one that is named, in its highest version, or the default.
+
+        None where none is named and the server has no default. Raises DataError for a name it does not serve.
+        """
+        wanted = self.query.get(parameter)
+        fitting = sorted((model for model in served if model["task"] == task), key=lambda model: -model["version"])
+        for model in fitting:
             names = (model["name"], f"{model['name']}/{model['version']}")
-            if model["task"] == "cam" and (wanted in names if wanted else model["default"]):
-                return tuple(model["classes"])
-        raise DataError(
-            f"{self.address} serves no cam model {wanted or ''}; GET {self.address}/models lists those it does"
-        )
+            if wanted in names if wanted else model["default"]:
+                return model
+        if wanted:
+            raise DataError(
+                f"{self.address} serves no {task} model {wanted}; GET {self.address}/models lists those it does"
+            )
+        return None
 
     def _ask(self, request: urllib.request.Request) -> bytes:
         """The body of the answer. Raises DataError with what the server says, after some patience where it is busy."""
@@ -192,6 +173,24 @@ class Remote:
                 return reply.status, reply.headers, reply.read()
         except (OSError, HTTPException) as error:
             raise ServerGoneError(f"{self.address} does not answer ({getattr(error, 'reason', error)})") from None
+
+
+def read_reply(body: bytes, photo: Photo) -> Labelled:
+    """The arrays of an `/analyze?format=npz`. Raises DataError for a body that is none, or not whole."""
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+            return Labelled(
+                photo,
+                arrays["label_map"],
+                arrays.get("mask"),
+                arrays.get("probabilities"),
+                arrays["scores"],
+                tuple(arrays["present"].tolist()),
+            )
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"the server's answer, {len(body)} bytes, cannot be read as the arrays of /analyze ({error}); label the photo again"
+        ) from None
 
 
 def emptied(found: Labelled) -> Labelled:

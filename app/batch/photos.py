@@ -1,15 +1,36 @@
-"""The photos of a folder that are to be labelled, each with a name and, where they are known, its tags."""
+"""The photos of a folder that are to be labelled, each with a name and, where they are known, its tags; and what is left out."""
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.inference.errors import DataError, UnknownClassError
+from app.inference.file_names import safe_name, shown, spellings
+from app.inference.image.decode import kind_of
 from app.inference.tags import PHOTO_SUFFIXES
+
+HEAD_BYTES = 32  # by which a file's kind is told
+# What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
+BY_SYSTEMS = {
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+    "ehthumbs.db",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+}
+PICTURES = {"JPEG", "PNG", "WebP", "GIF", "TIFF", "HEIC", "AVIF", "JPEG XL", "JPEG 2000"}  # told by their first bytes
+PICTURE_SUFFIXES = {
+    *(".heic", ".heif", ".hif", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jxl", ".jp2", ".psd", ".ico", ".svg"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".mov", ".mp4"),
+}
 
 
 @dataclass(frozen=True)
-class Task:
+class FolderPhoto:
     """One photo to label."""
 
     name: str
@@ -17,40 +38,100 @@ class Task:
     tags: tuple[str, ...] | None
 
 
-def find_photos(photos: Path, out: Path, tags: dict[str, tuple[str, ...]] | None) -> list[Task]:
-    """Every JPEG, PNG and WebP file under `photos`, sorted; a name is the path below it with "/" written as "__".
+@dataclass
+class Found:
+    """What a folder holds. left_out: pictures that are not labelled, and why. others: files that are no pictures."""
 
-    Data sets that this command made there are left alone.
+    tasks: list[FolderPhoto] = field(default_factory=list)
+    left_out: dict[Path, str] = field(default_factory=dict)
+    others: list[Path] = field(default_factory=list)
 
-    Raises DataError where there is none, two share a name, or tags are given and a photo has none.
+
+def find_photos(photos: Path, out: Path, tags: Mapping[str, tuple[str, ...]] | None) -> Found:
+    """Every JPEG, PNG and WebP file under `photos`, links followed, sorted; a name is the path below it with "/" written as
+    "__", made safe for lists.
+
+    Data sets that this command made there are left alone, and so is what systems and programs put beside photos.
+
+    Raises DataError where there is none, or tags are given and a photo has none.
     """
     if not photos.is_dir():
-        raise DataError(f"there is no folder {photos}; name the one that holds the photos")
+        raise DataError(f"there is no folder {shown(photos)}; name the one that holds the photos")
     inside = out.resolve()
     if inside == photos.resolve() or inside in photos.resolve().parents:
         raise DataError(f"--out {out} is the folder of the photos, or holds it; give the data set a folder of its own")
-    paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     if is_data_set(photos):
         raise DataError(f"{photos} is a data set that this command made; name {photos / 'JPEGImages'} for its photos")
-    made = {inside, *(path.parent.resolve() for path in photos.rglob("label.json") if is_data_set(path.parent))}
-    paths = [path for path in paths if not made & set(path.resolve().parents)]
-    if not paths:
-        raise DataError(f"{photos} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
+    found = Found()
+    paths = []
+    for path in sorted(walk(photos, inside, found.left_out)):
+        if reason := why_left_out(path):
+            found.left_out[path] = reason
+        elif path.suffix.lower() in PHOTO_SUFFIXES:
+            paths.append(path)
+        else:
+            found.others.append(path)
+    if not paths and not found.left_out:
+        raise DataError(f"{shown(photos)} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     stems = Counter(path.stem for path in paths)
-    tasks: dict[str, Task] = {}
+    names: dict[str, Path] = {}
     for path in paths:
-        name = "__".join(path.relative_to(photos).with_suffix("").parts)
-        if name in tasks:
-            raise DataError(f"{path} and {tasks[name].path} would share the name {name!r}; rename one of them")
-        row = None if tags is None else tags_of(name, path.stem, stems[path.stem] == 1, tags)
-        tasks[name] = Task(name, path, row)
-    untagged = [task.name for task in tasks.values() if task.tags is None]
-    if tags is not None and untagged:
-        raise DataError(
-            f"{len(untagged)} of {len(tasks)} photos have no row in the tags (first: {untagged[0]}); add them by that name, or "
-            f"label the folder without --tags"
-        )
-    return list(tasks.values())
+        written = "__".join(path.relative_to(photos).with_suffix("").parts)
+        name = safe_name(written)
+        if (first := names.setdefault(name, path)) != path:
+            found.left_out[path] = f"it would share the name {name!r} with {shown(first)}. Rename one of them."
+            continue
+        row = None if tags is None else tags_of(written, path.stem, stems[path.stem] == 1, tags)
+        found.tasks.append(FolderPhoto(name, path, row))
+    check_complete(found.tasks, tags)
+    return found
+
+
+def walk(folder: Path, inside: Path, left_out: dict[Path, str]) -> Iterator[Path]:
+    """The files under a folder and under folders linked from it, each real folder once. A folder that cannot be listed is
+    left out.
+    """
+
+    def refuse(error: OSError) -> None:
+        left_out[Path(error.filename)] = f"the folder cannot be listed ({error.strerror})."
+
+    seen = set()
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(name)
+        real = here.resolve()
+        if real in seen or real == inside or (here != folder and is_data_set(here)):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(entry for entry in folders if not is_systems(entry))
+        yield from (here / entry for entry in files if not is_systems(entry))
+
+
+def is_systems(name: str) -> bool:
+    """Whether a file or folder of that name was put there by a system or a program."""
+    return name.startswith(".") or name.casefold() in BY_SYSTEMS
+
+
+def why_left_out(path: Path) -> str | None:
+    """Why a file that is a picture, or is called like one, is not labelled; None for photos, and for what is no picture."""
+    suffix = path.suffix.lower()
+    called_photo = suffix in PHOTO_SUFFIXES
+    if not path.exists():
+        return "it is a link to nothing." if called_photo or suffix in PICTURE_SUFFIXES or not suffix else None
+    if not path.is_file():
+        return "it is no file." if called_photo else None
+    if called_photo:
+        return None
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(HEAD_BYTES))
+    except OSError:
+        kind = None
+    if suffix in PICTURE_SUFFIXES or kind in PICTURES:
+        what = kind or suffix.removeprefix(".").upper()
+        remedy = "Rename it" if kind in ("JPEG", "PNG", "WebP") else "Save it as JPEG, PNG or WebP"
+        return f"{what} under the suffix {suffix!r} is not read. {remedy} ({' '.join(PHOTO_SUFFIXES)})."
+    return None
 
 
 def is_data_set(folder: Path) -> bool:
@@ -58,15 +139,26 @@ def is_data_set(folder: Path) -> bool:
     return (folder / "label.json").is_file() and (folder / "records").is_dir()
 
 
-def tags_of(name: str, stem: str, unique: bool, tags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+def tags_of(written: str, stem: str, unique: bool, tags: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
     """The tags of a photo by its path below the folder, by that path as its name, or by a file name no other photo has."""
-    for written in (name.replace("__", "/"), name, *([stem] if unique else ())):
-        if written in tags:
-            return tags[written]
+    for name in (written.replace("__", "/"), written, safe_name(written), *([stem] if unique else ())):
+        for spelling in spellings(name):
+            if spelling in tags:
+                return tags[spelling]
     return None
 
 
-def check_tags(tasks: list[Task], classes: tuple[str, ...]) -> None:
+def check_complete(tasks: list[FolderPhoto], tags: Mapping[str, tuple[str, ...]] | None) -> None:
+    """Raise DataError where tags are given and a photo has none."""
+    untagged = [task.name for task in tasks if task.tags is None]
+    if tags is not None and untagged:
+        raise DataError(
+            f"{len(untagged)} of {len(tasks)} photos have no row in the tags (first: {untagged[0]}); add them by that name, or "
+            f"label the folder without --tags"
+        )
+
+
+def check_tags(tasks: list[FolderPhoto], classes: tuple[str, ...]) -> None:
     """Raise UnknownClassError for a tag that is none of the model's classes."""
     for task in tasks:
         for tag in task.tags or ():

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from app.http.job import Work, pin
+from app.http.job import Job
 from app.http.negotiate import ALL_CAMS_FORMATS, BINARY
 from app.http.parameters import (
     ALL_CLASSES,
@@ -13,11 +13,11 @@ from app.http.parameters import (
     CamParameters,
     LocalizationParameters,
     Parameters,
-    PhotoParameters,
     PseudoLabelParameters,
     SegmentParameters,
 )
 from app.http.schemas import (
+    CamReply,
     CamsReply,
     ClassesReply,
     ClassInfo,
@@ -32,25 +32,22 @@ from app.http.schemas import (
     ServedModel,
     Thresholds,
 )
+from app.inference.analysis import Analysis
 from app.inference.display import css_colour, display_colours
 from app.inference.engine import Engine
 from app.inference.image.decode import Photo
 from app.inference.image.encode import mask_to_rle
-from app.inference.label_maps.pseudo_label import PseudoLabel
 from app.inference.label_maps.regions import RunLengths, count_labels, regions_of
-from app.inference.label_maps.segmentation import Segmentation
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
-from app.inference.maps.localization import Localization
-from app.inference.model_card import ModelCard
 from app.runtime.model_files import is_version
-from app.runtime.model_store import Catalog
+from app.runtime.model_store import Catalog, Task
 
 Links = dict[str, str | dict[str, str]]
 
 
-def image_info(work: Work, photo: Photo) -> ImageInfo:
+def image_info(job: Job, photo: Photo) -> ImageInfo:
     """Id and size of the upload."""
-    return ImageInfo(id=work.upload.id, width=photo.width, height=photo.height, note=photo.note)
+    return ImageInfo(id=job.upload.id, width=photo.width, height=photo.height, note=photo.note)
 
 
 def model_info(engine: Engine) -> ModelInfo:
@@ -59,20 +56,20 @@ def model_info(engine: Engine) -> ModelInfo:
     return ModelInfo(name=card.name, version=card.version, sha256=engine.sha256, method=card.method)
 
 
-def map_info(work: Work, parameters: LocalizationParameters, localization: Localization, class_index: int) -> MapInfo:
+def map_info(job: Job, analysis: Analysis, parameters: LocalizationParameters, class_index: int) -> MapInfo:
     """What a reply says of the map of one class."""
-    card, score = work.engine.card, float(localization.scores[class_index])
-    kept = {**settled(parameters, CamParameters), "class": card.classes[class_index]}
+    card, score = job.cams[0].card, float(analysis.scores[class_index])
+    kept = {**as_asked(parameters, CamParameters), "class": card.classes[class_index]}
     return MapInfo(
         class_name=card.classes[class_index],
         label=label_of(class_index),
         score=score,
         present=score >= card.presence_thresholds[class_index],
-        links=format_links(work, "/cam", kept, BINARY),
+        links=format_links(job, "/cam", "cam", kept, BINARY),
     )
 
 
-def settled(parameters: Parameters, endpoint: type[Parameters] | None = None) -> dict[str, Any]:
+def as_asked(parameters: Parameters, endpoint: type[Parameters] | None = None) -> dict[str, Any]:
     """The parameters a request gave, as they stand in its query, without those a link sets anew.
 
     Only those the endpoint of a link knows, where it is another one.
@@ -84,120 +81,127 @@ def settled(parameters: Parameters, endpoint: type[Parameters] | None = None) ->
     }
 
 
-def format_links(work: Work, path: str, parameters: Mapping[str, object], words: Iterable[str]) -> dict[str, str]:
-    """The same result in other formats."""
-    return {word: work.link(path, work.pinned, {**parameters, "format": word}) for word in words}
+def format_links(
+    job: Job, path: str, task: Task, parameters: Mapping[str, object], words: Iterable[str]
+) -> dict[str, str]:
+    """The same result, of the models of this task, in other formats."""
+    return {word: job.link(path, job.pins[task], {**parameters, "format": word}) for word in words}
 
 
-def result_links(work: Work, class_names: Sequence[str]) -> Links:
+def result_links(job: Job, class_names: Sequence[str]) -> Links:
     """The other results of the photo: its mask, its pseudo-label, and the heatmaps of the classes found.
 
-    A model of the other task is the default one; the model that answered is pinned for its own task.
+    The models that answered are pinned, each for its own task; a task for which none answered has the default one.
     """
-    defaults, own = work.catalog.defaults, work.engine.card.task
-    pins = {task: {"model": pin(engine)} for task, engine in defaults.items()} | {own: work.pinned}
+    pins = job.pins
     links: Links = {}
     if "segmentation" in pins:
-        links["segment"] = work.link("/segment", pins["segmentation"], {})
+        links["segment"] = job.link("/segment", pins["segmentation"], {})
     if "cam" in pins:
-        known = (work.engine if own == "cam" else defaults["cam"]).card.classes
+        known = (job.cams[0] if job.cams else job.catalog.defaults["cam"]).card.classes
         if len(known) <= MAX_CLASSES:  # more have no label map
-            links["pseudo_label"] = work.link("/pseudo-label", pins["cam"], {})
-        links["cam"] = {name: work.link("/cam", pins["cam"], {"class": name}) for name in class_names if name in known}
+            links["pseudo_label"] = job.link("/pseudo-label", pins["cam"], {})
+        links["cam"] = {name: job.link("/cam", pins["cam"], {"class": name}) for name in class_names if name in known}
     return links
 
 
-def provenance(work: Work, photo: Photo, parameters: PhotoParameters) -> dict[str, Any]:
+def provenance(job: Job, analysis: Analysis, engines: tuple[Engine, ...]) -> dict[str, Any]:
     """What every reply says of how it came about."""
-    tags = parameters.tag_names
+    options = analysis.analyzer.options
     return {
-        "image": image_info(work, photo),
-        "model": model_info(work.engine),
-        "fused_with": [model_info(engine) for engine in work.engines[1:]],
-        "tags": None if tags is None else list(tags),
-        "refinement": parameters.refine,
+        "image": image_info(job, analysis.photo),
+        "model": model_info(engines[0]),
+        "fused_with": [model_info(engine) for engine in engines[1:]],
+        "tags": None if options.tags is None else list(options.tags),
+        "refinement": options.refine,
     }
 
 
-def inference(card: ModelCard, parameters: LocalizationParameters) -> dict[str, Any]:
+def inference(analysis: Analysis, parameters: LocalizationParameters) -> dict[str, Any]:
     """The way of making maps, its scales and mirroring, for the reply."""
-    asked = parameters.settled_inference
-    if asked.conditional:
-        options = asked.options()
-        scales, flip = options.scales, options.flip
-    else:
-        scales, flip = asked.scales or card.scales, card.flip if asked.flip is None else asked.flip
+    scales, flip = analysis.analyzer.map_views
     return {"inference": parameters.inference, "scales": list(scales), "flip": flip}
 
 
-def describe_mask(
-    work: Work, photo: Photo, parameters: SegmentParameters | AnalyzeParameters, found: Segmentation
-) -> SegmentReply:
+def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | AnalyzeParameters) -> SegmentReply:
     """A mask in JSON."""
-    with work.stage("encode"):
-        regions = regions_of(work.engine.card.classes, found.mask, found.scores, parameters.regions)
+    segmenter, found = job.segmenter, analysis.mask
+    assert segmenter is not None
+    with job.stopwatch.stage("encode"):
+        regions = regions_of(segmenter.card.classes, found.mask, found.scores, parameters.regions)
+    scales, flip = analysis.analyzer.mask_views
     return SegmentReply(
-        **provenance(work, photo, parameters),
+        **provenance(job, analysis, (segmenter,)),
         thresholds=Thresholds(probability=parameters.threshold),
         classes=regions,
-        scales=list(parameters.scale_factors or (1.0,)),
-        flip=bool(parameters.flip),
+        scales=list(scales),
+        flip=flip,
         links={
-            **format_links(work, "/segment", settled(parameters, SegmentParameters), BINARY),
-            **result_links(work, [region.class_name for region in regions]),
+            **format_links(job, "/segment", "segmentation", as_asked(parameters, SegmentParameters), BINARY),
+            **result_links(job, [region.class_name for region in regions]),
         },
-        timings_ms=work.timings_ms,
+        timings_ms=job.stopwatch.milliseconds,
     )
 
 
-def describe_maps(
-    work: Work, photo: Photo, parameters: CamParameters | AnalyzeParameters, localization: Localization
-) -> CamsReply:
+def describe_map(job: Job, analysis: Analysis, parameters: CamParameters, class_index: int) -> CamReply:
+    """The map of one class in JSON."""
+    info = map_info(job, analysis, parameters, class_index)
+    presence = job.cams[0].card.presence_thresholds[class_index]
+    return CamReply(
+        **info.model_dump(by_alias=False),
+        **provenance(job, analysis, job.cams),
+        thresholds=Thresholds(presence={info.class_name: presence}),
+        **inference(analysis, parameters),
+        timings_ms=job.stopwatch.milliseconds,
+    )
+
+
+def describe_maps(job: Job, analysis: Analysis, parameters: CamParameters | AnalyzeParameters) -> CamsReply:
     """The maps of all classes in JSON, or of those CCRM was asked for."""
-    card = work.engine.card
-    kept = {**settled(parameters, CamParameters), "class": ALL_CLASSES}
+    card = job.cams[0].card
+    kept = {**as_asked(parameters, CamParameters), "class": ALL_CLASSES}
+    plain = parameters.inference == "plain"
     return CamsReply(
-        **provenance(work, photo, parameters),
+        **provenance(job, analysis, job.cams),
         thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
-        classes=[map_info(work, parameters, localization, index) for index in localization.class_indices],
-        links=format_links(work, "/cam", kept, ALL_CAMS_FORMATS[1:]) if parameters.inference == "plain" else {},
-        **inference(card, parameters),
-        timings_ms=work.timings_ms,
+        classes=[map_info(job, analysis, parameters, index) for index in analysis.maps().class_indices],
+        links=format_links(job, "/cam", "cam", kept, ALL_CAMS_FORMATS[1:]) if plain else {},
+        **inference(analysis, parameters),
+        timings_ms=job.stopwatch.milliseconds,
     )
 
 
-def describe_pseudo_label(
-    work: Work, parameters: PseudoLabelParameters, photo: Photo, label: PseudoLabel
-) -> PseudoLabelReply:
+def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelParameters) -> PseudoLabelReply:
     """A pseudo-label in JSON."""
-    card, tags = work.engine.card, parameters.tag_names
+    card, label, options = job.cams[0].card, analysis.pseudo_label, analysis.analyzer.options
     scores = [float(score) for score in label.scores]
-    with work.stage("encode"):
+    with job.stopwatch.stage("encode"):
         by_label = {label_of(index): score for index, score in enumerate(scores)}
         regions = regions_of(card.classes, label.label_map, by_label, parameters.regions)
         ignored = ignored_pixels(label.label_map)
     presence = card.presence_thresholds
-    if parameters.presence_threshold is not None:
-        presence = (parameters.presence_threshold,) * len(card.classes)
+    if options.presence_threshold is not None:
+        presence = (options.presence_threshold,) * len(card.classes)
     present = [card.classes[index] for index in label.class_indices]
     background, foreground = label.thresholds
     return PseudoLabelReply(
-        **provenance(work, photo, parameters),
+        **provenance(job, analysis, job.cams),
         thresholds=Thresholds(
             background=background,
             foreground=foreground,
-            presence={} if tags else dict(zip(card.classes, presence, strict=True)),
+            presence={} if options.tags else dict(zip(card.classes, presence, strict=True)),
         ),
         present=present,
         scores=dict(zip(card.classes, scores, strict=True)),
-        **inference(card, parameters),
+        **inference(analysis, parameters),
         classes=regions,
         ignore=ignored,
         links={
-            **format_links(work, "/pseudo-label", settled(parameters, PseudoLabelParameters), BINARY),
-            **result_links(work, present),
+            **format_links(job, "/pseudo-label", "cam", as_asked(parameters, PseudoLabelParameters), BINARY),
+            **result_links(job, present),
         },
-        timings_ms=work.timings_ms,
+        timings_ms=job.stopwatch.milliseconds,
     )
 
 

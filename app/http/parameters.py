@@ -1,12 +1,14 @@
 """Query parameters of the endpoints: one frozen model each, which knows its names, types and bounds."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from app.inference.analysis import Options, Size
 from app.inference.errors import ParameterError, nearest_name
 from app.inference.label_maps.regions import Shape
-from app.inference.maps.localization import Inference, Refinement
+from app.inference.maps.localization import Refinement
 
 ALL_CLASSES = ALL_MODELS = "all"
 MAX_FUSED = 8
@@ -66,7 +68,7 @@ class PhotoParameters(ModelParameters):
     """For what is answered of one photo."""
 
     format: str | None = None
-    size: Literal["image", "model"] = Field(
+    size: Size = Field(
         default="image", description="Of the result: the photo's, or the smaller one at which the model saw it."
     )
     tags: str | None = Field(
@@ -104,24 +106,19 @@ class PhotoParameters(ModelParameters):
                 )
         return scales
 
-    @property
-    def scale_factors(self) -> tuple[float, ...] | None:
-        """The scales as numbers."""
-        return None if self.scales is None else parse_scales(self.scales)
+    def options(self) -> Options:
+        """What is asked of the photo, parsed. Raises ParameterError for a list of tags without a name."""
+        return Options(
+            tags=parse_names(self.tags, "tags", "Write tags=dog,person, or leave it out to go by the scores."),
+            scales=None if self.scales is None else parse_scales(self.scales),
+            flip=self.flip,
+            refine=self.refine,
+            size=self.size,
+        )
 
-    @property
-    def tag_names(self) -> tuple[str, ...] | None:
-        """The tags as names, None where not given. Raises ParameterError for a list without a name."""
-        return parse_names(self.tags, "tags", "Write tags=dog,person, or leave it out to go by the scores.")
-
-    @property
     def fused_names(self) -> tuple[str, ...]:
         """The models whose maps are fused."""
         return ()
-
-    def class_names(self) -> list[tuple[str, str]]:
-        """(parameter, class name) of every class the request names."""
-        return [("tags", name) for name in self.tag_names or ()]
 
 
 class SegmentParameters(PhotoParameters):
@@ -132,6 +129,9 @@ class SegmentParameters(PhotoParameters):
         default=0, description="Pixels whose best probability lies below it are background; default: none are."
     )
     smallest_region: Fraction = SMALLEST_REGION
+
+    def options(self) -> Options:
+        return replace(super().options(), threshold=self.threshold, smallest_region=self.smallest_region)
 
 
 class LocalizationParameters(PhotoParameters):
@@ -150,12 +150,9 @@ class LocalizationParameters(PhotoParameters):
         examples=["cam,drs"],
     )
 
-    @property
-    def settled_inference(self) -> Inference:
-        """What was asked for, as prediction takes it."""
-        return Inference(self.inference == "class-conditional", self.scale_factors, self.flip)
+    def options(self) -> Options:
+        return replace(super().options(), conditional=self.inference == "class-conditional")
 
-    @property
     def fused_names(self) -> tuple[str, ...]:
         return parse_names(self.fuse, "fuse", "Write fuse=cam,drs, or leave it out.") or ()
 
@@ -196,10 +193,6 @@ class CamParameters(LocalizationParameters):
             )
         return self
 
-    def class_names(self) -> list[tuple[str, str]]:
-        own = [] if self.class_name == ALL_CLASSES else [("class", self.class_name)]
-        return [*own, *super().class_names()]
-
 
 class PseudoLabelParameters(LocalizationParameters):
     """For a pseudo-label."""
@@ -219,6 +212,15 @@ class PseudoLabelParameters(LocalizationParameters):
     )
     smallest_region: Fraction = SMALLEST_REGION
 
+    def options(self) -> Options:
+        return replace(
+            super().options(),
+            background_threshold=self.background_threshold,
+            foreground_threshold=self.foreground_threshold,
+            presence_threshold=self.presence_threshold,
+            smallest_region=self.smallest_region,
+        )
+
 
 class AnalyzeParameters(PseudoLabelParameters):
     """For all results of a photo at once."""
@@ -233,6 +235,9 @@ class AnalyzeParameters(PseudoLabelParameters):
     threshold: Fraction = Field(
         default=0, description="Pixels of the mask whose best probability lies below it are background."
     )
+
+    def options(self) -> Options:
+        return replace(super().options(), threshold=self.threshold)
 
 
 class KeptImage(BaseModel):

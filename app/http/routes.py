@@ -1,4 +1,4 @@
-"""The endpoints: settle what is asked for, then decode, predict and encode on a worker."""
+"""The endpoints: choose the models and the format, then decode, predict and encode on a worker."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.http import answers, api_docs, negotiate
 from app.http.caching import entity_tag, matches
 from app.http.describe import classes_reply, models_reply
-from app.http.job import Work, pin
+from app.http.job import Job
 from app.http.parameters import (
     ALL_CLASSES,
     ALL_MODELS,
@@ -33,10 +33,11 @@ from app.http.parameters import (
 )
 from app.http.receive import receive_photo
 from app.http.schemas import ClassesReply, ModelsReply, Status
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
-from app.inference.errors import MissingImageError, ParameterError, ServiceError, UnknownClassError
-from app.inference.model_card import ModelCard
-from app.runtime.model_store import Catalog, Task
+from app.inference.errors import MissingImageError, ParameterError, ServiceError
+from app.inference.maps.localization import class_index
+from app.runtime.model_store import Catalog, Task, pin
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload
 
@@ -56,16 +57,16 @@ router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 @router.post("/segment", **api_docs.POST_SEGMENT)
 async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
-    work = await settle(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
-    response = await run(request, answers.answer_segment, work, parameters)
-    set_image_cookie(request, response, work.upload)
+    job = await prepare(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    response = await run(request, answers.answer_segment, job, parameters)
+    set_image_cookie(request, response, job.upload)
     return response
 
 
 @router.get("/segment", **api_docs.GET_SEGMENT)
 async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
-    work = await settle(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
-    return await run(request, answers.answer_segment, work, parameters)
+    job = await prepare(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    return await run(request, answers.answer_segment, job, parameters)
 
 
 @router.post("/cam", **api_docs.POST_CAM)
@@ -90,16 +91,16 @@ async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLa
 
 @router.post("/analyze", **api_docs.POST_ANALYZE)
 async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
-    work = await settle(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
-    response = await run(request, answers.answer_analyze, work, parameters)
-    set_image_cookie(request, response, work.upload)
+    job = await prepare(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    response = await run(request, answers.answer_analyze, job, parameters)
+    set_image_cookie(request, response, job.upload)
     return response
 
 
 @router.get("/analyze", **api_docs.GET_ANALYZE)
 async def analyze_kept(request: Request, parameters: Annotated[KeptAnalyzeParameters, Query()]) -> Response:
-    work = await settle(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
-    return await run(request, answers.answer_analyze, work, parameters)
+    job = await prepare(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    return await run(request, answers.answer_analyze, job, parameters)
 
 
 @router.get("/models", **api_docs.MODELS)
@@ -140,48 +141,50 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
     """`/cam` of one class, or of all."""
     everything = parameters.class_name == ALL_CLASSES
     formats = negotiate.ALL_CAMS_FORMATS if everything else negotiate.CAM_FORMATS
-    work = await settle(request, "cam", parameters, formats)
+    job = await prepare(request, "cam", parameters, formats)
     if everything:
-        return await run(request, answers.answer_cams, work, parameters)
-    return await run(request, answers.answer_cam, work, parameters)
+        return await run(request, answers.answer_cams, job, parameters)
+    return await run(request, answers.answer_cam, job, parameters)
 
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
     """`/pseudo-label` of an upload or of a kept photo."""
-    work = await settle(request, "cam", parameters, negotiate.PSEUDO_LABEL_FORMATS)
-    return await run(request, answers.answer_pseudo_label, work, parameters)
+    job = await prepare(request, "cam", parameters, negotiate.PSEUDO_LABEL_FORMATS)
+    return await run(request, answers.answer_pseudo_label, job, parameters)
 
 
-async def settle(request: Request, task: Task, parameters: PhotoParameters, formats: Sequence[str]) -> Work:
+async def prepare(request: Request, task: Task, parameters: PhotoParameters, formats: Sequence[str]) -> Job:
     """Everything that can be refused without the photo, in order of cost; then the photo itself."""
     service = service_of(request)
     catalog = service.models.catalog
     engines = choose_engines(catalog, task, parameters)
     segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
+    used = (*engines, *((segmenter,) if segmenter else ()))
     request.state.model = ",".join(map(pin, engines))
     word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
-    for parameter, name in parameters.class_names():
-        for engine in filter(None, (engines[0], segmenter)):
-            check_class(engine.card, name, parameter)
+    index = None
+    if isinstance(parameters, CamParameters) and parameters.class_name != ALL_CLASSES:
+        index = class_index(engines[0].card, parameters.class_name)
+    cams, segmenter = ((), engines[0]) if task == "segmentation" else (engines, segmenter)
+    analyzer = Analyzer(parameters.options(), cams, segmenter)
     service.pool.check_room()
     upload = await obtain_upload(request, parameters)
     request.state.image = upload.id
     root_path = request.scope.get("root_path", "")
     asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
     linked = [catalog.defaults[other] for other in sorted(catalog.defaults)]
-    used = [engine.sha256 for engine in (*engines, *filter(None, [segmenter]), *linked)]
-    etag = entity_tag(root_path, request.url.path, upload.id, used, word, asked, weak=word == "json")
-    return Work(upload, engines, catalog, word, service.settings, root_path, etag, segmenter)
+    files = [engine.sha256 for engine in (*used, *linked)]
+    etag = entity_tag(root_path, request.url.path, upload.id, files, word, asked, weak=word == "json")
+    return Job(upload, analyzer, cams, segmenter, catalog, word, service.settings, root_path, etag, index)
 
 
 def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[Engine, ...]:
     """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
-    names = parameters.fused_names
+    names = parameters.fused_names()
     if not names:
         return (catalog.choose(task, parameters.model),)
     if names == (ALL_MODELS,):
-        newest = {name: catalog.find(name) for name, _ in sorted(catalog.engines)}
-        engines = [engine for engine in newest.values() if engine.card.task == task]
+        engines = catalog.newest(task)
     else:
         with naming("fuse"):
             engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
@@ -235,16 +238,16 @@ async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload
     return service.uploads.get(image_id.lower())
 
 
-async def run(request: Request, answer: Callable[..., Response], work: Work, *arguments: Any) -> Response:
+async def run(request: Request, answer: Callable[..., Response], job: Job, *arguments: Any) -> Response:
     """Have a worker do the work; a photo that could be worked on is kept for the requests that follow.
 
     A GET whose client has the result already is told so.
     """
     service = service_of(request)
-    if request.method in ("GET", "HEAD") and matches(work.etag, request.headers.get("if-none-match", "")):
-        return Response(status_code=304, headers=work.caching)
-    response = await service.pool.run(answer, work, *arguments, gone=lambda: wait_for_disconnect(request))
-    service.uploads.put(work.upload)
+    if request.method in ("GET", "HEAD") and matches(job.etag, request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=job.caching)
+    response = await service.pool.run(answer, job, *arguments, gone=lambda: wait_for_disconnect(request))
+    service.uploads.put(job.upload)
     return response
 
 
@@ -259,9 +262,3 @@ def set_image_cookie(request: Request, response: Response, upload: Upload) -> No
     max_age = int(service_of(request).settings.upload_ttl_seconds)
     secure = request.url.scheme == "https"
     response.set_cookie(IMAGE_COOKIE, upload.id, max_age=max_age, secure=secure, httponly=True, samesite="lax")
-
-
-def check_class(card: ModelCard, name: str, parameter: str) -> None:
-    """Raise UnknownClassError for a name the model does not know."""
-    if name not in card.classes:
-        raise UnknownClassError(name, card.classes, parameter)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from app.inference.errors import DataError
+from app.inference.file_names import normalized
 from app.inference.tags import csv_rows, name_of
 
 FILE = "choices.csv"
@@ -50,7 +51,7 @@ def read_choices(path: Path) -> dict[str, Choice]:
             )
         if classes and known != "retag":
             raise DataError(f"{where}: {known} takes no classes, found {classes!r}. Write retag to change them.")
-        tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in classes.split(";") if tag.strip()))
+        tags = tuple(dict.fromkeys(normalized(" ".join(tag.split())) for tag in classes.split(";") if tag.strip()))
         choices[name_of(written)] = Choice(known, tags)
     return choices
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.inference.errors import DataError
+from app.inference.file_names import normalized
 
 EXAMPLE = "name,classes\nphoto1,dog person"
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 
 
 def name_of(written: str) -> str:
@@ -32,7 +33,7 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
         if surplus := surplus_of(cells, columns):
             remedy = "Separate classes by spaces or ';', or quote the field."
             raise DataError(f"{path} row {number} ({cells[0]!r}) has {surplus}. {remedy}")
-        name = name_of(cells[0].strip())
+        name = name_of(normalized(cells[0].strip()))
         tags[name] = tuple(dict.fromkeys(tags.get(name, ()) + row_tags))
     return tags
 
@@ -49,7 +50,7 @@ def read_rows(path: Path) -> tuple[int, list[tuple[int, list[str], tuple[str, ..
     rows = []
     for number, cells in lines[1:]:
         fields = cells[1].split(separator) if len(cells) > 1 else []
-        tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in fields if tag.strip()))
+        tags = tuple(dict.fromkeys(normalized(" ".join(tag.split())) for tag in fields if tag.strip()))
         rows.append((number, cells, tags))
     return len(lines[0][1]), rows
 
@@ -72,6 +73,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(
             f"{path} does not exist: it gives the tags of every photo. Write it like this:\n{EXAMPLE}"
         ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). It is to be a file of CSV text.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} is not CSV text in UTF-8 ({error}). Save it as 'CSV UTF-8', comma separated."

@@ -77,6 +77,11 @@ class Catalog:
             return list(versions.values())[-1]
         raise self._unknown(name, version, list(versions))
 
+    def newest(self, task: Task) -> list[Engine]:
+        """The highest version of every model of a task, by name."""
+        engines = (self.find(name) for name in sorted({name for name, _ in self.engines}))
+        return [engine for engine in engines if engine.card.task == task]
+
     def _unknown(self, name: str, version: str, versions: list[str]) -> UnknownModelError:
         """What keeps a model from being served: it is refused, misplaced, has other versions, or is not there."""
         known = [f"{name}/{number}" for number in versions] or sorted({other for other, _ in self.engines})
@@ -106,6 +111,7 @@ class ModelStore:
         """Look for model files, without loading any. Raises ModelStoreError where there are none."""
         self._settings = settings
         self._paths = find_model_files(settings.models)
+        self._complaint: str | None = None  # the last warning about the directory as a whole
         self._stamps: dict[Key, Stamp] = {}  # of the files as they were loaded, or refused
         self._seen: dict[Key, Stamp] = {}  # of the files at the last look
         self._catalog: Catalog | None = None
@@ -139,19 +145,19 @@ class ModelStore:
         self._catalog = catalog
         return catalog
 
-    def refresh(self, settled: bool = True) -> bool:
+    def refresh(self, only_unchanged: bool = True) -> bool:
         """Serve the directory as it is now; returns whether that changed anything. Not to be called twice at a time.
 
         What is new or changed is loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
         engines it began with. A file that cannot be served leaves the one before it serving and its reason in
-        `Catalog.refused`. With `settled` a file must look as it did at the call before, so that none is read while it is
+        `Catalog.refused`. With `only_unchanged` a file must look as it did at the call before, so that none is read while it is
         being written.
         """
         before = self.catalog
         try:
             paths = find_model_files(self._settings.models)
         except ModelStoreError as error:  # all are gone, perhaps for a moment
-            logger.warning("still serving what was loaded: %s", error)
+            self._complain(f"still serving what was loaded: {error}")
             return False
         misplaced = self._find_misplaced(before.misplaced)
         stamps, seen = stamps_of(paths), self._seen
@@ -159,7 +165,7 @@ class ModelStore:
         engines = {key: engine for key, engine in before.engines.items() if key in stamps}
         refused = {key: reason for key, reason in before.refused.items() if key in stamps}
         for key, stamp in stamps.items():
-            if stamp == self._stamps.get(key) or (settled and stamp != seen.get(key)):
+            if stamp == self._stamps.get(key) or (only_unchanged and stamp != seen.get(key)):
                 continue
             self._stamps[key] = stamp
             try:
@@ -168,17 +174,25 @@ class ModelStore:
             except Tag2MaskError as error:
                 logger.warning("model %s/%d is refused: %s", *key, error)
                 refused[key] = str(error)
-        if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
-            return False
         self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in stamps}
+        complaint = None
         try:
             defaults = self._choose_defaults(Catalog(engines, {}, refused, misplaced))
         except ModelStoreError as error:  # the file of a configured default is gone
-            logger.warning("still serving the models set as default: %s", error)
+            complaint = f"still serving the models set as default: {error}"
             defaults = before.defaults
             engines |= {(engine.card.name, engine.card.version): engine for engine in defaults.values()}
+        self._complain(complaint)
+        if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
+            return False
         self._catalog = Catalog(engines, defaults, refused, misplaced)
         return True
+
+    def _complain(self, complaint: str | None) -> None:
+        """Warn of what is wrong with the directory as a whole, once as long as it stays the same; None where nothing is."""
+        if complaint not in (None, self._complaint):
+            logger.warning("%s", complaint)
+        self._complaint = complaint
 
     def _load_all(self) -> Catalog:
         """What can be served of the directory. Raises the first ModelCardError where that is nothing."""
@@ -246,6 +260,11 @@ class ModelStore:
             elif fitting:
                 defaults[task] = min(fitting, key=_preference)
         return defaults
+
+
+def pin(engine: Engine) -> str:
+    """NAME/VERSION."""
+    return f"{engine.card.name}/{engine.card.version}"
 
 
 def _preference(engine: Engine) -> tuple[int, str, int]:

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Device, Engine
 from app.inference.errors import DeviceError
 from app.inference.image.preprocess import geometry_of, resize_image
-from app.inference.maps.localization import localize
 from app.main import create_app
 from app.runtime.settings import Settings
 
@@ -67,7 +67,7 @@ def compare_maps(cpu: Engine, other: Engine) -> Iterator[Finding]:
     """Class scores and localization maps of the photos, at the scales of the model card."""
     for path in PHOTOS:
         photo = read_photo(path)
-        expected, found = localize(cpu, photo), localize(other, photo)
+        expected, found = (Analyzer(Options(), (engine,)).look_at(photo).maps() for engine in (cpu, other))
         yield finding(f"scores of {path.name}", expected.scores, found.scores)
         yield finding(f"localization maps of {path.name}", expected.maps, found.maps)
 

@@ -1,5 +1,7 @@
 """The `[data]` table of a run's configuration."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.inference.labels import MAX_CLASSES
 
+# What tools call the part of a mask that belongs to no class, or to no measurement.
+RESERVED = ("background", "_background_", "__background__", "__ignore__", "_ignore_")
 MAX_SCENE_CLASSES = 6  # `training.data.scenes` draws so many kinds of things
 
 
@@ -45,6 +49,25 @@ class ScenesConfig(_Table):
     class_count: int = Field(default=5, ge=1, le=MAX_SCENE_CLASSES)
 
 
+def fault_of(classes: Sequence[str]) -> str | None:
+    """What keeps names from being the classes of a data set, and the remedy; None where nothing does."""
+    reserved = [name for name in classes if name.casefold() in RESERVED]
+    if reserved:
+        return f"{reserved[0]!r} is no class of things: what has no class is the background anyway. Leave it out."
+    folded = Counter(name.casefold() for name in classes)
+    twice = [name for name in classes if folded[name.casefold()] > 1]
+    if twice:
+        return (
+            f"classes hold a name twice: {', '.join(twice)}. Names that differ in case alone are one; write it one way."
+        )
+    if len(classes) > MAX_CLASSES:
+        return (
+            f"there are {len(classes)} classes, and a label map holds {MAX_CLASSES} at most. Set `classes` to those that are to "
+            f"be trained."
+        )
+    return None
+
+
 class DataConfig(_Table):
     """Where tagged photos come from.
 
@@ -79,8 +102,8 @@ class DataConfig(_Table):
             raise ValueError(f'`extra` is for source = "folder"; this one is {self.source!r}')
         if self.choices is not None and self.source != "folder":
             raise ValueError(f'`choices` is for source = "folder"; this one is {self.source!r}')
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes hold a name twice: {', '.join(self.classes)}")
+        if self.classes is not None and (fault := fault_of(self.classes)):
+            raise ValueError(fault)
         return self
 
     @property

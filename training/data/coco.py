@@ -13,20 +13,33 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from app.inference.errors import DataError
+from app.inference.file_names import normalized
 from app.inference.tags import name_of
 from training.config.data import DataConfig
 from training.data.folder import require_directory
-from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos, split_by_hash
+from training.data.source import (
+    Intake,
+    PhotoFiles,
+    TaggedPhotos,
+    checked_classes,
+    nearest,
+    require_photos,
+    split_by_hash,
+)
 
 
 @dataclass(frozen=True)
 class Instances:
-    """One instances file: `images` and `annotations` as COCO has them, `categories` id -> name in order of id."""
+    """One instances file: `images` and `annotations` as COCO has them, `categories` id -> name in order of id.
+
+    roots: categories without an annotation that stand above others, as some exporters write them.
+    """
 
     path: Path
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
     categories: dict[int, str]
+    roots: frozenset[str] = frozenset()
 
     def category(self, annotation: dict[str, Any]) -> str:
         """Category name of an annotation. Raises DataError for an id that the file does not define."""
@@ -61,7 +74,7 @@ def open_coco(config: DataConfig) -> TaggedPhotos:
             elif name in paths:
                 problem = f"{paths[name]} has the same name"
                 intake.refuse(where, problem, "Rename one of the files; names are unique over all splits")
-            elif intake.accepts_photo(where, path):
+            elif intake.accepts_name(where, name) and intake.accepts_photo(where, path):
                 paths[name], tag_table[name] = path, tags
                 kept.append(name)
         splits[split] = tuple(kept)
@@ -83,7 +96,7 @@ def read_instances(path: Path) -> Instances:
     """Load an instances file. Raises DataError where it is missing or not one."""
     try:
         data = json.loads(path.read_bytes())
-        categories = {category["id"]: category["name"] for category in data["categories"]}
+        categories = {category["id"]: normalized(category["name"]) for category in data["categories"]}
         images = [image for image in data["images"] if image["file_name"] and "id" in image]
         annotations = [annotation for annotation in data["annotations"] if "image_id" in annotation]
     except FileNotFoundError:
@@ -94,7 +107,20 @@ def read_instances(path: Path) -> Instances:
         raise DataError(
             f"{path} is not an instances file: {error} is missing. It needs `images`, `annotations` and `categories`."
         ) from None
-    return Instances(path, images, annotations, dict(sorted(categories.items())))
+    return Instances(
+        path, images, annotations, dict(sorted(categories.items())), roots_of(data["categories"], annotations)
+    )
+
+
+def roots_of(categories: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> frozenset[str]:
+    """Names of the categories without an annotation that have no super-category, or are one."""
+    used = {annotation.get("category_id") for annotation in annotations}
+    above = {category.get("supercategory") for category in categories}
+    return frozenset(
+        category["name"]
+        for category in categories
+        if category["id"] not in used and (category["name"] in above or category.get("supercategory") == "none")
+    )
 
 
 def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -106,7 +132,16 @@ def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> 
                 f"{instances.path}: no category {name!r}{nearest(name, known)}; known are: {', '.join(known)}. "
                 f"Correct `classes`."
             )
-    return classes or known
+    if classes:
+        return classes
+    roots = {name for name in known if name in instances.roots}
+    if roots:
+        rest = ", ".join(f'"{name}"' for name in known if name not in roots)
+        raise DataError(
+            f"{instances.path}: the category {min(roots)!r} stands above others and no annotation has it. Set the classes: "
+            f"--set 'data.classes=[{rest}]'"
+        )
+    return checked_classes(known, str(instances.path))
 
 
 def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int, tuple[str, ...]]:

@@ -10,22 +10,27 @@
 Names of photos may be written with or without their suffix.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.inference.choices import Choice, choice_of, read_choices
 from app.inference.errors import DataError
+from app.inference.file_names import normalized, spellings
 from app.inference.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
-from training.config.data import DataConfig
+from training.config.data import RESERVED, DataConfig
 from training.data.source import (
     Intake,
     PhotoFiles,
     TaggedPhotos,
+    checked_classes,
     choose_classes,
     require_photos,
     split_by_hash,
 )
+
+logger = logging.getLogger(__name__)
 
 CLASSES = "classes.txt"
 PHOTO_DIRECTORIES = ("JPEGImages", "images")
@@ -78,7 +83,7 @@ def open_one(config: DataConfig) -> tuple[TaggedPhotos, dict[str, Path]]:
     paths: dict[str, Path] = {}
     for name, row in rows.items():
         where = f"labels.csv row {row.number} ({row.written!r})"
-        if name in wanted and intake.accepts_tags(where, row.tags, classes):
+        if name in wanted and intake.accepts_name(where, name) and intake.accepts_tags(where, row.tags, classes):
             path = index.find(row.written, where, intake)
             if path is not None and intake.accepts_photo(where, path):
                 paths[name] = path
@@ -104,15 +109,19 @@ def decided_rows(rows: dict[str, Row], decided: Mapping[str, Choice]) -> dict[st
 
 
 def listed_classes(path: Path) -> tuple[str, ...] | None:
-    """The classes of a list; None where there is none. Raises DataError for an empty one, or a name that is there twice."""
+    """The classes of a list, without the background that some tools write before them; None where there is no list.
+
+    Raises DataError for an empty one, and for names that cannot be classes.
+    """
     if not path.is_file():
         return None
     names = [" ".join(line.split()) for _, line in read_list(path)]
-    twice = [name for name in names if names.count(name) > 1]
-    if not names or twice:
-        problem = f"names {twice[0]!r} twice" if twice else "is empty"
-        raise DataError(f"{path} {problem}. Write one class per line, in the order of the masks' labels, or remove it.")
-    return tuple(names)
+    while names and names[0].casefold() in RESERVED:
+        logger.warning("%s: %r is left out; the labels of masks begin with %r", path, names[0], (names[1:] or [""])[0])
+        del names[0]
+    if not names:
+        raise DataError(f"{path} is empty. Write one class per line, in the order of the masks' labels, or remove it.")
+    return checked_classes(tuple(names), str(path))
 
 
 def require_directory(root: Path | None) -> Path:
@@ -132,7 +141,7 @@ def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
     columns, lines = read_rows(path)
     rows: dict[str, Row] = {}
     for number, cells, tags in lines:
-        written = cells[0].strip()
+        written = normalized(cells[0].strip())
         where = f"{path.name} row {number} ({written!r})"
         if surplus := surplus_of(cells, columns):
             intake.refuse(where, surplus, "Separate classes by spaces, or quote the field")
@@ -165,7 +174,7 @@ def read_list(path: Path) -> list[tuple[int, str]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"list {path} cannot be read ({error}). Write one name per line, in UTF-8.") from None
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, normalized(line.strip())) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_lists(directory: Path, rows: Mapping[str, Row], intake: Intake) -> Splits:
@@ -198,14 +207,18 @@ class PhotoIndex:
         except OSError as error:
             raise DataError(f"photo directory {directory} cannot be listed ({error}).") from None
         for file in listing:
-            if name_of(file) != file:
-                self._files.setdefault(name_of(file), []).append(file)
+            if name_of(file) != file and not file.startswith("."):
+                for name in spellings(name_of(file)):
+                    self._files.setdefault(name, []).append(file)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
 
     def find(self, written: str, where: str, intake: Intake) -> Path | None:
         """The file of a photo written with or without its suffix; None where it is missing or not the only one."""
         files = self._files.get(name_of(written), [])
         if name_of(written) != written:
-            files = [file for file in files if file.casefold() == written.casefold()]
+            files = [file for file in files if written.casefold() in map(str.casefold, spellings(file))]
         if len(files) == 1 or written in files:
             return self.directory / (written if written in files else files[0])
         if files:

@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 
 from app.inference.errors import DataError, UploadError, nearest_name
+from app.inference.file_names import safe_name
 from app.inference.image.decode import decode, measure
 from app.inference.labels import VOC_CLASSES
-from training.config.data import DataConfig
+from training.config.data import DataConfig, fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,15 @@ class Intake:
             self.refuse(where, problem, "Correct the tag, or add the class to `classes`")
         return bool(tags) and not unknown
 
+    def accepts_name(self, where: str, name: str) -> bool:
+        """Whether files and lists of a run can be called like the photo; reports it otherwise."""
+        fits = safe_name(name) == name
+        if not fits:
+            self.refuse(
+                where, "its name is too long for the files of a run, or breaks a list's lines", "Rename the photo"
+            )
+        return fits
+
     def accepts_photo(self, where: str, path: Path) -> bool:
         """Whether the photo at `path` can be read, as far as the configuration asks to look; reports it otherwise."""
         try:
@@ -220,7 +230,14 @@ def choose_classes(config: DataConfig, tags: Iterable[str]) -> tuple[str, ...]:
     rare = {tag for tag, count in counts.items() if count == 1 and tag not in VOC_CLASSES}
     slips = {tag for tag in rare if difflib.get_close_matches(tag, frequent, n=1, cutoff=SLIP_SIMILARITY)}
     found = set(counts) - slips
-    return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+    return VOC_CLASSES if found <= set(VOC_CLASSES) else checked_classes(tuple(sorted(found)), "the tags")
+
+
+def checked_classes(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The same names. Raises DataError where they cannot be the classes of a data set."""
+    if fault := fault_of(classes):
+        raise DataError(f"{where}: {fault}")
+    return classes
 
 
 def split_by_hash(names: Iterable[str], val_fraction: float) -> dict[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from app.inference.errors import DataError
+from app.inference.file_names import normalized
 from app.inference.labels import VOC_CLASSES
 from training.config.data import DataConfig
 from training.data.folder import PhotoIndex, name_of, read_list, require_directory
@@ -32,7 +33,7 @@ def open_voc(config: DataConfig) -> TaggedPhotos:
     for split, path in find_lists(root, config).items():
         rows: dict[str, int] = {}
         for number, line in read_list(path):
-            rows.setdefault(name_of(PurePosixPath(line.split()[0]).name), number)
+            rows.setdefault(listed_name(line, index), number)
         for name, number in rows.items():
             where = f"{path.name} row {number} ({name!r})"
             if name in paths:
@@ -58,6 +59,12 @@ def voc_root(config: DataConfig) -> Path:
             f"Set `root` to .../VOCdevkit/{YEAR_DIRECTORY}."
         )
     return root
+
+
+def listed_name(line: str, index: PhotoIndex) -> str:
+    """The name of the photo in a line of a list: the whole line, whose name may hold spaces, else what stands before them."""
+    whole = name_of(PurePosixPath(line).name)
+    return whole if whole in index else name_of(PurePosixPath(line.split()[0]).name)
 
 
 def find_lists(root: Path, config: DataConfig) -> dict[str, Path]:
@@ -86,7 +93,7 @@ def read_tags(path: Path, where: str, intake: Intake) -> tuple[str, ...] | None:
     except FileNotFoundError:
         intake.refuse(where, f"no annotation {path}", "Add the file or remove the row")
         return None
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # an encoding that nobody knows
         intake.refuse(where, f"annotation {path} cannot be read ({error})", "Replace the file or remove the row")
         return None
-    return tuple(dict.fromkeys((thing.findtext("name") or "").strip() for thing in objects))
+    return tuple(dict.fromkeys(normalized((thing.findtext("name") or "").strip()) for thing in objects))

@@ -3,6 +3,7 @@
 Nothing a weakly supervised run uses imports this file: `evaluate`, `report`, `sheet` and `supervised` do.
 """
 
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ class GroundTruth:
     def __init__(self, config: DataConfig, photos: TaggedPhotos | None = None) -> None:
         self.photos = photos or open_source(config)
         self._masks = open_masks(config, self.photos.classes)
+        self._some_label = False
 
     def has(self, name: str) -> bool:
         """Whether there is a mask for the photo."""
@@ -65,7 +67,24 @@ class GroundTruth:
                 f"mask of {name!r} holds label {too_large.max()}, the {limit} classes have labels "
                 f"up to {limit} ({IGNORE_INDEX} = ignore). Correct the mask, or list all classes in `classes`."
             )
+        self._check_drawn(name, mask)
         return mask
+
+    def _check_drawn(self, name: str, mask: np.ndarray) -> None:
+        """Raise DataError where a mask of a tagged photo holds 0 and 255 alone and so do all others: pictures in black and
+        white, whose white is to be a class.
+        """
+        if self._some_label or not self.photos.tags(name) or not (mask == IGNORE_INDEX).any():
+            self._some_label |= bool(((mask != BACKGROUND) & (mask != IGNORE_INDEX)).any())
+            return
+        if ((mask == BACKGROUND) | (mask == IGNORE_INDEX)).all():
+            others = (self._masks.read(other) for other in self.photos.tag_table if self.has(other))
+            if not any(((other != BACKGROUND) & (other != IGNORE_INDEX)).any() for other in others):
+                raise DataError(
+                    f"mask of {name!r} holds 0 and {IGNORE_INDEX} alone, and so do all others; {IGNORE_INDEX} means 'ignore'. "
+                    f"Write the number of the class instead, 1 for {self.photos.classes[0]!r}."
+                )
+        self._some_label = True
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -96,7 +115,8 @@ class MaskFiles:
         return read_mask(path)
 
     def _path(self, name: str) -> Path | None:
-        paths = (directory / f"{name}.png" for directory in self._directories)
+        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+        paths = (directory / f"{form}.png" for directory in self._directories for form in forms)
         return next((path for path in paths if path.is_file()), None)
 
 
@@ -137,12 +157,13 @@ class CocoMasks:
             self._annotations.setdefault(name, [])
         for annotation in instances.annotations:
             label = labels.get(instances.category(annotation))
-            name = names.get(annotation["image_id"])
-            if label is not None and name is not None and self._images[name]["id"] == annotation["image_id"]:
-                self._annotations[name].append((label, annotation))
+            photo = names.get(annotation["image_id"])
+            if label is not None and photo is not None and self._images[photo]["id"] == annotation["image_id"]:
+                self._annotations[photo].append((label, annotation))
 
     def has(self, name: str) -> bool:
-        return name in self._images
+        drawn = (annotation.get("segmentation") for _, annotation in self._annotations.get(name, ()))
+        return name in self._images and all(drawn)  # a box without an outline is a tag
 
     def read(self, name: str) -> np.ndarray:
         image = self._images[name]

@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.engine import Engine
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
-from app.inference.label_maps.segmentation import segment
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
-from training.data import TaggedPhotos, open_source
+from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.stages.localize import final_maps, load_maps
@@ -55,9 +55,8 @@ TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 COLUMNS = ("photo", "localization map", "pseudo-label", "mask", "ground truth")
 
 
-def write_report(config: RunConfig, models: list[Path]) -> Path:
+def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> Path:
     """Write `report.html` into the run's folder from what its stages left there."""
-    photos = open_source(config.data)
     page = TEMPLATE.render(
         name=config.name,
         tables=figure_tables(json.loads((config.out / "figures.json").read_text())),
@@ -119,7 +118,11 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
         image = shown_size(photos.image(name))
         row = [(f"{name}: {', '.join(photos.tags(name))}", overlay(np.zeros(image.shape[:2], np.uint8), image))]
         row += [("none", "")] * 2 if config.supervised else label_cells(config, photos, name, image)
-        row.append(("", overlay(segment(segmenters[0], image).mask, image)) if segmenters else ("none", ""))
+        row.append(
+            ("", overlay(Analyzer(Options(), segmenter=segmenters[0]).look_at(image).mask.mask, image))
+            if segmenters
+            else ("none", "")
+        )
         row.append(("", overlay(shown_size(truth.mask(name)), image)) if truth.has(name) else ("no mask", ""))
         rows.append(row)
     return rows

@@ -6,11 +6,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, DataError
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
-from app.inference.label_maps.segmentation import segment
-from app.inference.maps.localization import class_index, localization_map, localize
+from app.inference.maps.localization import class_index, localization_map
 from app.inference.whole_file import whole_file
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
@@ -72,12 +72,17 @@ def cells(engines: list[Engine], photos: TaggedPhotos, truth: GroundTruth, name:
     for engine in engines:
         card = engine.card
         if card.task == "segmentation":
-            row.append((card.name, opened(mask_to_overlay(segment(engine, image).mask, image))))
+            row.append(
+                (
+                    card.name,
+                    opened(mask_to_overlay(Analyzer(Options(), segmenter=engine).look_at(image).mask.mask, image)),
+                )
+            )
         else:
             index = class_index(card, tags[0])
-            found = localize(engine, image)
-            heatmap = opened(map_to_overlay(localization_map(found, index), image))
-            row.append((f"{card.name}: {tags[0]} {found.scores[index]:.2f}", heatmap))
+            analysis = Analyzer(Options(), (engine,)).look_at(image)
+            heatmap = opened(map_to_overlay(localization_map(analysis.maps((index,)), index), image))
+            row.append((f"{card.name}: {tags[0]} {analysis.scores[index]:.2f}", heatmap))
     if truth.has(name):
         row.append(("truth", opened(mask_to_overlay(truth.mask(name), image))))
     return row

@@ -15,7 +15,7 @@ be chosen, the paper's network is VGG16 with all of them and three extra convolu
 class is rare its bias learns that it is, sinks below zero, and takes the weaker half of every map with it.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
@@ -46,10 +46,11 @@ class Suppression(nn.Module):
     def __init__(self, channels: int, delta: float | None, own: nn.Module | None = None) -> None:
         super().__init__()
         self.delta, self.own = delta, own
-        self.fc = nn.Identity()
+        self.fc: nn.Module = nn.Identity()
         if delta is None:
-            self.fc = nn.Sequential(nn.Linear(channels, channels, bias=False), nn.Sigmoid())
-            nn.init.normal_(self.fc[0].weight, std=0.01)
+            controller = nn.Linear(channels, channels, bias=False)
+            nn.init.normal_(controller.weight, std=0.01)
+            self.fc = nn.Sequential(controller, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), values in [0, fraction * maximum]."""
@@ -75,6 +76,7 @@ class DrsClassifier(Classifier):
         )  # whose activations suppress; 0 is the stem
         extra: int = Field(default=3, ge=0)
         bias: bool = True  # of the last convolution
+        freeze: bool = False  # first modules, and the statistics of all BatchNorm; the paper's VGG16 has none
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -86,6 +88,9 @@ class DrsClassifier(Classifier):
             return Suppression(channels, delta, own) if stage in options.stages else relu(stage, channels, own)
 
         self.backbone = build_backbone(backbone, output_stride, weights, activation)
+        self.frozen = options.freeze
+        for name in self.backbone.stem_modules if self.frozen else ():
+            self.backbone.get_submodule(name).requires_grad_(False)
         channels = self.backbone.channels[-1]
         layers: list[nn.Module] = []
         for _ in range(options.extra):
@@ -94,6 +99,14 @@ class DrsClassifier(Classifier):
         self.classifier = nn.Conv2d(channels, class_count, 1, bias=options.bias)
         initialize_convolutions(self.extra)
         initialize_convolutions(self.classifier)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; with `freeze` BatchNorm keeps its running statistics."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.backbone.batch_norms():
+                module.eval()
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier.forward`."""

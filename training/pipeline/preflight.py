@@ -4,6 +4,8 @@ A long run should stop in its first second, not after its first day.
 """
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,16 @@ import torch
 from app.inference.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
 from training.config.run_config import RunConfig
-from training.data import open_source
+from training.config.tables import ClassifierConfig
+from training.masks.check import fault_of_masks
+from training.pipeline.run import Photos, photos_of
+from training.smoothing.opencv import load_opencv
 from training.stages.classifier import check_classifier
 from training.stages.saliency import DEFAULT_METHOD, check_method
 from training.stages.segmenter import check_segmenter
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
+LEAST_FREE = 50 * MIB  # what the smallest run writes; most write far more
 SHARE_IN_SIGHT = 0.95  # of the memory a GPU is sold with
 
 
@@ -31,15 +37,19 @@ class Need:
     missing: str | None = None
 
 
-def needs_of(config: RunConfig) -> list[Need]:
-    """Everything the run needs that can be looked at beforehand."""
+def needs_of(config: RunConfig, photos: Photos | None = None) -> list[Need]:
+    """Everything the run needs that can be looked at beforehand; `photos` gives the run's photos, which are opened here if at all."""
+    photos = photos or photos_of(config)
     return [
+        *place_needs(config),
         *data_needs(config),
+        *mask_needs(config, photos),
         *network_needs(config),
         *weight_needs(config),
-        *fusion_needs(config),
+        *fusion_needs(config, photos),
         *saliency_needs(config),
         *extra_needs(config),
+        *opencv_needs(config),
         *gpu_needs(config),
     ]
 
@@ -57,12 +67,34 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
     if data.source == "scenes":
         yield Need(f"data: {data.scenes.count} + {data.scenes.val_count} generated scenes")
         return
-    there = data.root.is_dir()
+    there = data.root is not None and data.root.is_dir()
     remedy = None if there else "no such folder; put the data there, or name another with --set data.root=DIR"
     yield Need(f"data: {data.source} in {data.root}", remedy)
     if data.extra is not None:
         remedy = None if data.extra.is_dir() else "no such folder; put it there, or leave out data.extra"
         yield Need(f"data: further photos in {data.extra}", remedy)
+
+
+def place_needs(config: RunConfig) -> Iterator[Need]:
+    """Folders for the results and the models, with room in them."""
+    for what, folder in (("out", config.out), ("[export] models", config.export.models)):
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        remedy = None
+        if not above.is_dir():
+            remedy = f"{above} is a file; name a folder"
+        elif not os.access(above, os.W_OK | os.X_OK):
+            remedy = f"{above} may not be written to; name another folder, or give this user the right"
+        elif (free := shutil.disk_usage(above).free) < LEAST_FREE:
+            remedy = f"{free // MIB} MiB are free there, {LEAST_FREE // MIB} at least are needed; make room, or name another disk"
+        yield Need(f"{what}: results go to {folder}", remedy)
+
+
+def mask_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
+    """Masks that can be measured against, where the photos that are reported have any."""
+    if config.data.source != "scenes" and config.data.root is not None and config.data.root.is_dir():
+        count, fault = fault_of_masks(config.data, photos())
+        if fault:
+            yield Need(f"masks of {count} photos, to measure by", fault)
 
 
 def weight_needs(config: RunConfig) -> Iterator[Need]:
@@ -73,10 +105,7 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
         if refine is not None and refine.method != "fusion":
             tables.insert(0, (f"refine.{refine.method}", getattr(refine, refine.method)))
         tables.insert(0, ("classifier", config.classifier))
-        spotlight = config.classifier.options.get("spotlight_weights")
-        if spotlight is not None:
-            remedy = None if Path(spotlight).is_file() else "no such file; train that classifier first"
-            yield Need(f"[classifier] its spotlight branch starts from {spotlight}", remedy)
+        yield from first_stage_needs(config.classifier)
         if (mosaic := config.classifier.mosaic) is not None:
             remedy = None if mosaic.photos.is_file() else "no such file; put it there, or leave out [classifier.mosaic]"
             yield Need(f"[classifier.mosaic] photos of single objects in {mosaic.photos}", remedy)
@@ -104,6 +133,18 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
             yield Need(what + table.weights, remedy)
 
 
+def first_stage_needs(settings: ClassifierConfig) -> Iterator[Need]:
+    """The weights of a method's first stage, where the configuration names a file of them."""
+    if refusal(check_classifier, settings):  # which `network_needs` reports
+        return
+    method, options = check_classifier(settings)
+    first = method.first_stage(options)
+    file = None if first is None else settings.options.get(first.weights_option)
+    if first is not None and file is not None:
+        remedy = None if Path(file).is_file() else "no such file; train that classifier first"
+        yield Need(f"[classifier] its {first.method} branch starts from {file}", remedy)
+
+
 def refusal(work: Callable[..., Any], *arguments: Any) -> str | None:
     """The message of the ConfigError that `work` raises; None where it raises none."""
     try:
@@ -121,7 +162,7 @@ def network_needs(config: RunConfig) -> Iterator[Need]:
         yield Need(f"[segmenter] {config.segmenter.architecture}", refusal(check_segmenter, config.segmenter))
 
 
-def fusion_needs(config: RunConfig) -> Iterator[Need]:
+def fusion_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
     """Maps of other runs, of every photo."""
     if config.refine is None or config.supervised:
         return
@@ -130,8 +171,7 @@ def fusion_needs(config: RunConfig) -> Iterator[Need]:
         if folder == config.out / "cams":  # the run's own
             remedy = None
         elif remedy is None:
-            photos = open_source(config.data)
-            names = photos.labelled_names()
+            names = photos().labelled_names()
             missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
             if missing:
                 remedy = (
@@ -174,6 +214,12 @@ def extra_needs(config: RunConfig) -> Iterator[Need]:
         yield Need(f"dense CRF for {', '.join(f'[{table}]' for table in tables)}", remedy)
 
 
+def opencv_needs(config: RunConfig) -> Iterator[Need]:
+    """OpenCV, where the labels are made by graph cuts."""
+    if not config.supervised and config.pseudo_label.refine == "grabcut":
+        yield Need('OpenCV for [pseudo_label] refine = "grabcut"', refusal(load_opencv))
+
+
 def gpu_needs(config: RunConfig) -> Iterator[Need]:
     """Memory of the GPU, where the configuration states how much."""
     wanted = config.needs.gpu_memory_gib
@@ -185,9 +231,5 @@ def gpu_needs(config: RunConfig) -> Iterator[Need]:
         yield Need(what, remedy)
         return
     there = torch.cuda.get_device_properties(0).total_memory / GIB
-    remedy = (
-        None
-        if there >= SHARE_IN_SIGHT * wanted
-        else f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
-    )
-    yield Need(what, remedy)
+    too_small = f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
+    yield Need(what, None if there >= SHARE_IN_SIGHT * wanted else too_small)

@@ -42,7 +42,6 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -51,9 +50,9 @@ from tqdm import tqdm
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, nearest_name
 from app.inference.whole_file import whole_file, write_whole
-from training.config.run_config import RunConfig
-from training.data import DataConfig, TaggedPhotos, open_source
+from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
+from training.smoothing.opencv import load_opencv
 
 DEFAULT_METHOD = "robust-background"
 EXACT = "exact"
@@ -66,17 +65,11 @@ LEAST_COUPLING = 0.1  # mu of w_pq
 WHITE = 255  # of 8-bit pixels
 
 
-def estimate_saliency(config: RunConfig) -> Path:
-    """The estimate that a run's [saliency] table names, of all its photos, in `saliency/NAME.png`."""
-    return write_saliency(config.data, config.out / "saliency", config.saliency.estimate)
-
-
-def write_saliency(data: DataConfig, out: Path, method: str = DEFAULT_METHOD) -> Path:
+def write_saliency(data: DataConfig, photos: TaggedPhotos, out: Path, method: str = DEFAULT_METHOD) -> Path:
     """Write NAME.png (uint8 grey, of the photo's size) for every photo of every split; those there already are kept.
 
     Raises ConfigError for a method that is unknown, not installed or not allowed, and where `out` holds other maps.
     """
-    photos = open_source(data)
     make_map = choose_method(method, data, photos)
     claim_folder(out, {"method": method, **data.model_dump(mode="json", include={"source", "root", "scenes"})})
     for split, names in photos.splits.items():
@@ -121,17 +114,6 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
         made = f"made by {noted['method']!r} of {noted['root'] or noted['source']}" if noted else "of unknown origin"
         raise ConfigError(f"{out} holds saliency {made}; name another folder, or remove this one to start afresh")
     write_whole(path, json.dumps(origin, indent=1))
-
-
-def load_opencv() -> ModuleType:
-    """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
-    try:
-        import cv2
-    except ImportError:
-        cv2 = None
-    if not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
-        raise ConfigError('estimates of saliency need the extra `saliency`: pip install ".[saliency]" in the checkout')
-    return cv2
 
 
 def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarray:

@@ -60,8 +60,10 @@ DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, RuntimeError,
     struct.error, zlib.error,
 )  # fmt: skip
-# First bytes of formats people try, to name them in the refusal.
+# First bytes of the formats that are read, and of those people try, to name them in the refusal.
 KNOWN_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"II*\0": "TIFF",
@@ -71,6 +73,19 @@ KNOWN_SIGNATURES = {
     b"<?xml": "SVG or XML",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
+}
+
+
+# What a file of ISO's media format says it is, behind "ftyp".
+BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIC"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    b"crx": "raw photo",
+}
+OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
 }
 
 
@@ -232,19 +247,22 @@ def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.Image
     """The format by its first bytes (a declared content type or file name proves nothing) and what opens it."""
     if not data:
         raise UploadError("the photo is empty (0 bytes). Send the bytes of a JPEG, PNG or WebP file.")
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG", JpegImageFile
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG", PngImageFile
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WebP", WebPImageFile
-    kind = next((name for signature, name in KNOWN_SIGNATURES.items() if data.startswith(signature)), None)
-    if data[4:8] == b"ftyp":
-        kind = "HEIC, AVIF or video"
+    kind = kind_of(data)
+    if kind is not None and kind in OPENERS:
+        return kind, OPENERS[kind]
     what = kind or f"not a picture this service knows (it starts with {repr(data[:8])[1:]})"
     raise UnsupportedTypeError(
         f"the upload is {what}. Send JPEG, PNG or WebP.", allowed=[name.lower() for name in ALLOWED_FORMATS]
     )
+
+
+def kind_of(head: bytes) -> str | None:
+    """The kind of a file by its first bytes; None for one that is not known."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return BRANDS.get(head[8:12].rstrip(), "video")
+    return next((name for signature, name in KNOWN_SIGNATURES.items() if head.startswith(signature)), None)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -8,90 +8,25 @@ from app.inference.arrays import enlarged_strips, pseudo_label
 from app.inference.errors import TooManyClassesError
 from app.inference.image.preprocess import resize_image
 from app.inference.labels import BACKGROUND, MAX_CLASSES, label_of
-from app.inference.maps.localization import (
-    PLAIN,
-    Inference,
-    Localization,
-    Model,
-    Refinement,
-    ScaleCams,
-    conditional_cams,
-    present_classes,
-    scale_cams,
-)
 from app.inference.maps.pamr import refine_pamr
-from app.inference.model_card import ModelCard
+
+Thresholds = tuple[float, float]  # (background, foreground), both in [0, 1]
 
 
 @dataclass(frozen=True)
 class PseudoLabel:
-    """label_map: uint8 (H, W) at the photo's size, 255 = ignore. class_indices: the classes it may hold.
-    maps: (K, h, w) of these classes, before refinement. sources: what every network said. thresholds: (background,
-    foreground) as used.
+    """label_map: uint8 (H, W) at the photo's size, 255 = ignore. maps: (K, h, w) of the classes it may hold, before refinement.
+    scores: (C,). class_indices: of the classes it may hold. thresholds: as used.
+
+    A pixel whose best map is at or below the background threshold is background, above the foreground threshold it takes the
+    map's class, between the two it is "ignore".
     """
 
     label_map: np.ndarray
     maps: np.ndarray
-    sources: tuple[ScaleCams, ...]
     scores: np.ndarray
     class_indices: tuple[int, ...]
-    thresholds: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class LabelRule:
-    """How maps become a pseudo-label. Both thresholds are in [0, 1]; the card's background threshold where None.
-
-    A pixel whose best map is at or below `background_threshold` is background, above `foreground_threshold` it takes
-    the map's class, between the two it is "ignore"; without a `foreground_threshold` nothing is. `refine` is "none" or
-    "pamr" (`app.inference.maps.pamr`).
-    """
-
-    background_threshold: float | None = None
-    foreground_threshold: float | None = None
-    refine: Refinement = "none"
-
-    def thresholds(self, card: ModelCard) -> tuple[float, float]:
-        """(background, foreground), the card's background threshold filled in."""
-        background = card.background_threshold if self.background_threshold is None else self.background_threshold
-        return background, background if self.foreground_threshold is None else self.foreground_threshold
-
-
-def predict_pseudo_label(
-    model: Model,
-    image: np.ndarray,
-    rule: LabelRule,
-    *,
-    tags: tuple[str, ...] | None = None,
-    presence_threshold: float | None = None,
-    inference: Inference = PLAIN,
-    size: tuple[int, int] | None = None,
-    others: tuple[Model, ...] = (),
-) -> PseudoLabel:
-    """The pseudo-label of one uint8 (H, W, 3) photo: maps of the classes present against a constant background.
-
-    It has the photo's size, or `size` (height, width) for a photo decoded at reduced size. The maps of `others`, models of
-    the same classes, are fused with `model`'s.
-
-    `tags` are the photo's image-level labels; without them the classes present are those whose score reaches
-    `presence_threshold`, or the card's threshold of the class. Raises TooManyClassesError where the model has more
-    classes than a label map can name.
-    """
-    check_labels(len(model.card.classes))
-    models = (model, *others)
-    first = PLAIN if inference.conditional else inference  # CCRM's scales are its own
-    sources = tuple(scale_cams(each, image, first.scales, first.flip) for each in models)
-    scores = np.mean([source.scores for source in sources], axis=0)
-    class_indices = present_classes(model.card, scores, tags, presence_threshold)
-    if inference.conditional:
-        sources = tuple(
-            conditional_cams(each, image, class_indices, inference.options(), source.scores)
-            for each, source in zip(models, sources, strict=True)
-        )
-    maps = Localization(sources, sources[0].geometry, image).maps_of(class_indices)
-    thresholds = rule.thresholds(model.card)
-    label_map = label_from_maps(image, maps, class_indices, thresholds, rule.refine, size)
-    return PseudoLabel(label_map, maps, sources, scores, class_indices, thresholds)
+    thresholds: Thresholds
 
 
 def check_labels(highest: int) -> None:
@@ -109,7 +44,7 @@ def label_from_maps(
     image: np.ndarray,
     maps: np.ndarray,
     class_indices: tuple[int, ...],
-    thresholds: tuple[float, float],
+    thresholds: Thresholds,
     refine: str = "none",
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:

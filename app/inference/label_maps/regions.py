@@ -1,7 +1,8 @@
 """The pixels of a label as regions: COCO run lengths or polygons, boxes, COCO documents, Hugging Face's list of masks."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import contourpy
@@ -11,7 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.inference.image.encode import box_of, labels_to_gray8, mask_to_rle
-from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of, label_of
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of
 
 Shape = Literal["rle", "polygons"]
 
@@ -54,12 +55,10 @@ def regions_of(
     classes: Sequence[str], mask: np.ndarray, scores: Mapping[int, float], shape: Shape = "rle"
 ) -> list[Region]:
     """The classes of a uint8 (H, W) mask, largest first. `scores`: label -> score."""
-    regions = [
-        region_of(classes[class_index_of(label)], label, mask == label, scores[label], shape)
-        for label, pixels in enumerate(count_labels(mask))
-        if pixels and label not in (BACKGROUND, IGNORE_INDEX)
+    return [
+        region_of(classes[class_index_of(label)], label, where, scores[label], shape)
+        for label, where in regions_in(mask)
     ]
-    return sorted(regions, key=lambda region: -region.pixels)
 
 
 def region_of(class_name: str, label: int, where: np.ndarray, score: float, shape: Shape = "rle") -> Region:
@@ -94,16 +93,29 @@ def polygons_of(where: np.ndarray) -> list[list[float]]:
     return [outline.round(2).ravel().tolist() for _, outline in outlines if len(outline) >= MIN_POINTS]
 
 
-def coco_document(name: str, size: tuple[int, int], regions: Sequence[Region], info: dict[str, Any]) -> dict[str, Any]:
-    """A COCO data set of one photo of `size` (height, width), which `pycocotools.coco.COCO` reads; ids begin with 1."""
-    height, width = size
-    annotations = [coco_annotation(region, number, 1) for number, region in enumerate(regions, 1)]
-    categories = {region.label: region.class_name for region in regions}
+@dataclass(frozen=True)
+class CocoImage:
+    """A photo of a COCO data set, of `size` (height, width), with its regions."""
+
+    file_name: str
+    size: tuple[int, int]
+    regions: Sequence[Region]
+
+
+def coco_document(images: Sequence[CocoImage], categories: Mapping[int, str], info: dict[str, Any]) -> dict[str, Any]:
+    """A COCO data set of instances, which `pycocotools.coco.COCO` reads; ids begin with 1. categories: label -> class."""
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images, 1):
+        for region in image.regions:
+            annotations.append(coco_annotation(region, len(annotations) + 1, number))
     return {
         "info": info,
-        "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
+        "images": [
+            {"id": number, "file_name": image.file_name, "height": image.size[0], "width": image.size[1]}
+            for number, image in enumerate(images, 1)
+        ],
         "annotations": annotations,
-        "categories": [{"id": label, "name": class_name} for label, class_name in sorted(categories.items())],
+        "categories": [{"id": label, "name": name} for label, name in sorted(categories.items())],
     }
 
 
@@ -121,15 +133,10 @@ def coco_annotation(region: Region, number: int, image_number: int) -> dict[str,
     }
 
 
-def hugging_face_segments(mask_of: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What Hugging Face's image segmentation answers: [{label, score, mask}], masks as base64 of a 0/255 grey PNG.
-
-    `mask_of`: class name -> bool (H, W).
-    """
-    return [
-        {"label": name, "score": scores[name], "mask": base64.b64encode(labels_to_gray8(white(where))).decode("ascii")}
-        for name, where in mask_of.items()
-    ]
+def hugging_face_segment(class_name: str, score: float, where: np.ndarray) -> dict[str, Any]:
+    """One entry of what Hugging Face's image segmentation answers; the mask is the base64 of a 0/255 grey PNG."""
+    mask = base64.b64encode(labels_to_gray8(white(where))).decode("ascii")
+    return {"label": class_name, "score": score, "mask": mask}
 
 
 def white(where: np.ndarray) -> np.ndarray:
@@ -137,25 +144,9 @@ def white(where: np.ndarray) -> np.ndarray:
     return where * np.uint8(np.iinfo(np.uint8).max)
 
 
-def label_masks(classes: Sequence[str], mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Class name -> bool (H, W) of every class in a uint8 (H, W) mask, largest first."""
+def regions_in(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(label, bool (H, W) where it is) of every class in a uint8 (H, W) mask, largest first."""
     counts = count_labels(mask)
     labels = [label for label, pixels in enumerate(counts) if pixels and label not in (BACKGROUND, IGNORE_INDEX)]
-    labels.sort(key=lambda label: -counts[label])
-    return {classes[class_index_of(label)]: mask == label for label in labels}
-
-
-def map_regions(
-    classes: Sequence[str],
-    class_indices: Sequence[int],
-    maps: Sequence[np.ndarray],
-    scores: np.ndarray,
-    threshold: float,
-    shape: Shape = "rle",
-) -> list[Region]:
-    """Where each map (H, W) exceeds the threshold, as regions; a map that does nowhere gives none."""
-    return [
-        region_of(classes[index], label_of(index), values > threshold, float(scores[index]), shape)
-        for index, values in zip(class_indices, maps, strict=True)
-        if values.max() > threshold
-    ]
+    for label in sorted(labels, key=lambda label: -counts[label]):
+        yield label, mask == label

@@ -153,35 +153,12 @@ class Inference:
         chosen = {"scales": self.scales, "flip": self.flip}
         return ConditionalOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
-    def largest_scale(self, card: ModelCard) -> float:
-        """The largest factor of the preferred size that the photo is looked at."""
-        return max(self.options().scales if self.conditional else self.scales or card.scales)
-
-
-PLAIN = Inference()
-
-
-def localize(
-    model: Model,
-    image: np.ndarray,
-    inference: Inference = PLAIN,
-    class_indices: tuple[int, ...] | None = None,
-    *,
-    others: tuple[Model, ...] = (),
-    refine: Refinement = "none",
-    allowed: tuple[int, ...] | None = None,
-) -> Localization:
-    """Class scores and localization maps of one photo, of all classes where CCRM does not ask for a choice of them.
-
-    `others` are models of the same classes whose maps are fused with `model`'s; for the rest see `Localization`.
-    """
-    sources = []
-    for source in (model, *others):
-        if inference.conditional:
-            sources.append(conditional_cams(source, image, class_indices or (), inference.options()))
-        else:
-            sources.append(scale_cams(source, image, inference.scales, inference.flip))
-    return Localization(tuple(sources), sources[0].geometry, image, refine, allowed)
+    def views(self, card: ModelCard) -> tuple[tuple[float, ...], bool]:
+        """The scales at which a model looks at the photo, and whether it looks at its mirror image too."""
+        if self.conditional:
+            options = self.options()
+            return options.scales, options.flip
+        return self.scales or card.scales, card.flip if self.flip is None else self.flip
 
 
 def localization_map(localization: Localization, class_index: int) -> np.ndarray:
@@ -190,30 +167,20 @@ def localization_map(localization: Localization, class_index: int) -> np.ndarray
     return resize_bilinear(localization.maps_of((class_index,)), geometry.height, geometry.width)[0]
 
 
-def present_classes(
-    card: ModelCard,
-    scores: np.ndarray,
-    tags: tuple[str, ...] | None = None,
-    presence_threshold: float | None = None,
-) -> tuple[int, ...]:
-    """Class indices held to be in the photo: those of `tags` where given, else scores at or above the threshold.
-
-    Raises UnknownClassError for a tag the model does not know.
-    """
-    if tags is not None:
-        return tagged_classes(card, tags)
+def present_classes(card: ModelCard, scores: np.ndarray, presence_threshold: float | None = None) -> tuple[int, ...]:
+    """Class indices whose score (C,) reaches the threshold, or the card's threshold of the class where it is None."""
     thresholds = card.presence_thresholds if presence_threshold is None else presence_threshold
     return tuple(int(index) for index in np.flatnonzero(scores >= np.asarray(thresholds)))
 
 
 def tagged_classes(card: ModelCard, tags: tuple[str, ...]) -> tuple[int, ...]:
     """Class indices of tags, sorted. Raises UnknownClassError for a tag the model does not know."""
-    return tuple(sorted({class_index(card, tag) for tag in tags}))
+    return tuple(sorted({class_index(card, tag, "tags") for tag in tags}))
 
 
-def class_index(card: ModelCard, name: str) -> int:
-    """Channel of the class `name`. Raises UnknownClassError."""
+def class_index(card: ModelCard, name: str, parameter: str = "class") -> int:
+    """Channel of the class `name`, which `parameter` gives. Raises UnknownClassError."""
     try:
         return card.classes.index(name)
     except ValueError:
-        raise UnknownClassError(name, card.classes) from None
+        raise UnknownClassError(name, card.classes, parameter) from None

@@ -8,25 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from app.http.job import pin
 from app.http.problems import problem_of
+from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.engine import Engine
 from app.inference.errors import ServiceError
-from app.inference.image.decode import Photo, decode
-from app.inference.label_maps.regions import label_masks, polygons_of
-from app.inference.label_maps.segmentation import segment
-from app.inference.labels import BACKGROUND, class_index_of, label_of
+from app.inference.label_maps.regions import polygons_of, regions_in
+from app.inference.labels import BACKGROUND, class_index_of
 from app.inference.maps.fusion import agreement
-from app.inference.maps.localization import Inference, localize
 from app.protocols.label_studio.brush import encode_brush
 from app.protocols.label_studio.config import Tool
-from app.runtime.model_store import Catalog
+from app.runtime.model_store import Catalog, pin
 
 logger = logging.getLogger(__name__)
 
 ID_CHARACTERS = 8  # of the photo's SHA-256, in the ids of its regions
-ONE_VIEW = Inference(scales=(1.0,), flip=False)  # of each method: the score is worth one look each
+ONE_VIEW = Options(scales=(1.0,), flip=False)  # of each method: the score is worth one look each
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,7 @@ class Plan:
     def of(cls, catalog: Catalog, chosen: dict[int, tuple[Tool, str]], max_image_pixels: int) -> "Plan":
         """With the default segmenter, and the newest version of every cam model of its classes."""
         segmenter = catalog.choose("segmentation", None)
-        newest = [catalog.find(name) for name in dict.fromkeys(name for name, _ in catalog.engines)]
-        cams = [
-            engine for engine in newest if engine.card.task == "cam" and engine.card.classes == segmenter.card.classes
-        ]
+        cams = [engine for engine in catalog.newest("cam") if engine.card.classes == segmenter.card.classes]
         return cls(segmenter, tuple(cams) if len(cams) > 1 else (), chosen, max_image_pixels)
 
     @property
@@ -70,24 +64,22 @@ def predict_task(plan: Plan, data: bytes, tags: Sequence[str] | None) -> dict[st
 
     Raises UploadError for what is no photo.
     """
-    engine = plan.segmenter
-    photo = decode(data, max_image_pixels=plan.max_image_pixels, input_long_side=engine.card.preferred_size)
-    size = photo.height, photo.width
-    known, complete = tagged_classes(plan, tags)
-    found = segment(engine, photo.image, size, class_indices=known, complete=complete)
+    known, complete = known_tags(plan, tags)
+    analyzer = Analyzer(Options(tags=known, complete=complete), segmenter=plan.segmenter)
+    analysis = analyzer.read(data, max_image_pixels=plan.max_image_pixels)
+    found = analysis.mask
     photo_id = hashlib.sha256(data).hexdigest()[:ID_CHARACTERS]
     result = []
-    present = [int(class_index_of(label)) for label in found.scores if label != BACKGROUND]
-    for name, where in label_masks(engine.card.classes, found.mask).items():
-        index = engine.card.classes.index(name)
+    present = [label for label in found.scores if label != BACKGROUND]
+    for label, where in regions_in(found.mask):
+        index = class_index_of(label)
         if index in plan.chosen:
-            tool, label = plan.chosen[index]
-            regions = regions_of(tool, label, where, found.scores[label_of(index)])
+            regions = regions_of(*plan.chosen[index], where, found.scores[label])
             result += [{"id": f"{photo_id}-{index}-{number}", **region} for number, region in enumerate(regions)]
-    score = float(np.mean([found.scores[label_of(index)] for index in present] or [found.scores[BACKGROUND]]))
+    score = float(np.mean([found.scores[label] for label in present] or [found.scores[BACKGROUND]]))
     if plan.cams and present:
-        score = agreement_of(plan.cams, photo, tuple(present))
-    return {"model_version": version_of(engine), "score": score, "result": result}
+        score = agreement_of(plan.cams, analysis.photo.image, tuple(class_index_of(label) for label in present))
+    return {"model_version": version_of(plan.segmenter), "score": score, "result": result}
 
 
 def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
@@ -99,8 +91,8 @@ def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
     return {"model_version": version, "score": 0.0, "result": [], "problem": problem_of(error).model_dump()}
 
 
-def tagged_classes(plan: Plan, tags: Sequence[str] | None) -> tuple[tuple[int, ...] | None, bool]:
-    """Class indices of tags, which may be class names or the project's labels, and whether all of them are either.
+def known_tags(plan: Plan, tags: Sequence[str] | None) -> tuple[tuple[str, ...] | None, bool]:
+    """Class names of tags, which may be class names or the project's labels, and whether all of them are either.
 
     None where none of them is. One entry that is neither is read as several, separated by spaces, as in `labels.csv`.
     """
@@ -111,7 +103,8 @@ def tagged_classes(plan: Plan, tags: Sequence[str] | None) -> tuple[tuple[int, .
     folded = {tag.casefold() for tag in tags or ()}
     if len(folded) == 1 and not folded & every:
         folded = set(folded.pop().split())
-    found = tuple(index for index, known in names.items() if known & folded)
+    classes = plan.segmenter.card.classes
+    found = tuple(classes[index] for index, known in names.items() if known & folded)
     if folded - every:
         logger.warning(
             "tags of a Label Studio task that are no class of %s: %.200r", pin(plan.segmenter), folded - every
@@ -147,8 +140,8 @@ def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[
     ]
 
 
-def agreement_of(cams: Sequence[Engine], photo: Photo, class_indices: tuple[int, ...]) -> float:
+def agreement_of(cams: Sequence[Engine], image: np.ndarray, class_indices: tuple[int, ...]) -> float:
     """How far the methods agree on the maps of these classes: the mean of `app.inference.maps.fusion.agreement`, in [0, 1]."""
-    methods = [localize(cam, photo.image, ONE_VIEW).maps_of(class_indices) for cam in cams]
+    methods = [Analyzer(ONE_VIEW, (cam,)).look_at(image).maps().maps_of(class_indices) for cam in cams]
     size = methods[0].shape[1:]
     return float(agreement(np.stack([resize_bilinear(maps, *size) for maps in methods])).mean())

@@ -19,7 +19,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.http.job import pin
 from app.inference.errors import (
     ClientLeftError,
     ParameterError,
@@ -31,6 +30,7 @@ from app.inference.errors import (
 from app.protocols.label_studio.config import choose_labels, read_tools
 from app.protocols.label_studio.host import Host
 from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
+from app.runtime.model_store import pin
 from app.runtime.service import Service
 
 logger = logging.getLogger(__name__)

@@ -329,7 +329,7 @@ def test_failure_of_the_service_is_a_problem_without_inner_details(app, client, 
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("app.http.answers.segment", fail)
+    monkeypatch.setattr("app.inference.analysis.segment", fail)
     quiet = TestClient(app, raise_server_exceptions=False)
     body = check_problem(quiet.post("/segment", files={"file": photo}), 500)
     assert "secret" not in str(body)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Engine
 from app.inference.errors import TooManyClassesError
-from app.inference.label_maps.pseudo_label import LabelRule, label_from_maps, predict_pseudo_label
+from app.inference.label_maps.pseudo_label import label_from_maps
 from app.inference.labels import MAX_CLASSES, MAX_MAP_CLASSES, label_of, voc_colours, voc_palette
 from app.inference.model_card import ModelCard
 from app.main import create_app
@@ -92,7 +93,7 @@ def test_the_rule_shared_with_training_refuses_too(models: Path) -> None:
     engine = Engine(models / "thousand/1/model.onnx", device="cpu")
     image = halves(RED, BLACK)
     with pytest.raises(TooManyClassesError, match="labels up to 1000"):
-        predict_pseudo_label(engine, image, LabelRule(), tags=("dog",))
+        _ = Analyzer(Options(tags=("dog",)), (engine,)).look_at(image).pseudo_label
     maps = np.ones((1, SIDE, SIDE), np.float32)
     assert label_from_maps(image, maps, (MAX_CLASSES - 1,), (0.2, 0.2)).min() == MAX_CLASSES
     with pytest.raises(TooManyClassesError):  # its label would read "ignore"

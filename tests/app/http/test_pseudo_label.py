@@ -5,9 +5,8 @@ import io
 import numpy as np
 import pytest
 
+from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Engine
-from app.inference.label_maps.pseudo_label import LabelRule, predict_pseudo_label
-from app.inference.maps.localization import Inference
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, PERSON, RED, SIDE, from_file, halves, to_file
 from tests.app.http.test_segment import decode_rle
 
@@ -39,21 +38,16 @@ def test_equals_the_rule_shared_with_training(client, models_directory, paramete
     image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
     image[20:70, 20:80] = RED
     engine = Engine(models_directory / "drs_colours/1/model.onnx", device="cpu")
-    expected = predict_pseudo_label(
-        engine,
-        image,
-        LabelRule(
-            parameters.get("background_threshold"),
-            parameters.get("foreground_threshold"),
-            parameters.get("refine", "none"),
-        ),
+    options = Options(
         tags=tuple(parameters["tags"].split(",")) if "tags" in parameters else None,
+        scales=tuple(map(float, parameters["scales"].split(","))) if "scales" in parameters else None,
+        flip=True if "flip" in parameters else None,
+        refine=parameters.get("refine", "none"),
+        background_threshold=parameters.get("background_threshold"),
+        foreground_threshold=parameters.get("foreground_threshold"),
         presence_threshold=parameters.get("presence_threshold"),
-        inference=Inference(
-            scales=tuple(map(float, parameters["scales"].split(","))) if "scales" in parameters else None,
-            flip=True if "flip" in parameters else None,
-        ),
-    ).label_map
+    )
+    expected = Analyzer(options, (engine,)).look_at(image).pseudo_label.label_map
     reply = label_of_photo(client, to_file(image), format="npy", **parameters)
     assert np.array_equal(np.load(io.BytesIO(reply.content)), expected)
 

@@ -91,10 +91,10 @@ def test_misplaced_files_come_and_go_while_it_runs(tmp_path):
     with pytest.raises(ModelStoreError, match="Move it to"):
         find_model_files(tmp_path)
     path.write_bytes(moved.read_bytes())
-    assert store.refresh(settled=False)
+    assert store.refresh(only_unchanged=False)
     assert list(store.catalog.misplaced) == ["b"]
     moved.unlink()
-    assert store.refresh(settled=False)
+    assert store.refresh(only_unchanged=False)
     assert store.catalog.misplaced == find_misplaced(tmp_path) == {}
 
 
@@ -208,31 +208,38 @@ def test_a_broken_file_leaves_the_old_one_serving(tmp_path):
     store = ModelStore(Settings(models=tmp_path, device="cpu"))
     engine = store.load().engines["a", 1]
     path.write_bytes(b"broken")
-    assert store.refresh(settled=False)
+    assert store.refresh(only_unchanged=False)
     assert store.catalog.engines == {("a", 1): engine}
     assert "not a model" in store.catalog.refused["a", 1]
-    assert not store.refresh(settled=False)  # not tried again as it is
+    assert not store.refresh(only_unchanged=False)  # not tried again as it is
     path.write_bytes(whole)
-    assert store.refresh(settled=False)
+    assert store.refresh(only_unchanged=False)
     assert store.catalog.engines["a", 1] is not engine
     assert store.catalog.refused == {}
 
 
-def test_models_that_are_taken_away(tmp_path):
+def test_models_that_are_taken_away(tmp_path, caplog):
     for name in ("a", "b"):
         write_cam_model(tmp_path, name, 1)
     store = ModelStore(Settings(models=tmp_path, device="cpu", cam_model="b"))
     default = store.load().defaults["cam"]
     (tmp_path / "a" / "1" / "model.onnx").unlink()
-    assert store.refresh(settled=False)
+    assert store.refresh(only_unchanged=False)
     assert sorted(store.catalog.engines) == [("b", 1)]
     write_cam_model(tmp_path, "c", 1)
     (tmp_path / "b" / "1" / "model.onnx").unlink()
-    assert store.refresh(settled=False)
+    assert store.refresh(only_unchanged=False)
     assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]  # the default was asked for by name: it stays
     assert store.catalog.defaults["cam"] is default
+    assert [record for record in caplog.messages if "set as default" in record] != []
+    caplog.clear()
+    for _ in range(3):  # what is gone is no news at the next looks
+        assert not store.refresh(only_unchanged=False)
+    assert caplog.messages == []
     (tmp_path / "c" / "1" / "model.onnx").unlink()
-    assert not store.refresh(settled=False)  # an empty directory: a disk that went away, or a mistake
+    for _ in range(3):
+        assert not store.refresh(only_unchanged=False)  # an empty directory: a disk that went away, or a mistake
+    assert len(caplog.messages) == 1
     assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]
 
 

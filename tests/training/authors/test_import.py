@@ -20,11 +20,10 @@ from torchvision import models
 
 import training.authors.import_released
 import training.authors.import_torchvision
+from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, DataError
-from app.inference.label_maps.segmentation import segment
 from app.inference.labels import VOC_CLASSES
-from app.inference.maps.localization import localize
 from app.inference.model_card import ModelCard
 from training.__main__ import main
 from training.authors.import_released import import_released
@@ -403,7 +402,7 @@ def test_a_classifiers_card_says_what_torchvision_states(engine: Engine) -> None
     assert card.config == {
         "torchvision": "resnet18", "weights": "ResNet18_Weights.IMAGENET1K_V1", "file": "resnet18.pth",
     }  # fmt: skip
-    assert localize(engine, IMAGE[0]).scores.sum() == pytest.approx(1, abs=1e-4)
+    assert Analyzer(Options(), (engine,)).look_at(IMAGE[0]).scores.sum() == pytest.approx(1, abs=1e-4)
 
 
 @torch.no_grad()
@@ -464,7 +463,7 @@ def test_a_segmenters_mask_is_the_argmax_of_torchvisions(tmp_path: Path) -> None
     enlarged = F.interpolate(torch.from_numpy(outputs["logits"]), size=(70, 90), mode="bilinear", align_corners=False)
     assert torch.allclose(enlarged, expected, atol=1e-4 * float(expected.abs().max()))
     assert (outputs["mask"] != expected.argmax(dim=1).numpy()).mean() <= 1e-3
-    assert segment(engine, IMAGE[0]).mask.shape == (70, 90)
+    assert Analyzer(Options(), segmenter=engine).look_at(IMAGE[0]).mask.mask.shape == (70, 90)
 
 
 def test_without_a_network_it_says_which_file_to_put_where(

@@ -316,7 +316,7 @@ def test_a_list_of_classes_gives_their_order(tmp_path: Path) -> None:
         "bee",
     )
     (tmp_path / "classes.txt").write_text("zebra\nant\nzebra\n")
-    with pytest.raises(DataError, match="names 'zebra' twice"):
+    with pytest.raises(DataError, match="hold a name twice: zebra, zebra"):
         open_source(config)
     (tmp_path / "classes.txt").write_text("\n")
     with pytest.raises(DataError, match="is empty"):

@@ -209,7 +209,11 @@ def test_coco_compressed_run_lengths_and_bad_regions(configs: dict[str, DataConf
         {"size": size, "counts": [0, 500]},
         {"size": [3, 3], "counts": [9]},
     )
-    for bad in ([], [[1, 1, 4, 4]], {"counts": [9]}, None, [["x"] * 6], *regions_out_of_range):
+    for box in ([], None, ""):
+        annotation["segmentation"] = box
+        path.write_text(json.dumps(data))
+        assert not GroundTruth(configs["coco"]).has("000012"), "a box without an outline is a tag without a mask"
+    for bad in ([[1, 1, 4, 4]], {"counts": [9]}, [["x"] * 6], *regions_out_of_range):
         annotation["segmentation"] = bad
         path.write_text(json.dumps(data))
         with pytest.raises(DataError, match="COCO annotation 3: `segmentation` is no polygon"):

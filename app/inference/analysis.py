@@ -1,0 +1,291 @@
+"""One photo and what is asked of it -> its maps, its pseudo-label, its mask, and the time they took.
+
+    analyzer = Analyzer(Options(tags=("dog",)), cams=(cam,), segmenter=deeplab)
+    analysis = analyzer.read(data)
+    analysis.pseudo_label.label_map, analysis.mask.mask, analysis.stopwatch.milliseconds
+
+The HTTP endpoints, `python -m app label`, Label Studio's predictions, the CVAT function and the training's measuring all
+answer from here. Nothing else chooses the views of a photo, the size at which it is decoded, the classes that are held to be
+in it, or the thresholds of a label.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from app.inference.errors import ParameterError
+from app.inference.image.decode import Photo, decode
+from app.inference.image.preprocess import geometry_of
+from app.inference.label_maps.pseudo_label import PseudoLabel, Thresholds, check_labels, label_from_maps
+from app.inference.label_maps.segmentation import Segmentation, segment
+from app.inference.label_maps.small_regions import without_small_regions
+from app.inference.maps.localization import (
+    Inference,
+    Localization,
+    Model,
+    Refinement,
+    ScaleCams,
+    conditional_cams,
+    present_classes,
+    scale_cams,
+    tagged_classes,
+)
+from app.inference.model_card import ModelCard
+from app.inference.stopwatch import Stopwatch
+
+Size = Literal["image", "model"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a photo. What is None is filled in from the card of the model that answers.
+
+    tags: the classes known to be in the photo, all of them where `complete`: no other class gets a map or a label, and a mask
+        gives their pixels to these. Where they are not complete, they only guide the mask.
+    scales, flip: the views of the photo, as factors of the preferred size, and whether each is looked at mirrored too.
+    conditional: maps are made by CCRM, whose scales and mirroring default to those of its paper.
+    refine: "pamr" refines maps and probabilities by the look of the photo.
+    threshold: a pixel of the mask whose best probability lies below it is background.
+    background_threshold, foreground_threshold: of maps, for the pseudo-label (`app.inference.label_maps.pseudo_label`).
+    presence_threshold: a class whose score reaches it is held to be in an untagged photo.
+    smallest_region: share of the photo; touching pixels of a class that are fewer are background in masks and pseudo-labels.
+    size: whether results have the photo's size, or that of the input of the model that answers.
+    """
+
+    tags: tuple[str, ...] | None = None
+    complete: bool = True
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+    conditional: bool = False
+    refine: Refinement = "none"
+    threshold: float = 0.0
+    background_threshold: float | None = None
+    foreground_threshold: float | None = None
+    presence_threshold: float | None = None
+    smallest_region: float = 0.0
+    size: Size = "image"
+
+    @property
+    def inference(self) -> Inference:
+        """The way maps are made."""
+        return Inference(self.conditional, self.scales, self.flip)
+
+
+@dataclass(frozen=True)
+class Analyzer:
+    """The models that answer, and what is asked of them. Everything that can be refused without a photo is refused here.
+
+    cams: the model that makes the maps, and those whose maps are fused with its own: models of the same classes. segmenter:
+    the model that makes the mask.
+
+    Raises UnknownClassError for a tag that a model does not know, ParameterError for thresholds in the wrong order.
+    """
+
+    options: Options
+    cams: tuple[Model, ...] = ()
+    segmenter: Model | None = None
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            self.known_classes(model.card)
+        if self.cams:
+            background, foreground = self.thresholds
+            if foreground < background:
+                raise ParameterError(
+                    f"foreground_threshold={foreground:g} lies below the background threshold of {background:g}; raise it, "
+                    f"or lower background_threshold.",
+                    parameter="foreground_threshold",
+                )
+
+    def asking(self, **changes: Any) -> "Analyzer":
+        """The same models with some options changed."""
+        return replace(self, options=replace(self.options, **changes))
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """All models that look at the photo."""
+        return (*self.cams, *([self.segmenter] if self.segmenter else ()))
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        return {}
+
+    def known_classes(self, card: ModelCard) -> tuple[int, ...] | None:
+        """The class indices of the tags in this model; None where nothing is known of the photo."""
+        if self.options.tags is None:
+            return None
+        if card.classes not in self._known:
+            self._known[card.classes] = tagged_classes(card, self.options.tags)
+        return self._known[card.classes]
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """(background, foreground) of the pseudo-label."""
+        options = self.options
+        background = options.background_threshold
+        if background is None:
+            background = self.cams[0].card.background_threshold
+        return background, background if options.foreground_threshold is None else options.foreground_threshold
+
+    @property
+    def map_views(self) -> tuple[tuple[float, ...], bool]:
+        """The scales at which the photo is looked at for its maps, and whether it is mirrored too."""
+        return self.options.inference.views(self.cams[0].card)
+
+    @property
+    def mask_views(self) -> tuple[tuple[float, ...], bool]:
+        """The scales at which the photo is looked at for its mask, and whether it is mirrored too."""
+        assert self.segmenter is not None
+        card, flip = self.segmenter.card, self.options.flip
+        return self.options.scales or card.scales, card.flip if flip is None else flip
+
+    @property
+    def input_long_side(self) -> int:
+        """The long side in pixels of the largest network input that any of the models may be given."""
+        scales = [max(self.options.inference.views(cam.card)[0]) for cam in self.cams]
+        if self.segmenter:
+            scales.append(max(self.mask_views[0]))
+        return round(max(model.card.preferred_size for model in self.models) * max(scales))
+
+    def read(
+        self,
+        data: bytes,
+        *,
+        max_image_pixels: int | None = None,
+        whole: bool = False,
+        stopwatch: Stopwatch | None = None,
+    ) -> "Analysis":
+        """The analysis of a picture file. The file is decoded no larger than the models need it, unless `whole`.
+
+        Raises UploadError for what is no photo.
+        """
+        stopwatch = stopwatch or Stopwatch()
+        with stopwatch.stage("decode"):
+            long_side = None if whole else self.input_long_side
+            photo = decode(data, max_image_pixels=max_image_pixels, input_long_side=long_side)
+        return Analysis(self, photo, stopwatch)
+
+    def look_at(self, image: np.ndarray) -> "Analysis":
+        """The analysis of a photo that is decoded already, uint8 (H, W, 3)."""
+        return Analysis(self, Photo(image, *image.shape[:2]), Stopwatch())
+
+
+class Analysis:
+    """The results of one photo. Each is worked out when it is first read, and once."""
+
+    def __init__(
+        self, analyzer: Analyzer, photo: Photo, stopwatch: Stopwatch, views: tuple[ScaleCams, ...] | None = None
+    ) -> None:
+        self.analyzer = analyzer
+        self.photo = photo
+        self.stopwatch = stopwatch
+        self._views = views
+
+    def asking(self, **changes: Any) -> "Analysis":
+        """The same photo with some options changed. What the networks said is kept where they would say the same again."""
+        kept = None if {"scales", "flip", "conditional"} & set(changes) else self._views
+        return Analysis(self.analyzer.asking(**changes), self.photo, self.stopwatch, kept)
+
+    def result_size(self, model: Model) -> tuple[int, int]:
+        """(height, width) of the results of a model."""
+        shape = self.photo.height, self.photo.width
+        if self.analyzer.options.size == "image":
+            return shape
+        geometry = geometry_of(shape, model.card.preferred_size)
+        return geometry.input_height, geometry.input_width
+
+    @property
+    def views(self) -> tuple[ScaleCams, ...]:
+        """What every cam model said of the photo as it is. CCRM's scales are its own: plain views are the card's then."""
+        if self._views is None:
+            options = self.analyzer.options
+            scales, flip = (None, None) if options.conditional else (options.scales, options.flip)
+            with self.stopwatch.stage("predict"):
+                self._views = tuple(scale_cams(cam, self.photo.image, scales, flip) for cam in self.analyzer.cams)
+        return self._views
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(C,) probabilities of the classes: the mean over the cam models."""
+        return np.mean([view.scores for view in self.views], axis=0)
+
+    @cached_property
+    def present(self) -> tuple[int, ...]:
+        """The class indices held to be in the photo: those of the tags, else those whose score is high enough."""
+        known = self.analyzer.known_classes(self._card)
+        if known is not None:
+            return known
+        return present_classes(self._card, self.scores, self.analyzer.options.presence_threshold)
+
+    def maps(self, class_indices: tuple[int, ...] | None = None) -> Localization:
+        """The maps of these classes at the size asked for, gated by the tags and refined as asked for.
+
+        None means all classes, for CCRM those that are present: it erases what it found of one to find more of the others.
+        """
+        sources = self._sources(self.present if class_indices is None else class_indices)
+        height, width = self.result_size(self.analyzer.cams[0])
+        geometry = replace(sources[0].geometry, height=height, width=width)
+        options = self.analyzer.options
+        allowed = self.analyzer.known_classes(self._card)
+        return Localization(sources, geometry, self.photo.image, options.refine, allowed)
+
+    @cached_property
+    def pseudo_label(self) -> PseudoLabel:
+        """The label map made of the maps of the classes present, against a constant background.
+
+        Raises TooManyClassesError where the model has more classes than a label map can name.
+        """
+        check_labels(len(self._card.classes))
+        with self.stopwatch.stage("predict"):
+            image, thresholds = self.photo.image, self.analyzer.thresholds
+            sources = self._sources(self.present)
+            maps = Localization(sources, sources[0].geometry, image).maps_of(self.present)
+            size = self.result_size(self.analyzer.cams[0])
+            label_map = label_from_maps(image, maps, self.present, thresholds, self.analyzer.options.refine, size)
+            label_map = without_small_regions(label_map, self.analyzer.options.smallest_region)
+        return PseudoLabel(label_map, maps, self.scores, self.present, thresholds)
+
+    @cached_property
+    def mask(self) -> Segmentation:
+        """The mask of the segmenter."""
+        segmenter, options = self.analyzer.segmenter, self.analyzer.options
+        assert segmenter is not None
+        scales, flip = self.analyzer.mask_views
+        with self.stopwatch.stage("predict"):
+            found = segment(
+                segmenter,
+                self.photo.image,
+                self.result_size(segmenter),
+                scales=scales,
+                flip=flip,
+                class_indices=self.analyzer.known_classes(segmenter.card),
+                complete=options.complete,
+                threshold=options.threshold,
+                refine=options.refine,
+            )
+            return replace(found, mask=without_small_regions(found.mask, options.smallest_region))
+
+    @property
+    def _card(self) -> ModelCard:
+        """The card of the model whose classes and thresholds count where maps are fused."""
+        return self.analyzer.cams[0].card
+
+    def _sources(self, class_indices: tuple[int, ...]) -> tuple[ScaleCams, ...]:
+        """What every cam model said: of all classes, or by CCRM of these."""
+        options = self.analyzer.options
+        if not options.conditional:
+            return self.views
+        if class_indices not in self._conditional:
+            pairs = zip(self.analyzer.cams, self.views, strict=True)
+            with self.stopwatch.stage("predict"):
+                self._conditional[class_indices] = tuple(
+                    conditional_cams(cam, self.photo.image, class_indices, options.inference.options(), view.scores)
+                    for cam, view in pairs
+                )
+        return self._conditional[class_indices]
+
+    @cached_property
+    def _conditional(self) -> dict[tuple[int, ...], tuple[ScaleCams, ...]]:
+        return {}
