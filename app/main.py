@@ -108,8 +108,10 @@ async def _load_models(service: Service, on_failed_start: Callable[[Exception], 
 async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
     """Follow the models directory once they are loaded: at every SIGHUP, and every few seconds."""
     called = asyncio.Event()
-    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows has no SIGHUP, a thread no signals
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, called.set)
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # a thread receives no signals
+            asyncio.get_running_loop().add_signal_handler(hang_up, called.set)
     if not await asyncio.shield(loading):
         return
     while True:

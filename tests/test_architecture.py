@@ -54,14 +54,17 @@ ROOMS = {
     "app.protocols": {"app.inference", "app.runtime", "app.http"},
     "app.batch": {"app.inference", "app.runtime", "app.http"},
     "training.config": {"training.label_rules"},
-    "training.label_rules": set(),
+    "training.label_rules": {"training.smoothing"},
     "training.checkpoint": set(),
+    "training.smoothing": set(),
     "training.data": {"training.config"},
     "training.fit": {"training.config", "training.checkpoint", "training.data"},  # fit knows no method by name
     "training.backbones": {"training.checkpoint"},
     "training.methods": {"training.backbones", "training.checkpoint", "training.data", "training.config"},
     "training.segmenters": {"training.backbones"},
-    "training.refinement": {"training.methods", "training.backbones", "training.data", "training.config"},
+    "training.refinement": {
+        *("training.methods", "training.backbones", "training.data", "training.config", "training.smoothing"),
+    },
     "training.export": {"training.methods", "training.segmenters", "training.data", "training.config"},
     "training.authors": {
         *("training.config", "training.checkpoint", "training.data", "training.fit", "training.backbones"),
@@ -70,9 +73,11 @@ ROOMS = {
     "training.stages": {
         *("training.config", "training.checkpoint", "training.data", "training.fit", "training.backbones"),
         *("training.methods", "training.segmenters", "training.refinement", "training.export", "training.label_rules"),
+        "training.smoothing",
     },
     "training.masks": {
         *("training.config", "training.data", "training.refinement", "training.stages", "training.label_rules"),
+        "training.smoothing",
     },
 }
 MOST_FILES_IN_A_ROOM = 16

@@ -47,7 +47,7 @@ from training.masks.sheet import MAX_SHOWN, SHOWN, write_sheet
 from training.pipeline.compare import CompareConfig, compare
 from training.pipeline.dry_run import dry
 from training.pipeline.preflight import needs_of, require
-from training.pipeline.run import VERBS, do, run
+from training.pipeline.run import VERBS, do, photos_of, run
 from training.stages.pretrain import pretrain
 from training.stages.pseudo_label import pseudo_label_folder
 from training.stages.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
@@ -191,11 +191,12 @@ def act_run(config: RunConfig, dry_run: bool) -> Path | str:
 
 def start_run(config: RunConfig) -> Path:
     """Say what the run needs, stop where something is missing, else do it."""
-    needs = needs_of(config)
+    photos = photos_of(config)
+    needs = needs_of(config, photos)
     for need in needs:
         print(f"needs {need.what}" + (f"\n      MISSING: {need.missing}" if need.missing else ""), flush=True)
     require(needs)
-    return run(config)
+    return run(config, photos)
 
 
 def given(options: argparse.Namespace, flag: str) -> bool:
@@ -206,8 +207,8 @@ def given(options: argparse.Namespace, flag: str) -> bool:
 def act_evaluate(options: argparse.Namespace) -> str:
     """Figures of one ONNX file."""
     common = tuple(name for name in (options.common or "").split(",") if name)
-    measures = {"crf": bool(options.crf), "scales": bool(options.scales)}
-    measured = evaluate_file(options.model, folder_of(options), options.split, common, **measures)
+    crf, scales = bool(options.crf), bool(options.scales)
+    measured = evaluate_file(options.model, folder_of(options), options.split, common, crf, scales)
     if options.json:
         return json.dumps(asdict(measured), indent=1)
     lines = [f"{measured.model} version {measured.version} on {measured.measured_on}"]
@@ -253,7 +254,7 @@ def act_saliency(options: argparse.Namespace) -> object:
             f"got {', '.join(flags) or 'neither'}"
         )
     data = DataConfig(source="folder", root=options.data)
-    return write_saliency(data, options.out, options.method or DEFAULT_METHOD)
+    return write_saliency(data, open_source(data), options.out, options.method or DEFAULT_METHOD)
 
 
 def act_sheet(options: argparse.Namespace) -> Path:

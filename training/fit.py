@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +30,14 @@ from training.data.sampling import EpochSampler
 
 CHECK_CLOCK = 4  # steps between looks at the clock
 Metrics = dict[str, float]
+
+
+class Views(Protocol):
+    """What is trained on: a number of photos, and a dict of tensors for a key (epoch, index)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]: ...
 
 
 class Learner(Protocol):
@@ -101,8 +109,8 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, config: FitConfig, fact
 
 def fit(
     fabric: Fabric,
-    module: nn.Module,
-    dataset: Dataset,
+    module: Learner,
+    dataset: Views,
     config: FitConfig,
     out: Path,
     *,
@@ -116,30 +124,32 @@ def fit(
         validate: measures after every epoch, in the first process alone; its entry "best" (larger is better) chooses `best.ckpt`.
         sampler: the order of the photos, made for this process; every photo once an epoch where None.
 
-    Where `out` holds a `last.ckpt`, training goes on from there. Returns the progress with the figures per epoch.
+    With `epochs = 0` nothing is trained or written. Where `out` holds a `last.ckpt`, training goes on from there. Returns the progress with the figures per epoch.
     """
     if config.batch_size % fabric.world_size:
         raise ConfigError(f"batch_size {config.batch_size} must be a multiple of the {fabric.world_size} processes")
+    if not config.epochs:
+        return Progress()
     torch.manual_seed(config.seed)
-    module = module.to(memory_format=torch.channels_last)
+    assert isinstance(module, nn.Module)
+    network: nn.Module = module.to(memory_format=torch.channels_last)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    optimizer = make_optimizer(module, config)
-    wrapped, optimizer = fabric.setup(module, optimizer)
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    wrapped, optimizer = fabric.setup(network, make_optimizer(module, config))
     wrapped.mark_forward_method("losses")
     sampler = sampler or EpochSampler(
         len(dataset), config.batch_size, config.seed, fabric.global_rank, fabric.world_size
     )
-    loader = DataLoader(
-        dataset,
+    loader: DataLoader[Any] = DataLoader(
+        cast(Dataset[Any], dataset),
         config.batch_size // fabric.world_size,
         sampler=sampler,
         num_workers=config.workers,
         drop_last=True,
         generator=torch.Generator(),  # of its own: starting an epoch must not move torch's
     )
-    loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-    loop = _Loop(fabric, wrapped, optimizer, sampler, loader, config, out, validate)
+    batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    loop = _Loop(fabric, wrapped, optimizer, sampler, batches, config, out, validate)
     loop.resume()
     loop.run()
     return loop.progress
@@ -217,22 +227,23 @@ class _Loop:
 
     def _require_finite(self, loss: Tensor, factor: float) -> None:
         """Raise ConfigError in every process where the loss of one is not finite: one that went on would wait for ever."""
-        worst = loss if torch.isfinite(loss) else torch.full_like(loss, torch.inf)
-        if torch.isfinite(self.fabric.all_reduce(worst, reduce_op="sum")):
+        finite = bool(torch.isfinite(loss))
+        broken = self.fabric.all_reduce(torch.zeros_like(loss) if finite else torch.ones_like(loss), reduce_op="sum")
+        if not cast(Tensor, broken):
             return
-        where = "of another process is not finite" if worst is loss else f"became {float(loss)}"
+        where = "of another process is not finite" if finite else f"became {float(loss)}"
         raise ConfigError(
             f"the loss {where} at step {self.progress.step} with lr {self.config.lr * factor:.2g}; lower fit.lr or raise "
             f"fit.warmup_steps"
         )
 
-    def _measured(self) -> Metrics:
+    def _measured(self, validate: Callable[[nn.Module], Metrics]) -> Metrics:
         """The figures of the first process, which alone measures; its error, where it has one, is raised in all."""
-        outcome: Metrics | Tag2MaskError | None = None
+        outcome: Metrics | Tag2MaskError = {}
         if self.fabric.is_global_zero:
             try:
                 with torch.no_grad(), self.fabric.autocast():
-                    outcome = self.validate(self.module.module)  # without what waits for the other processes
+                    outcome = validate(self.module.module)  # without what waits for the other processes
             except Tag2MaskError as error:
                 outcome = error
         outcome = self.fabric.broadcast(outcome)
@@ -246,7 +257,7 @@ class _Loop:
         metrics: Metrics = {}
         if self.validate is not None:
             self.module.eval()
-            metrics = self._measured()
+            metrics = self._measured(self.validate)
             log.write(progress.step, progress.epoch, metrics)
             progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
             if self.fabric.is_global_zero:

@@ -66,34 +66,6 @@ def pseudo_label(
     return label_map
 
 
-def drs_pseudo_label(
-    maps: np.ndarray,
-    class_indices: tuple[int, ...],
-    saliency: np.ndarray,
-    threshold: float = 0.2,
-    saliency_threshold: int = 50,
-    conflict_threshold: float = 0.9,
-) -> np.ndarray:
-    """Pseudo-label of DRS (Kim et al., AAAI 2021, section "Pseudo-label" and released code) with a saliency map.
-
-    The background score is 0 on salient pixels and 1 elsewhere; maps below `threshold` count as 0; arg-max, ties to
-    the lowest label. "Ignore": pixels where three or more channels exceed `conflict_threshold`, and salient pixels
-    that no class claims.
-
-    Args:
-        maps: (K, H, W), unbounded above (the refinement net is).
-        saliency: uint8 (H, W); salient means > `saliency_threshold`.
-    """
-    salient = saliency > saliency_threshold
-    kept = np.where(maps >= threshold, maps, 0)
-    scores = np.concatenate([(1 - salient)[None], kept])
-    labels = np.concatenate([[BACKGROUND], label_of(np.asarray(class_indices, int))])
-    label_map = labels[scores.argmax(axis=0)]
-    conflict = (scores > conflict_threshold).sum(axis=0) > 2
-    unclaimed = salient & (label_map == BACKGROUND)
-    return np.where(conflict | unclaimed, IGNORE_INDEX, label_map).astype(np.uint8)
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the first axis of (K, h, w)."""
     exponent = np.exp(logits - logits.max(axis=0, keepdims=True))

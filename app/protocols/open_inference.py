@@ -12,19 +12,22 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.http.caching import RELEASE
 from app.http.receive import receive_body
 from app.inference.engine import Engine
-from app.inference.errors import ParameterError, ServiceError, UnsupportedTypeError
+from app.inference.errors import ParameterError, ReplyTooLargeError, ServiceError, UnsupportedTypeError
 from app.inference.image.preprocess import MIN_INPUT_SIDE
 from app.inference.model_card import IMAGE_INPUT
 from app.runtime.service import Service, service_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "float16": "FP16"}
+LONGEST_NUMBER = {"uint8": 4}  # bytes of a number and its comma in JSON
+MAX_NUMBER = 25  # bytes of a floating point number and its comma in JSON
 CHANNELS = 3
 MAX_VALUE = np.iinfo(np.uint8).max
 MAX_OUTPUTS = 16
@@ -131,7 +134,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
         raise UnsupportedTypeError("compressed bodies are not read; send the tensors as they are.")
     service.pool.check_room()
     body = await receive_body(request, service.settings.max_upload_bytes)
-    asked, images = read_request(body, request.headers.get(HEADER_LENGTH), service)
+    # JSON of many megabytes takes seconds: it is read and written by threads, never by the event loop.
+    asked, images = await run_in_threadpool(read_request, body, request.headers.get(HEADER_LENGTH), service)
     names = [output.name for output in asked.outputs or ()] or list(engine.card.outputs)
     unknown = [output for output in names if output not in engine.card.outputs]
     if unknown:
@@ -140,8 +144,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
         )
     if any("classification" in output.parameters for output in asked.outputs or ()):
         raise ParameterError("the extension 'classification' is not offered; ask for the output without it.")
-    outputs = await service.pool.run(engine.run, images)
-    return respond(asked, engine, {output: outputs[output] for output in names})
+    limit = service.settings.max_reply_bytes
+    return await service.pool.run(lambda: respond(asked, engine, select(engine.run(images), names), limit))
 
 
 def engine_of(request: Request, name: str, version: str) -> Engine:
@@ -199,10 +203,30 @@ def read_tensor(tensor: Tensor, binary: bytes) -> np.ndarray:
     return values.astype(np.uint8).reshape(tensor.shape)
 
 
-def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray]) -> Response:
-    """The outputs, as bytes behind the JSON where that was asked for."""
+def select(outputs: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+    """The outputs of these names, in their order."""
+    return {name: outputs[name] for name in names}
+
+
+def check_size(outputs: dict[str, np.ndarray], binary: dict[str, bool], limit: int) -> None:
+    """Raise ReplyTooLargeError where the outputs would make too large a reply; numbers as text are taken to be long."""
+    total = sum(
+        values.nbytes if binary[name] else values.size * LONGEST_NUMBER.get(values.dtype.name, MAX_NUMBER)
+        for name, values in outputs.items()
+    )
+    if total > limit:
+        raise ReplyTooLargeError(
+            f"the outputs make up to {total} bytes; the limit is {limit} (TAG2MASK_MAX_REPLY_BYTES). Ask for them as binary "
+            f"data, for fewer of them, or send fewer or smaller images.",
+            limit=limit,
+        )
+
+
+def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray], limit: int) -> Response:
+    """The outputs, as bytes behind the JSON where that was asked for. Raises ReplyTooLargeError."""
     everything = bool(asked.parameters.get("binary_data_output"))
     wanted = {output.name: bool(output.parameters.get("binary_data", everything)) for output in asked.outputs or ()}
+    check_size(outputs, {name: wanted.get(name, everything) for name in outputs}, limit)
     described, blocks = [], []
     for name, values in outputs.items():
         entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[values.dtype.name], "shape": list(values.shape)}

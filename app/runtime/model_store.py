@@ -111,6 +111,7 @@ class ModelStore:
         """Look for model files, without loading any. Raises ModelStoreError where there are none."""
         self._settings = settings
         self._paths = find_model_files(settings.models)
+        self._complaint: str | None = None  # the last warning about the directory as a whole
         self._stamps: dict[Key, Stamp] = {}  # of the files as they were loaded, or refused
         self._seen: dict[Key, Stamp] = {}  # of the files at the last look
         self._catalog: Catalog | None = None
@@ -156,7 +157,7 @@ class ModelStore:
         try:
             paths = find_model_files(self._settings.models)
         except ModelStoreError as error:  # all are gone, perhaps for a moment
-            logger.warning("still serving what was loaded: %s", error)
+            self._complain(f"still serving what was loaded: {error}")
             return False
         misplaced = self._find_misplaced(before.misplaced)
         stamps, seen = stamps_of(paths), self._seen
@@ -173,17 +174,25 @@ class ModelStore:
             except Tag2MaskError as error:
                 logger.warning("model %s/%d is refused: %s", *key, error)
                 refused[key] = str(error)
-        if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
-            return False
         self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in stamps}
+        complaint = None
         try:
             defaults = self._choose_defaults(Catalog(engines, {}, refused, misplaced))
         except ModelStoreError as error:  # the file of a configured default is gone
-            logger.warning("still serving the models set as default: %s", error)
+            complaint = f"still serving the models set as default: {error}"
             defaults = before.defaults
             engines |= {(engine.card.name, engine.card.version): engine for engine in defaults.values()}
+        self._complain(complaint)
+        if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
+            return False
         self._catalog = Catalog(engines, defaults, refused, misplaced)
         return True
+
+    def _complain(self, complaint: str | None) -> None:
+        """Warn of what is wrong with the directory as a whole, once as long as it stays the same; None where nothing is."""
+        if complaint not in (None, self._complaint):
+            logger.warning("%s", complaint)
+        self._complaint = complaint
 
     def _load_all(self) -> Catalog:
         """What can be served of the directory. Raises the first ModelCardError where that is nothing."""

@@ -5,6 +5,7 @@ numpy and ONNX Runtime release the interpreter lock where the time goes.
 """
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -14,10 +15,21 @@ from typing import Any, TypeVar
 
 from app.inference.errors import ClientLeftError, QueueFullError, StoppingError
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 SMOOTHING = 0.1  # weight of the newest job in the running mean of job times
 MAX_RETRY_AFTER_SECONDS = 30
+
+
+def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any]) -> None:
+    """Drop a waiting job once its watch says that the client has left; a watch that fails says nothing about the client."""
+    if watch.cancelled():
+        return
+    if (error := watch.exception()) is not None:
+        logger.warning("whether a client has left cannot be told, so its photo is worked on: %r", error)
+        return
+    job.cancel()
 
 
 class Pool:
@@ -55,7 +67,7 @@ class Pool:
         future = self._submit(job, *arguments)
         watch = asyncio.ensure_future(gone()) if gone else None
         if watch:
-            watch.add_done_callback(lambda task: None if task.cancelled() else future.cancel())
+            watch.add_done_callback(lambda task: _drop_if_left(task, future))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:

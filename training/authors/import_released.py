@@ -20,7 +20,7 @@ from training.config.run_config import validate_config
 from training.export.onnx_file import export_model
 from training.export.served import ServedClassifier
 from training.methods import METHODS, Classifier
-from training.refinement.drs_network import DrsRefinement
+from training.refinement.drs import DrsRefinement
 from training.refinement.irn import IrnConfig, build_irn
 
 State = dict[str, Tensor]
@@ -99,7 +99,7 @@ def import_released(method: str, checkpoint: Path, models: Path, name: str | Non
     return export_model(ServedClassifier(classifier), card, models)
 
 
-def fill(module: Any, converted: State, source: Path) -> None:
+def fill(module: Any, converted: State, source: Path | str) -> None:
     """Load converted weights strictly. Raises DataError where shapes or keys do not fit.
 
     Tables the constructor computes and counters of BatchNorm keep what they are.

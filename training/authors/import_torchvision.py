@@ -85,7 +85,8 @@ class CoarseSegmenter(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.backbone, self.classifier = network.backbone, network.classifier
+        self.backbone = network.get_submodule("backbone")
+        self.classifier = network.get_submodule("classifier")
         self.two_features = isinstance(network, segmentation.LRASPP)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 the papers' released weights.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from app.inference.errors import ConfigError
-from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
+from training.backbones.backbone import Activation, Backbone, Modulation, ResidualBackbone, relu, unmodulated
 from training.backbones.resnet import resnet50, resnet50_irn, resnet101
 from training.backbones.resnet38 import resnet38
 from training.backbones.small import small
@@ -29,9 +30,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 }
 PRETRAINED = "pretrained"
 OWNED = "backbone."  # stands before a backbone's keys in a network's state dict
-MODULATED = ("small", "resnet50", "resnet50-irn", "resnet101")  # those with residual branches that can be modulated
 
-__all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "build_backbone", "relu"]
+__all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "ResidualBackbone", "build_backbone", "relu"]
 
 
 def build_backbone(
@@ -53,9 +53,10 @@ def build_backbone(
             after its last normalisation, before the sum.
     """
     build = backbone_builder(name)
-    if modulation is not unmodulated and name in BACKBONES and name not in MODULATED:
+    if modulation is not unmodulated and not takes_modulation(build):
+        others = [other for other, builder in BACKBONES.items() if takes_modulation(builder)]
         raise ConfigError(
-            f"backbone {name!r} has no residual branches to modulate; use timm/NAME, or one of {', '.join(MODULATED)}"
+            f"backbone {name!r} has no residual branches to modulate; use timm/NAME, or one of {', '.join(others)}"
         )
     options = {} if modulation is unmodulated else {"modulation": modulation}
     backbone = build(output_stride, activation, **options)
@@ -76,6 +77,11 @@ def backbone_builder(name: str) -> Callable[..., Backbone]:
     if name not in BACKBONES:
         raise ConfigError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}, and timm/NAME")
     return BACKBONES[name]
+
+
+def takes_modulation(build: Callable[..., Backbone]) -> bool:
+    """Whether a backbone has residual branches that can be modulated: its builder then has a parameter for it."""
+    return "modulation" in inspect.signature(build).parameters
 
 
 def backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """What every backbone has in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,26 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
-def backbone_and_head(module: nn.Module, head_lr_scale: float) -> list[dict[str, Any]]:
+class ResidualBackbone(Backbone):
+    """A backbone whose stem can be run apart from its four stages, as IRN needs it."""
+
+    stem: Callable[[Tensor], Tensor]
+
+    def after_stem(self, x: Tensor) -> list[Tensor]:
+        """What `forward` gives, from `stem(images)`."""
+        raise NotImplementedError
+
+
+class WithBackbone(Protocol):
+    """A network that owns a backbone."""
+
+    @property
+    def backbone(self) -> Backbone: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def backbone_and_head(module: WithBackbone, head_lr_scale: float) -> list[dict[str, Any]]:
     """Parameter groups of a network: `module.backbone` at the base rate, everything else at `head_lr_scale` times it."""
     backbone = list(module.backbone.parameters())
     known = {id(p) for p in backbone}

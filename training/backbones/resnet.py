@@ -1,12 +1,14 @@
 """ResNet-50 and ResNet-101 of torchvision, cut before their pooling, with a module of its own for every activation."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 from torchvision import models
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 from torchvision.models.resnet import Bottleneck
 
 from app.inference.errors import ConfigError
-from training.backbones.backbone import Activation, Backbone, Modulation, download, unmodulated
+from training.backbones.backbone import Activation, Backbone, Modulation, ResidualBackbone, download, unmodulated
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}  # the papers'; V2 blends photos
@@ -14,7 +16,7 @@ WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K
 DILATED = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
 
 
-class ResNet(Backbone):
+class ResNet(ResidualBackbone):
     """Strides 4, 8, 16, 32 at output stride 32; dilation instead of stride in the last stages below that.
 
     The modules keep torchvision's names, so torchvision's weight files fit. With `dilate_last=False`, at output stride
@@ -82,7 +84,7 @@ def _separate_activations(block: Bottleneck, stage: int, activation: Activation)
     block.act1, block.act2, block.act3 = activation(stage, width), activation(stage, width), activation(stage, out)
 
 
-def _bottleneck(block: nn.Module, x: Tensor) -> Tensor:
+def _bottleneck(block: Any, x: Tensor) -> Tensor:
     y = block.act1(block.bn1(block.conv1(x)))
     y = block.act2(block.bn2(block.conv2(y)))
     y = block.modulation(block.bn3(block.conv3(y)))

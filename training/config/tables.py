@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.inference.maps.class_conditional import ConditionalOptions
+from training.label_rules import RULES, RuleOptions
 from training.label_rules.edam import ALPHA, BETA
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # of a served model
@@ -132,7 +133,7 @@ class ClassifierConfig(Section):
     fit: FitConfig = FitConfig()
 
 
-class Climbing(Section):
+class AdvcamConfig(Section):
     """How AdvCAM climbs (`training.refinement.advcam`). `short` are scales that take half the steps."""
 
     steps: int = Field(default=27, ge=1)
@@ -155,7 +156,7 @@ class LocalizeConfig(Section):
     flip: bool = True
     inference: Literal["plain", "class-conditional", "advcam"] = "plain"
     conditional: ConditionalOptions = ConditionalOptions()
-    climbing: Climbing = Climbing()
+    climbing: AdvcamConfig = AdvcamConfig()
 
 
 class IrnConfig(Section):
@@ -182,8 +183,8 @@ class IrnConfig(Section):
     fit: FitConfig = FitConfig(epochs=3, lr=0.1, momentum=1e-4, weight_decay=1e-4)
 
 
-class RefinementConfig(Section):
-    """DRS's refinement network (`training.refinement.drs_maps`): sizes in px of the square photos, `size` for training, `scales`
+class DrsConfig(Section):
+    """DRS's refinement network (`training.refinement.drs`): sizes in px of the square photos, `size` for training, `scales`
     for making maps; colour_jitter in [0, 1], hue_jitter a share of the colour circle (the authors': 0.1).
     """
 
@@ -206,7 +207,7 @@ class RefineConfig(Section):
 
     method: Literal["irn", "drs", "fusion"]
     irn: IrnConfig = IrnConfig()
-    drs: RefinementConfig = RefinementConfig()
+    drs: DrsConfig = DrsConfig()
     others: tuple[Path, ...] = ()
 
     @model_validator(mode="after")
@@ -236,38 +237,51 @@ class SaliencyConfig(Section):
 class PseudoLabelConfig(Section):
     """How maps become labels.
 
-    rule: "threshold" (`app.inference.label_maps.pseudo_label`), or a rule of a paper that needs the run's [saliency]: "drs"
-    (`app.inference.arrays`), "edam", "edam-paper" (`training.label_rules.edam`). `alpha` and `beta` are EDAM's.
-    saliency_share: of the [saliency] in the maps that are refined and compared with the thresholds
-    (`training.stages.pseudo_label.blend_saliency`).
-    refine: PAMR, the dense CRF, or graph cuts (`training.refinement.grabcut`), which need OpenCV.
+    `rule` is a name in `training.label_rules.RULES`: "threshold", or a rule of a paper, which needs the run's [saliency];
+    `options` are the rule's own. `saliency_share` is the share of [saliency] in the maps that are refined and compared with the
+    thresholds (`training.stages.pseudo_label.blend_saliency`).
+    `refine` is PAMR, the dense CRF, or graph cuts (`training.smoothing.grabcut`), which need OpenCV.
     """
 
-    rule: Literal["threshold", "drs", "edam", "edam-paper"] = "threshold"
+    rule: str = "threshold"
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
     refine: Literal["none", "pamr", "crf", "grabcut"] = "none"
     saliency_share: float = Field(default=0.0, ge=0, lt=1)
-    alpha: float = Field(default=ALPHA, ge=0, le=1)
-    beta: float = Field(default=BETA, ge=0, le=1)
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _noted_by_an_earlier_release(cls, values: Any) -> Any:
+        """Read `alpha` and `beta`, which stood in the table for all rules, as the options of EDAM's rules that they are."""
+        if not isinstance(values, dict) or not {"alpha", "beta"} & values.keys():
+            return values
+        kept = {key: value for key, value in values.items() if key not in ("alpha", "beta")}
+        moved = {key: values[key] for key in ("alpha", "beta") if values.get(key) not in (None, ALPHA, BETA)}
+        return kept | ({"options": moved} if moved else {})
 
     @property
     def reads_saliency(self) -> bool:
         """Whether labels depend on the run's saliency."""
-        return self.rule != "threshold" or self.saliency_share > 0
+        return RULES[self.rule].reads_saliency or self.saliency_share > 0
+
+    @property
+    def rule_options(self) -> RuleOptions:
+        """The options of the rule, checked."""
+        return RULES[self.rule].options.model_validate(self.options)
 
     @model_validator(mode="after")
     def _consistent(self) -> "PseudoLabelConfig":
-        if self.rule != "threshold" and self.foreground_threshold is not None:
-            raise ValueError(f'rule = "{self.rule}" knows no `foreground_threshold`; leave it out')
-        if self.rule != "threshold" and self.saliency_share:
-            raise ValueError(f'rule = "{self.rule}" has its own use for saliency; leave `saliency_share` out')
-        if self.rule == "edam-paper" and self.refine != "none":
-            raise ValueError('rule = "edam-paper" reads the masks themselves; leave `refine` out')
-        if self.refine == "grabcut" and (self.rule != "threshold" or self.foreground_threshold is not None):
-            raise ValueError(
-                'refine = "grabcut" is for rule = "threshold" without `foreground_threshold`: it decides each pixel'
-            )
+        if self.rule not in RULES:
+            raise ValueError(f"unknown rule {self.rule!r}; there are {', '.join(RULES)}")
+        for key in RULES[self.rule].unread:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f'rule = "{self.rule}" does not read `{key}`; leave `{key}` out')
+        self.rule_options  # noqa: B018  raises where an option is unknown or out of range
+        if self.refine not in RULES[self.rule].refines:
+            raise ValueError(f'rule = "{self.rule}" takes `refine` of {RULES[self.rule].refines}, not "{self.refine}"')
+        if self.refine == "grabcut" and self.foreground_threshold is not None:
+            raise ValueError('refine = "grabcut" decides each pixel; leave `foreground_threshold` out')
         if self.foreground_threshold is not None and self.foreground_threshold < self.background_threshold:
             raise ValueError("foreground_threshold must not lie below background_threshold")
         return self

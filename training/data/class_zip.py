@@ -58,7 +58,7 @@ class ClassZip(Dataset):
             for row, name in enumerate(names):
                 with reading(f"{path}: photo {name}"):
                     photo = Image.fromarray(decode(archive.read(name)).image)
-                self.images[row] = photo if photo.size == (size, size) else photo.resize((size, size))
+                self.images[row] = np.asarray(photo if photo.size == (size, size) else photo.resize((size, size)))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -55,7 +55,7 @@ def export_model(
     return path
 
 
-def write_onnx(module: torch.nn.Module, path: Path) -> None:
+def write_onnx(module: ServedClassifier | ServedSegmenter, path: Path) -> None:
     """Trace `module` with dynamic N, H and W and write the graph."""
     dims = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     example = torch.zeros(2, 144, 176, 3, dtype=torch.uint8)
@@ -64,6 +64,7 @@ def write_onnx(module: torch.nn.Module, path: Path) -> None:
         module, (example,), dynamo=True, dynamic_shapes=(dims,), input_names=[IMAGE_INPUT], output_names=names,
         opset_version=OPSET, optimize=True, verbose=False,
     )  # fmt: skip
+    assert program is not None  # the dynamo exporter gives one
     program.save(path)
 
 

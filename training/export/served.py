@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from app.inference.model_card import ModelCard
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from training.methods import Classifier
-from training.segmenters import Segmenter
 from training.segmenters.aspp import enlarge
 
 
 class Normalize(nn.Module):
     """uint8 RGB (N, H, W, 3) -> float (N, 3, H, W), ImageNet mean and standard deviation taken off."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class ServedClassifier(nn.Module):
 
     outputs = ("scores", "cam")
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.normalize, self.network = Normalize(), classifier
 
@@ -47,7 +48,7 @@ class ServedSoftmaxClassifier(ServedClassifier):
     A class's score is its probability among all classes of the network, kept or not.
     """
 
-    def __init__(self, classifier: Classifier, kept: Sequence[int]) -> None:
+    def __init__(self, classifier: nn.Module, kept: Sequence[int]) -> None:
         super().__init__(classifier)
         self.register_buffer("kept", torch.tensor(kept))
 
@@ -62,7 +63,7 @@ class ServedSegmenter(nn.Module):
 
     outputs = ("logits", "mask")
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: nn.Module) -> None:
         super().__init__()
         self.normalize, self.network = Normalize(), segmenter
 
@@ -77,12 +78,12 @@ class TorchModel:
 
     def __init__(self, module: ServedClassifier | ServedSegmenter, card: ModelCard, device: torch.device) -> None:
         self.card = card
-        self._module = module.eval().to(device, memory_format=torch.channels_last)
+        self._module = module.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 (N, H, W, 3) -> outputs by name."""
-        outputs = self._module(torch.from_numpy(np.require(images, requirements="CW")).to(self._device))
+        outputs = self._module(torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self._device))
         return {name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
                 for name, value in zip(self._module.outputs, outputs, strict=True)}  # fmt: skip

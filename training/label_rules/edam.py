@@ -1,4 +1,4 @@
-"""EDAM's pseudo-labels: class masks and a saliency map -> label map, pure numpy.
+"""The rules "edam" and "edam-paper": pseudo-labels of EDAM from class masks and a saliency map.
 
 Wu et al., "Embedded Discriminative Attention Mechanism for Weakly Supervised Semantic Segmentation", CVPR 2021. The
 released code and the paper give different rules; both are here. s is the saliency, v_k the score of class k, M the
@@ -9,17 +9,68 @@ masks with the background's:
             P where S = 0 and M_P > beta, else P * S
 
 In words: a salient pixel takes its best class, one that is not salient is background unless a class is all but certain.
-Without saliency the released code compares with a constant background of 0.5, which is `app.inference.arrays.pseudo_label`.
+Without saliency the released code compares with a constant background of 0.5, which is the rule "threshold".
 The released code's second script (eval.py) applies its rule to scores after the CRF as well; so can `edam_pseudo_label`.
 """
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from pydantic import Field
+
+from app.inference.arrays import resize_bilinear
 from app.inference.labels import BACKGROUND, label_of
+from training.label_rules.rule import PhotoMaps, Rule, RuleOptions, Settings
+from training.smoothing.crf import PSA_APPEARANCE, SMOOTHNESS, dense_field
 
 SALIENCY_LIMIT = 20  # theta = 0.2 of the released code, which multiplies it by 100, of values up to 255
 ALPHA, BETA = 1e-6, 0.99999
 CERTAIN, IMPOSSIBLE = 2.0, -2.0
+CRF_STEPS = 3  # of the released code
+
+
+class EdamOptions(RuleOptions):
+    """The two thresholds between which a score counts as it is."""
+
+    alpha: float = Field(default=ALPHA, ge=0, le=1)
+    beta: float = Field(default=BETA, ge=0, le=1)
+
+
+def label_as_released(photo: PhotoMaps, settings: Settings, options: EdamOptions) -> np.ndarray:
+    """uint8 (H, W) label map by the released code's rule, of maps that may be refined before."""
+    maps = normalize_edam(photo.full_size(settings.refine))
+    if settings.refine == "crf" and photo.class_indices:
+        maps = smooth_edam(photo.image, maps)
+    limit = photo.saliency_limit
+    return edam_pseudo_label(maps, photo.class_indices, photo.salience, limit, options.alpha, options.beta)
+
+
+def label_as_in_the_paper(photo: PhotoMaps, settings: Settings, options: EdamOptions) -> np.ndarray:
+    """uint8 (H, W) label map by the paper's rule.
+
+    Masks of untagged classes count as the background's, for the squares of a pixel's masks sum to 1.
+    """
+    views = len(photo.cams) * (2 if photo.mirrored else 1)
+    added = np.sum([resize_bilinear(cam, *photo.image.shape[:2]) for cam in photo.cams], axis=0)
+    masks = added / views
+    background = np.sqrt(np.clip(1 - np.square(masks).sum(axis=0), 0, 1))
+    limit = photo.saliency_limit
+    return edam_paper_pseudo_label(
+        masks, background, photo.class_indices, photo.salience, limit, options.alpha, options.beta
+    )
+
+
+def check_masks(run: Any) -> str | None:
+    """Refuse a run whose maps are not the masks that EDAM's network gives."""
+    if run.classifier.method == "edam" and not run.refine and run.localize.inference == "plain":
+        return None
+    return 'pseudo_label.rule = "edam-paper" reads the masks of EDAM: plain inference, no [refine]'
+
+
+def smooth_edam(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
+    scores = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
+    return dense_field(image, scores / scores.sum(axis=0, keepdims=True), CRF_STEPS, SMOOTHNESS, PSA_APPEARANCE)[1:]
 
 
 def normalize_edam(maps: np.ndarray) -> np.ndarray:
@@ -78,3 +129,12 @@ def edam_paper_pseudo_label(
     salient = saliency >= saliency_limit
     kept = np.where(salient, value >= alpha, value > beta)
     return np.where(kept, best, BACKGROUND).astype(np.uint8)
+
+
+EDAM = Rule(label_as_released, EdamOptions)
+EDAM_PAPER = Rule(
+    label_as_in_the_paper,
+    EdamOptions,
+    refines=("none",),
+    check=check_masks,
+)

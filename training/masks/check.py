@@ -2,13 +2,12 @@
 
 from app.inference.errors import DataError
 from training.config.data import DataConfig
-from training.data import open_source
+from training.data import TaggedPhotos
 from training.masks.ground_truth import GroundTruth
 
 
-def fault_of_masks(data: DataConfig) -> tuple[int, str | None]:
+def fault_of_masks(data: DataConfig, photos: TaggedPhotos) -> tuple[int, str | None]:
     """How many of the photos that are reported have a mask, and what is wrong with the first that cannot be used."""
-    photos = open_source(data)
     truth = GroundTruth(data, photos)
     names = [name for name in photos.splits.get(photos.report_split, ()) if truth.has(name)]
     try:

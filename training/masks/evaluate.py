@@ -13,7 +13,7 @@ Those of a segmenter: `miou` of the served mask, no tags given, `scales_miou` of
 and `tagged_miou` of the served mask where the photo's tags are given.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,93 +25,15 @@ from app.inference.arrays import resize_bilinear, softmax
 from app.inference.engine import Engine
 from app.inference.errors import DataError
 from app.inference.label_maps.segmentation import TEST_SCALES, run_views
-from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_count, label_of
+from app.inference.labels import BACKGROUND, label_of
 from app.inference.maps.localization import Model
 from app.inference.model_card import ModelCard
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
+from training.masks.confusion import Confusion, Sweep
 from training.masks.ground_truth import GroundTruth, read_mask
-from training.refinement.crf import crf_labels
-from training.stages.ranking import THRESHOLDS, mean_average_precision
-
-
-@dataclass
-class Confusion:
-    """Pixel counts (labels, labels): rows are the truth, columns the prediction."""
-
-    counts: np.ndarray
-
-    @classmethod
-    def empty(cls, class_count: int) -> "Confusion":
-        """Nothing counted yet."""
-        labels = label_count(class_count)
-        return cls(np.zeros((labels, labels), np.int64))
-
-    def add(self, truth: np.ndarray, predicted: np.ndarray) -> None:
-        """Count one photo: labels uint8 (H, W). Ignored truth is left out; an ignored prediction is background."""
-        labels = len(self.counts)
-        known = truth != IGNORE_INDEX
-        predicted = np.where(predicted == IGNORE_INDEX, BACKGROUND, predicted)
-        pairs = truth[known].astype(int) * labels + predicted[known]
-        self.counts += np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)
-
-    def iou(self) -> np.ndarray:
-        """Intersection over union per label, percent; NaN for a label that is neither there nor predicted."""
-        hit = np.diag(self.counts).astype(float)
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - hit
-        with np.errstate(invalid="ignore"):
-            return 100 * hit / union
-
-    def miou(self, labels: Iterable[int] | None = None) -> float:
-        """Mean IoU over `labels` (all that occur where None)."""
-        iou = self.iou()
-        return float(np.nanmean(iou if labels is None else iou[list(labels)]))
-
-    def summary(self) -> dict[str, float]:
-        """mIoU with the mean precision and recall over the labels that occur."""
-        hit = np.diag(self.counts).astype(float)
-        with np.errstate(invalid="ignore"):
-            precision, recall = hit / self.counts.sum(axis=0), hit / self.counts.sum(axis=1)
-        return {
-            "miou": self.miou(),
-            "precision": float(100 * np.nanmean(precision)),
-            "recall": float(100 * np.nanmean(recall)),
-        }
-
-
-class Sweep:
-    """Pixel counts at every threshold of `THRESHOLDS` at once: (T + 1, labels, labels), by how many a pixel exceeds."""
-
-    def __init__(self, class_count: int) -> None:
-        labels = label_count(class_count)
-        self.counts = np.zeros((len(THRESHOLDS) + 1, labels, labels), np.int64)
-
-    def add(self, truth: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...]) -> None:
-        """Count one photo: labels uint8 (H, W), maps (K, h, w) of its tagged classes."""
-        labels = exceeded = np.zeros(truth.shape, int)
-        if class_indices:
-            enlarged = resize_bilinear(maps, *truth.shape)
-            labels = label_of(np.asarray(class_indices))[enlarged.argmax(axis=0)]
-            exceeded = np.digitize(enlarged.max(axis=0), THRESHOLDS, right=True)
-        known = truth != IGNORE_INDEX
-        cells = np.ravel_multi_index((exceeded[known], truth[known], labels[known]), self.counts.shape)
-        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
-
-    def best(self) -> tuple[float, float]:
-        """The threshold with the largest mIoU, and that mIoU."""
-        mious = [self.at(index).miou() for index in range(len(THRESHOLDS))]
-        index = int(np.argmax(mious))
-        return THRESHOLDS[index], mious[index]
-
-    def at_threshold(self, threshold: float) -> Confusion:
-        """The confusion at one of `THRESHOLDS`."""
-        return self.at(THRESHOLDS.index(threshold))
-
-    def at(self, index: int) -> Confusion:
-        """The confusion at `THRESHOLDS[index]`: pixels that do not exceed it are background."""
-        counts = self.counts[index + 1 :].sum(axis=0)
-        counts[:, BACKGROUND] += self.counts[: index + 1].sum(axis=(0, 2))
-        return Confusion(counts)
+from training.smoothing.crf import crf_labels
+from training.stages.ranking import mean_average_precision
 
 
 @dataclass(frozen=True)
@@ -142,15 +64,17 @@ def evaluate_file(
     common: tuple[str, ...] = (),
     crf: bool = False,
     scales: bool = False,
+    photos: TaggedPhotos | None = None,
 ) -> Evaluation:
     """Measure an ONNX file on a split (None: `TaggedPhotos.report_split`); without masks only what tags can tell ("map") is measured.
 
     `common` are classes for a second mean, over them and the background ("..._common"). `crf` measures a segmenter's masks
-    after a dense CRF as well ("crf_miou"), `scales` those of several views ("scales_miou").
+    after a dense CRF as well ("crf_miou"), `scales` those of several views ("scales_miou"). `photos` is the opened data of the
+    model's classes, where the caller has it already.
     """
     engine = Engine(path, device="auto", intra_op_threads=0)
     data = data.model_copy(update={"classes": engine.card.classes})
-    photos = open_source(data)
+    photos = photos or open_source(data)
     truth = GroundTruth(data, photos)
     split = split or photos.report_split
     names = photos.names(split)
@@ -248,6 +172,7 @@ def measure_classifier(
 
 def sweep_maps(
     data: DataConfig,
+    photos: TaggedPhotos,
     split: str,
     maps_of: Callable[[str, np.ndarray, tuple[int, ...]], dict[str, np.ndarray]],
     count: int | None = None,
@@ -256,7 +181,6 @@ def sweep_maps(
 
     `maps_of` gives, for a photo's name, its pixels and its tagged classes, kind -> maps (K, h, w).
     """
-    photos = open_source(data)
     truth = GroundTruth(data, photos)
     names = tuple(name for name in photos.names(split) if truth.has(name))
     if not names:
@@ -270,12 +194,11 @@ def sweep_maps(
     return sweeps
 
 
-def label_figures(data: DataConfig, directory: Path) -> dict[str, dict[str, float]]:
+def label_figures(data: DataConfig, photos: TaggedPhotos, directory: Path) -> dict[str, dict[str, float]]:
     """Figures of the label maps `directory`/NAME.png, beside those of an answer that is background everywhere.
 
     Over the photos of `train` and of the report split that have a mask; a split without one is left out.
     """
-    photos = open_source(data)
     truth = GroundTruth(data, photos)
     figures = {}
     for split in ("train", photos.report_split):

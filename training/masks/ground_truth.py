@@ -157,9 +157,9 @@ class CocoMasks:
             self._annotations.setdefault(name, [])
         for annotation in instances.annotations:
             label = labels.get(instances.category(annotation))
-            name = names.get(annotation["image_id"])
-            if label is not None and name is not None and self._images[name]["id"] == annotation["image_id"]:
-                self._annotations[name].append((label, annotation))
+            photo = names.get(annotation["image_id"])
+            if label is not None and photo is not None and self._images[photo]["id"] == annotation["image_id"]:
+                self._annotations[photo].append((label, annotation))
 
     def has(self, name: str) -> bool:
         drawn = (annotation.get("segmentation") for _, annotation in self._annotations.get(name, ()))

@@ -19,7 +19,7 @@ from app.inference.engine import Engine
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
-from training.data import TaggedPhotos, open_source
+from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.stages.localize import final_maps, load_maps
@@ -55,9 +55,8 @@ TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 COLUMNS = ("photo", "localization map", "pseudo-label", "mask", "ground truth")
 
 
-def write_report(config: RunConfig, models: list[Path]) -> Path:
+def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> Path:
     """Write `report.html` into the run's folder from what its stages left there."""
-    photos = open_source(config.data)
     page = TEMPLATE.render(
         name=config.name,
         tables=figure_tables(json.loads((config.out / "figures.json").read_text())),

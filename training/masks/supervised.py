@@ -13,6 +13,6 @@ from training.stages.pseudo_label import write_label_map
 def write_ground_truth(data: DataConfig, photos: TaggedPhotos, out: Path) -> None:
     """Write the masks of `train` as label maps `out`/NAME.png, where `pseudo_labels/` would stand otherwise."""
     out.mkdir(parents=True, exist_ok=True)
-    truth = GroundTruth(data)
+    truth = GroundTruth(data, photos)
     for name in photos.names("train"):
         write_label_map(out / f"{name}.png", truth.mask(name))

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,12 +44,8 @@ from app.inference.errors import ConfigError
 from training.backbones import Backbone, build_backbone, relu
 from training.checkpoint import read_state
 from training.config.run_config import validate_config
-from training.methods.cam import CamClassifier
-from training.methods.drs import DrsClassifier
-from training.methods.edam import EdamClassifier
-from training.methods.method import Classifier, Options
+from training.methods.method import METHODS, Classifier, FirstStage, Options
 
-SPOTLIGHTS: dict[str, type[Classifier]] = {"cam": CamClassifier, "drs": DrsClassifier, "edam": EdamClassifier}
 LEAST_DEVIATION = 1e-3
 ROOT_TWO_PI = math.sqrt(2 * math.pi)
 NORMALIZE_EPSILON = 1e-5
@@ -157,7 +153,7 @@ class AmrClassifier(Classifier):
     paper = "Qin et al., Activation Modulation and Recalibration Scheme for WSSS, AAAI 2022, arXiv:2112.08996"
 
     class Options(Options):
-        spotlight: Literal["cam", "drs", "edam"] = "cam"
+        spotlight: str = "cam"
         spotlight_options: dict[str, Any] = Field(default_factory=dict)
         spotlight_weights: str | None = None  # a file with the weights of that classifier, trained alone before
         weight: float = Field(default=0.5, ge=0, le=1)  # of the spotlight branch in map and score
@@ -174,15 +170,21 @@ class AmrClassifier(Classifier):
         compensation_lr_scale: float = Field(default=10.0, ge=0)  # of its backbone and the AMMs
         classifier_lr_scale: float = Field(default=1.0, ge=0)  # of what follows the backbones
 
+        @field_validator("spotlight")
+        @classmethod
+        def _known(cls, spotlight: str) -> str:
+            known = [name for name, method in METHODS.items() if not issubclass(method, AmrClassifier)]
+            if spotlight not in known:
+                raise ValueError(f"unknown method {spotlight!r}; there are {', '.join(known)}")
+            return spotlight
+
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
     ) -> None:
         super().__init__()
         self.options = options
-        method = SPOTLIGHTS[options.spotlight]
-        spotlight_options = validate_config(method.Options, spotlight_table(options), "options.spotlight_options")
-        self.spotlight = method(class_count, backbone, output_stride, weights, spotlight_options)
-        self.group_size = self.spotlight.group_size
+        method, own = spotlight_of(options)
+        self.spotlight = method(class_count, backbone, output_stride, weights, own)
         if options.spotlight_weights:
             load_spotlight(self.spotlight, options.spotlight_weights)
         self.compensation = CompensationBranch(class_count, backbone, output_stride, weights, options)
@@ -190,12 +192,18 @@ class AmrClassifier(Classifier):
             module.requires_grad_(False)
 
     @classmethod
-    def first_stage(cls, options: Options) -> tuple[str, dict[str, Any]]:
+    def photos_per_group(cls, options: Options) -> int:
+        """See `Classifier.photos_per_group`: what the spotlight branch asks for."""
+        method, own = spotlight_of(options)
+        return method.photos_per_group(own)
+
+    @classmethod
+    def first_stage(cls, options: Options) -> FirstStage:
         """See `Classifier.first_stage`: the spotlight branch."""
         alone = spotlight_table(options)
         if options.spotlight == "cam" and options.freeze:
             alone = alone | {"freeze": True}
-        return options.spotlight, alone
+        return FirstStage(options.spotlight, alone, "spotlight_weights")
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]
@@ -274,6 +282,12 @@ class AmrClassifier(Classifier):
             heads += [p for p in trained if id(p) not in backbone]
         groups.append({"params": heads, "lr_scale": self.options.classifier_lr_scale})
         return [group for group in groups if group["params"]]
+
+
+def spotlight_of(options: AmrClassifier.Options) -> tuple[type[Classifier], Options]:
+    """The method of the spotlight branch and its options. Raises ConfigError for an option that it does not know."""
+    method = METHODS[options.spotlight]
+    return method, validate_config(method.Options, spotlight_table(options), "options.spotlight_options")
 
 
 def spotlight_table(options: AmrClassifier.Options) -> dict[str, Any]:

@@ -46,10 +46,11 @@ class Suppression(nn.Module):
     def __init__(self, channels: int, delta: float | None, own: nn.Module | None = None) -> None:
         super().__init__()
         self.delta, self.own = delta, own
-        self.fc = nn.Identity()
+        self.fc: nn.Module = nn.Identity()
         if delta is None:
-            self.fc = nn.Sequential(nn.Linear(channels, channels, bias=False), nn.Sigmoid())
-            nn.init.normal_(self.fc[0].weight, std=0.01)
+            controller = nn.Linear(channels, channels, bias=False)
+            nn.init.normal_(controller.weight, std=0.01)
+            self.fc = nn.Sequential(controller, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), values in [0, fraction * maximum]."""

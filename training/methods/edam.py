@@ -144,7 +144,7 @@ class EdamClassifier(Classifier):
         super().__init__()
         if options.width % (2 * options.heads):
             raise ConfigError(f"width {options.width} must be a multiple of 2 * heads = {2 * options.heads}")
-        self.options, self.class_count, self.group_size = options, class_count, options.group_size
+        self.options, self.class_count = options, class_count
         self.backbone = build_backbone(backbone, output_stride, weights)
         if isinstance(self.backbone, ResNet38):
             self.backbone.drop_final_activation()
@@ -168,6 +168,11 @@ class EdamClassifier(Classifier):
         self.frozen = isinstance(self.backbone, ResNet38) if options.freeze is None else options.freeze
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
+
+    @classmethod
+    def photos_per_group(cls, options: Options) -> int:
+        """See `Classifier.photos_per_group`."""
+        return options.group_size
 
     def _frozen_parameters(self) -> list[nn.Parameter]:
         if not self.frozen:

@@ -1,5 +1,6 @@
 """What every classifier method has in common."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -8,6 +9,9 @@ from torch.nn import functional as F
 
 from training.backbones.backbone import Backbone, backbone_and_head
 
+METHODS: dict[
+    str, type["Classifier"]
+] = {}  # filled by `training.methods`; methods that build on others look them up here
 HeadStart = Literal["xavier", "default", "normal"]
 NORMAL_STD = 0.01
 
@@ -18,28 +22,47 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+@dataclass(frozen=True)
+class FirstStage:
+    """The network that a method of two stages trains alone first.
+
+    Attributes:
+        method: its name in `METHODS`.
+        options: its own options.
+        weights_option: the option of the whole method that names the file of its weights.
+    """
+
+    method: str
+    options: dict[str, Any]
+    weights_option: str
+
+
 class Classifier(nn.Module):
     """A network trained on tags that also says where it looks.
 
     Attributes:
         paper: citation for the model card.
         Options: its hyperparameters.
-        group_size: photos of a batch that belong together and share a class; 1 for methods that see single photos.
     """
 
     paper: str
     Options: type[Options] = Options
     backbone: Backbone
     head_lr_scale: float = 10.0
-    group_size: int = 1
 
     @classmethod
-    def first_stage(cls, options: Any) -> tuple[str, dict[str, Any]] | None:
-        """(method, its options) of the network that a method of two stages trains alone first; None for one stage.
+    def photos_per_group(cls, options: Any) -> int:
+        """How many consecutive photos of a batch belong together and share a class; 1 where every photo is seen alone."""
+        return 1
 
-        Its weights then come as the option `spotlight_weights`.
-        """
+    @classmethod
+    def first_stage(cls, options: Any) -> FirstStage | None:
+        """The network that a method of two stages trains alone first; None for a method of one stage."""
         return None
+
+    def branches(self) -> "list[tuple[Classifier, float]]":
+        """The networks that make the maps, each with the share of its maps in the result."""
+        return [(self, 1.0)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, H, W) -> logits (N, C) and cams (N, C, h, w), after the method's activation."""

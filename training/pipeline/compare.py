@@ -26,14 +26,14 @@ from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.pamr import refine_pamr
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig, validate_config
-from training.config.tables import IrnConfig, LocalizeConfig, RefinementConfig, Section
+from training.config.tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig, Section
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.export.onnx_file import current_commit
 from training.masks.evaluate import Sweep, sweep_maps
-from training.methods import Classifier
+from training.methods import Classifier, FirstStage
 from training.pipeline.run import VERBS, do
-from training.stages.classifier import load_classifier, torch_classifier, validation_map
+from training.stages.classifier import check_classifier, load_classifier, torch_classifier, validation_map
 from training.stages.localize import Localizer, StoredMaps, localize_photos, make_localizer
 from training.stages.refine import Refiner, finished, fit_edge_network, fit_refinement_network, irn_refiner
 from training.stages.saliency import choose_method
@@ -71,7 +71,7 @@ class CompareConfig(Section):
     saliency: tuple[str, ...] = ()  # methods of `training.stages.saliency`
     photos: int | None = Field(default=None, ge=1)  # so many of the report split are measured, evenly spaced; None: all
     irn: IrnConfig = IrnConfig()
-    drs: RefinementConfig = RefinementConfig()
+    drs: DrsConfig = DrsConfig()
     rows: tuple[Row, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -125,7 +125,7 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
     """Train what a row needs and measure its maps."""
     own = run_config(config, row)
     out = config.out / slug(row.name)
-    do(VERBS["fit"], own)
+    do(VERBS["fit"], own, lambda: photos)
     classifier: Classifier = load_classifier(own, len(photos.classes))
     if row.refined:
         classifier = fit_refinement_network(own, photos, out / "refinement")
@@ -187,7 +187,7 @@ def measure(
             kinds[method] = pamr * (resize_bilinear(salient, *maps.shape[1:]) > SALIENT)
         return kinds
 
-    sweeps = sweep_maps(config.data, photos.report_split, maps_of, config.photos)
+    sweeps = sweep_maps(config.data, photos, photos.report_split, maps_of, config.photos)
     return {kind: figures_of(sweep, float(np.mean(seconds[kind]))) for kind, sweep in sweeps.items()}
 
 
@@ -207,7 +207,9 @@ def run_config(config: CompareConfig, row: Row) -> RunConfig:
     classifier = merged(config.classifier, row.classifier)
     if row.spotlight is not None:
         weights = config.out / slug(row.spotlight) / "classifier" / "weights.pt"
-        classifier["options"] = classifier.get("options", {}) | {"spotlight_weights": str(weights)}
+        options = classifier.get("options", {})
+        first = first_stage_of(row, classifier.get("method", "cam"), options)
+        classifier["options"] = options | {first.weights_option: str(weights)}
     values = {
         "name": f"{config.name}-{run}"[:41].rstrip("-"),
         "out": config.out / run,
@@ -217,6 +219,17 @@ def run_config(config: CompareConfig, row: Row) -> RunConfig:
         "refine": {"method": "irn", "irn": config.irn, "drs": config.drs},
     }
     return validate_config(RunConfig, values, f"row {row.name!r}")
+
+
+def first_stage_of(row: Row, name: str, options: dict[str, Any]) -> FirstStage:
+    """The first stage of a row's method. Raises ConfigError where the method trains in one stage."""
+    method, checked = check_classifier(ClassifierConfig(method=name, options=options))
+    first = method.first_stage(checked)
+    if first is None:
+        raise ConfigError(
+            f"row {row.name!r}: {name} trains in one stage, so `spotlight` means nothing to it; leave it out"
+        )
+    return first
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

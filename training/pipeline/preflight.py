@@ -16,9 +16,10 @@ import torch
 from app.inference.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
 from training.config.run_config import RunConfig
-from training.data import open_source
+from training.config.tables import ClassifierConfig
 from training.masks.check import fault_of_masks
-from training.refinement.opencv import load_opencv
+from training.pipeline.run import Photos, photos_of
+from training.smoothing.opencv import load_opencv
 from training.stages.classifier import check_classifier
 from training.stages.saliency import DEFAULT_METHOD, check_method
 from training.stages.segmenter import check_segmenter
@@ -36,15 +37,16 @@ class Need:
     missing: str | None = None
 
 
-def needs_of(config: RunConfig) -> list[Need]:
-    """Everything the run needs that can be looked at beforehand."""
+def needs_of(config: RunConfig, photos: Photos | None = None) -> list[Need]:
+    """Everything the run needs that can be looked at beforehand; `photos` gives the run's photos, which are opened here if at all."""
+    photos = photos or photos_of(config)
     return [
         *place_needs(config),
         *data_needs(config),
-        *mask_needs(config),
+        *mask_needs(config, photos),
         *network_needs(config),
         *weight_needs(config),
-        *fusion_needs(config),
+        *fusion_needs(config, photos),
         *saliency_needs(config),
         *extra_needs(config),
         *opencv_needs(config),
@@ -65,7 +67,7 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
     if data.source == "scenes":
         yield Need(f"data: {data.scenes.count} + {data.scenes.val_count} generated scenes")
         return
-    there = data.root.is_dir()
+    there = data.root is not None and data.root.is_dir()
     remedy = None if there else "no such folder; put the data there, or name another with --set data.root=DIR"
     yield Need(f"data: {data.source} in {data.root}", remedy)
     if data.extra is not None:
@@ -87,10 +89,10 @@ def place_needs(config: RunConfig) -> Iterator[Need]:
         yield Need(f"{what}: results go to {folder}", remedy)
 
 
-def mask_needs(config: RunConfig) -> Iterator[Need]:
+def mask_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
     """Masks that can be measured against, where the photos that are reported have any."""
-    if config.data.source != "scenes" and config.data.root.is_dir():
-        count, fault = fault_of_masks(config.data)
+    if config.data.source != "scenes" and config.data.root is not None and config.data.root.is_dir():
+        count, fault = fault_of_masks(config.data, photos())
         if fault:
             yield Need(f"masks of {count} photos, to measure by", fault)
 
@@ -103,10 +105,7 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
         if refine is not None and refine.method != "fusion":
             tables.insert(0, (f"refine.{refine.method}", getattr(refine, refine.method)))
         tables.insert(0, ("classifier", config.classifier))
-        spotlight = config.classifier.options.get("spotlight_weights")
-        if spotlight is not None:
-            remedy = None if Path(spotlight).is_file() else "no such file; train that classifier first"
-            yield Need(f"[classifier] its spotlight branch starts from {spotlight}", remedy)
+        yield from first_stage_needs(config.classifier)
         if (mosaic := config.classifier.mosaic) is not None:
             remedy = None if mosaic.photos.is_file() else "no such file; put it there, or leave out [classifier.mosaic]"
             yield Need(f"[classifier.mosaic] photos of single objects in {mosaic.photos}", remedy)
@@ -134,6 +133,18 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
             yield Need(what + table.weights, remedy)
 
 
+def first_stage_needs(settings: ClassifierConfig) -> Iterator[Need]:
+    """The weights of a method's first stage, where the configuration names a file of them."""
+    if refusal(check_classifier, settings):  # which `network_needs` reports
+        return
+    method, options = check_classifier(settings)
+    first = method.first_stage(options)
+    file = None if first is None else settings.options.get(first.weights_option)
+    if first is not None and file is not None:
+        remedy = None if Path(file).is_file() else "no such file; train that classifier first"
+        yield Need(f"[classifier] its {first.method} branch starts from {file}", remedy)
+
+
 def refusal(work: Callable[..., Any], *arguments: Any) -> str | None:
     """The message of the ConfigError that `work` raises; None where it raises none."""
     try:
@@ -151,7 +162,7 @@ def network_needs(config: RunConfig) -> Iterator[Need]:
         yield Need(f"[segmenter] {config.segmenter.architecture}", refusal(check_segmenter, config.segmenter))
 
 
-def fusion_needs(config: RunConfig) -> Iterator[Need]:
+def fusion_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
     """Maps of other runs, of every photo."""
     if config.refine is None or config.supervised:
         return
@@ -160,8 +171,7 @@ def fusion_needs(config: RunConfig) -> Iterator[Need]:
         if folder == config.out / "cams":  # the run's own
             remedy = None
         elif remedy is None:
-            photos = open_source(config.data)
-            names = photos.labelled_names()
+            names = photos().labelled_names()
             missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
             if missing:
                 remedy = (
@@ -221,9 +231,5 @@ def gpu_needs(config: RunConfig) -> Iterator[Need]:
         yield Need(what, remedy)
         return
     there = torch.cuda.get_device_properties(0).total_memory / GIB
-    remedy = (
-        None
-        if there >= SHARE_IN_SIGHT * wanted
-        else f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
-    )
-    yield Need(what, remedy)
+    too_small = f"this one has {there:.0f} GiB; lower the batch sizes, and needs.gpu_memory_gib"
+    yield Need(what, None if there >= SHARE_IN_SIGHT * wanted else too_small)

@@ -1,5 +1,6 @@
 """The verb `run`: all verbs in order from one configuration, each done once."""
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from app.inference.errors import ConfigError, DataError, Tag2MaskError
 from app.inference.model_card import ModelCard
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
-from training.data import open_source
+from training.data import TaggedPhotos, open_source
 from training.export.onnx_file import ExportError, card_of, export_model, shrink_weights, update_figures
 from training.export.served import ServedClassifier, ServedSegmenter
 from training.fit import make_fabric
@@ -34,8 +35,8 @@ from training.stages.pseudo_label import SUMMARY as LABELLED
 from training.stages.pseudo_label import pseudo_label_run
 from training.stages.refine import refine_run
 from training.stages.rounds import fit_rounds
-from training.stages.saliency import estimate_saliency
-from training.stages.segmenter import SEGMENTER, fit_segmenter, load_segmenter, segmenter_card
+from training.stages.saliency import DEFAULT_METHOD, write_saliency
+from training.stages.segmenter import SEGMENTER, fit_segmenter, load_segmenter, require_segmenter, segmenter_card
 from training.stages.threshold import agreeing_threshold
 
 STATE = "state.json"
@@ -55,7 +56,7 @@ class Stage:
     name: str
     tables: tuple[str, ...]
     needs: tuple[str, ...]
-    work: Callable[[RunConfig], Any]
+    work: Callable[[RunConfig, TaggedPhotos], Any]
     table: str | None = None
     tags: bool = False
 
@@ -64,19 +65,28 @@ class Stage:
         return (self.table is None or getattr(config, self.table) is not None) and not (self.tags and config.supervised)
 
 
-def run(config: RunConfig) -> Path:
-    """Do every stage that is not done yet, in order; returns the report's path.
+Photos = Callable[[], TaggedPhotos]  # gives a run's photos, opened at the first call
+
+
+def photos_of(config: RunConfig) -> Photos:
+    """The run's photos, which are opened once, where a stage asks for them."""
+    return functools.cache(functools.partial(open_source, config.data))
+
+
+def run(config: RunConfig, photos: Photos | None = None) -> Path:
+    """Do every stage that is not done yet, in order; returns the report's path. All stages share the opened photos.
 
     A stage that was stopped goes on where it stood. Raises ConfigError where the run's folder was made with other
     settings: results are never silently mixed or thrown away.
     """
+    photos = photos or photos_of(config)
     for stage in STAGES:
         if stage.concerns(config):
-            do(stage, config)
+            do(stage, config, photos)
     return config.out / "report.html"
 
 
-def do(stage: Stage, config: RunConfig) -> None:
+def do(stage: Stage, config: RunConfig, photos: Photos | None = None) -> None:
     """Do one stage unless it is done, and note that it is.
 
     Raises ConfigError where a stage it needs is not done, or this or that one was done with other settings.
@@ -99,7 +109,7 @@ def do(stage: Stage, config: RunConfig) -> None:
     if first:
         write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": False}})
     try:
-        stage.work(config)
+        stage.work(config, (photos or photos_of(config))())
     except Tag2MaskError:
         if first and written(config.out) == files:  # refused before anything was done: other settings may follow
             write_state(config.out, before)
@@ -157,14 +167,15 @@ def write_state(out: Path, state: dict[str, Any]) -> None:
     write_whole(out / STATE, json.dumps(state, indent=1))
 
 
-def saliency(config: RunConfig) -> Path:
+def saliency(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Have the run's saliency at hand: the folder it names, or an estimate of every photo.
 
     Raises DataError where the folder lacks a photo.
     """
-    if config.saliency.folder is None:
-        return estimate_saliency(config)
-    photos, folder = open_source(config.data), config.saliency.folder
+    assert config.saliency is not None  # else this is no stage of the run
+    folder = config.saliency.folder
+    if folder is None:
+        return write_saliency(config.data, photos, config.out / "saliency", config.saliency.estimate or DEFAULT_METHOD)
     names = photos.labelled_names()
     missing = [name for name in names if not (folder / f"{name}.png").is_file()]
     if missing:
@@ -174,20 +185,19 @@ def saliency(config: RunConfig) -> Path:
     return folder
 
 
-def segment(config: RunConfig) -> Path:
+def segment(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
     if config.supervised:
-        fabric, label_maps = make_fabric(config.segmenter.fit), config.out / "ground_truth"
+        fabric, label_maps = make_fabric(require_segmenter(config).fit), config.out / "ground_truth"
         if fabric.is_global_zero:
-            write_ground_truth(config.data, open_source(config.data), label_maps)
+            write_ground_truth(config.data, photos, label_maps)
         fabric.barrier()
-        return fit_segmenter(config, label_maps, config.out / SEGMENTER)
-    return fit_rounds(config, config.out / "pseudo_labels")
+        return fit_segmenter(config, photos, label_maps, config.out / SEGMENTER)
+    return fit_rounds(config, photos, config.out / "pseudo_labels")
 
 
-def export(config: RunConfig) -> list[Path]:
+def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
     """Write the run's classifier and segmenter as ONNX files; each path is noted in `exported.json` once written."""
-    photos = open_source(config.data)
     noted = config.model_dump(mode="json")
     todo: list[tuple[Callable[[], ServedClassifier | ServedSegmenter], ModelCard, int | None]] = []
     if not config.supervised:
@@ -215,29 +225,29 @@ def export(config: RunConfig) -> list[Path]:
     return paths
 
 
-def evaluate(config: RunConfig) -> Path:
+def evaluate(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Measure the exported files and the pseudo-labels; write `figures.json` and the figures into the cards."""
     figures: dict[str, Any] = {"models": {}}
     for path in exported(config):
-        measured = measure(path, config)
+        measured = measure(path, config, photos)
         if config.export.precision != card_of(path).precision == "float32":
-            measured = replace_by_smaller(path, config, measured)
+            measured = replace_by_smaller(path, config, photos, measured)
         sha256 = update_figures(path, measured.figures, measured.measured_on)
         figures["models"][measured.model] = asdict(measured) | {"sha256": sha256}
     if (config.out / "pseudo_labels" / LABELLED).is_file():
-        figures |= label_figures(config.data, config.out / "pseudo_labels")
+        figures |= label_figures(config.data, photos, config.out / "pseudo_labels")
     path = config.out / "figures.json"
     write_whole(path, json.dumps(figures, indent=1))
     return path
 
 
-def measure(path: Path, config: RunConfig) -> Evaluation:
+def measure(path: Path, config: RunConfig, photos: TaggedPhotos) -> Evaluation:
     """The figures of an exported file on the report split."""
     crf = config.segmenter is not None and config.segmenter.crf
-    return evaluate_file(path, config.data, None, config.export.common, crf, scales=True)
+    return evaluate_file(path, config.data, None, config.export.common, crf, scales=True, photos=photos)
 
 
-def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evaluation:
+def replace_by_smaller(path: Path, config: RunConfig, photos: TaggedPhotos, full: Evaluation) -> Evaluation:
     """Put a file of weights in the run's precision in the place of a measured float32 one; the card keeps both figures.
 
     Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point or cannot be
@@ -250,7 +260,7 @@ def replace_by_smaller(path: Path, config: RunConfig, full: Evaluation) -> Evalu
         )
     shrunk = shrink_weights(path, config.export.precision)
     try:
-        measured = measure(shrunk, config)
+        measured = measure(shrunk, config, photos)
         lost = max(full.figures[name] - measured.figures[name] for name in main)
         if lost > MAX_LOSS:
             raise ExportError(
@@ -272,9 +282,9 @@ def exported(config: RunConfig) -> list[Path]:
     return [Path(entry) for entry in json.loads(path.read_text())]
 
 
-def report(config: RunConfig) -> Path:
+def report(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Write `report.html`."""
-    return write_report(config, exported(config))
+    return write_report(config, photos, exported(config))
 
 
 FIT = ("data", "classifier")

@@ -11,7 +11,7 @@ image is changed step by step so that the network sees more of class c, and the 
     step         image <- clamp(image + xi dJ/dimage / max |dJ/dimage|) to the image's own range
     map          sum of the R of all steps
 
-f: features of the backbone's last stage; F: class maps; lambda = 7, tau = 0.5, xi = 0.08, 27 steps (`Climbing`). y is
+f: features of the backbone's last stage; F: class maps; lambda = 7, tau = 0.5, xi = 0.08, 27 steps (`AdvcamConfig`). y is
 added over the image and its mirror image. Works with every classifier: it needs the class maps after their ReLU, and the
 backbone's features. A classifier of several branches (`branches()`, AMR) gives the weighted mean of their maps.
 
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from app.inference.arrays import resize_bilinear
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.maps.localization import ScaleCams
-from training.config.tables import Climbing
+from training.config.tables import AdvcamConfig
 from training.data.augment import normalize
 from training.methods import Classifier
 
@@ -58,7 +58,7 @@ def climb(
     classifier: Classifier,
     pair: Tensor,
     class_index: int,
-    climbing: Climbing,
+    climbing: AdvcamConfig,
     steps: int,
     watch: Callable[[Step], None] | None = None,
 ) -> Tensor:
@@ -120,20 +120,19 @@ def advcam(
     image: np.ndarray,
     class_indices: tuple[int, ...],
     preferred_size: int,
-    climbing: Climbing | None = None,
+    climbing: AdvcamConfig | None = None,
 ) -> ScaleCams:
     """Maps of the classes `class_indices` of one uint8 (H, W, 3) photo, by climbing at every scale.
 
     The classifier must be in evaluation mode. Returns one map (K, h, w) per class at a quarter of the network input's
     size, scales and branches already joined, in the container that plain maps come in; scores are those of the photo.
     """
-    climbing = climbing or Climbing()
+    climbing = climbing or AdvcamConfig()
     weights = next(classifier.parameters())  # whose device and precision the photo takes
     geometry = geometry_of(image.shape, preferred_size)
     size = -(-geometry.input_height // MAP_STRIDE), -(-geometry.input_width // MAP_STRIDE)
-    branches = classifier.branches() if hasattr(classifier, "branches") else [(classifier, 1.0)]
     joined = np.zeros((len(class_indices), *size), np.float32)
-    for branch, share in branches:
+    for branch, share in classifier.branches():
         total = np.zeros_like(joined)
         for scale in climbing.scales:
             pair = image_pair(image, preferred_size, scale).to(weights)

@@ -12,7 +12,8 @@ a displacement field (y, x) that points to the centre of a pixel's instance. For
 
 The edge map then guides the random walk of `training.refinement.random_walk` on the maps of any method. D is trained as the paper
 does; semantic labels do not use it. The authors' network is ResNet-50 without dilation (`resnet50-irn`); features of
-another residual backbone are brought to strides 4 and 8 in the same way, finer ones by averaging.
+another backbone are brought to strides 4 and 8 in the same way, finer ones by averaging; where it has no stem of its own
+to read (networks of timm), the four stages are all there is.
 
 Departures from the released code: the mean that D is freed of is a running one, there it is taken over the training set
 at the end; equal maxima on a line share their gradient. Released, photos are padded to the crop size before the network
@@ -30,16 +31,17 @@ from app.inference.errors import ConfigError
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.maps.pamr import refine_pamr
-from training.backbones import Backbone, build_backbone
+from training.backbones import Backbone, ResidualBackbone, build_backbone
 from training.config.tables import IrnConfig
 from training.data.augment import normalize
-from training.refinement.crf import smooth_labels
 from training.refinement.random_walk import paths, refine_walk
+from training.smoothing.crf import SMOOTHNESS, dense_field
 
 EDGE_STRIDE = 4
 EDGE_WIDTH, EDGE_GROUPS = 32, 4
 DISPLACEMENT_WIDTHS, DISPLACEMENT_GROUPS = (64, 128, 256, 256, 256), (8, 16, 16, 16, 16)
 MEAN_MOMENTUM = 0.1
+APPEARANCE = (10.0, 50.0, 5.0)  # `bilateral` of the dense CRF on confident labels
 EPSILON = 1e-5
 
 
@@ -47,20 +49,21 @@ class IrnNetwork(nn.Module):
     """Edge and displacement branches on a backbone that is not trained.
 
     Args:
-        backbone: `small`, `resnet50` or `resnet50-irn`.
+        backbone: `small`, `resnet50-irn`, any other residual one, or one of timm; its classifying head is taken off.
         radius: of the pairs the losses compare, in pixels at stride 4.
     """
 
+    displacement_mean: Tensor
+
     def __init__(self, backbone: Backbone, radius: int = 10) -> None:
         super().__init__()
-        if not hasattr(backbone, "after_stem"):
-            raise ConfigError(f"IRN needs a residual backbone (small, resnet50), not {type(backbone).__name__}")
+        backbone.drop_head()
         self.backbone = backbone.requires_grad_(False).eval()
         self.radius = radius
         self.strides, channels = measure_features(backbone)
         self.edge_layers = nn.ModuleList(reduction(count, EDGE_WIDTH, EDGE_GROUPS) for count in channels)
         self.edge_output = nn.Conv2d(len(channels) * EDGE_WIDTH, 1, 1)
-        widths, groups = DISPLACEMENT_WIDTHS, DISPLACEMENT_GROUPS
+        widths, groups = DISPLACEMENT_WIDTHS[-len(channels) :], DISPLACEMENT_GROUPS[-len(channels) :]
         self.displacement_layers = nn.ModuleList(map(reduction, channels, widths, groups))
         coarse = sum(width for width, stride in zip(widths, self.strides, strict=True) if stride > EDGE_STRIDE)
         fine = sum(widths) - coarse
@@ -73,8 +76,7 @@ class IrnNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, H, W) -> edge logits (N, 1, h, w), displacements (N, 2, h, w) in px, at stride 4."""
         with torch.no_grad():
-            stem = self.backbone.stem(images)
-            features = [stem, *self.backbone.after_stem(stem)]
+            features = read_features(self.backbone, images)
         size = features[self.strides.index(EDGE_STRIDE)].shape[2:]
         edges = [
             at_stride(layer(feature), stride, EDGE_STRIDE, size).relu()
@@ -147,12 +149,20 @@ def reduction(in_channels: int, width: int, groups: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
 
+def read_features(backbone: Backbone, images: Tensor) -> list[Tensor]:
+    """Features of the stem, where the backbone has one to read, and of the four stages, finest first."""
+    if not isinstance(backbone, ResidualBackbone):
+        return backbone(images)
+    stem = backbone.stem(images)
+    return [stem, *backbone.after_stem(stem)]
+
+
 def measure_features(backbone: Backbone, side: int = 64) -> tuple[list[int], list[int]]:
-    """Strides and channels of the stem and the four stages, from one pass."""
+    """Strides and channels of `read_features`, from one pass."""
     with torch.no_grad():
-        stem = backbone.stem(torch.zeros(1, 3, side, side))
-        features = [stem, *backbone.after_stem(stem)]
-    return [side // feature.shape[3] for feature in features], [feature.shape[1] for feature in features]
+        features = read_features(backbone, torch.zeros(1, 3, side, side))
+    strides = [side // feature.shape[3] for feature in features]
+    return strides, [feature.shape[1] for feature in features]
 
 
 def at_stride(x: Tensor, stride: int, target: int, size: torch.Size) -> Tensor:
@@ -243,6 +253,19 @@ def affinity_label(
     foreground, background = confident
     unsure = (foreground == BACKGROUND) & (background != BACKGROUND)
     return np.where(unsure, IGNORE_INDEX, foreground).astype(np.uint8)
+
+
+def smooth_labels(image: np.ndarray, winners: np.ndarray, count: int, certainty: float = 0.7) -> np.ndarray:
+    """Dense CRF on a map (H, W) of indices 0..count-1, as the released code takes it; gives such a map.
+
+    Args:
+        image: uint8 (H, W, 3).
+        count: at least 2.
+        certainty: probability that a given index is right; the others share the rest.
+    """
+    given = winners == np.arange(count)[:, None, None]
+    probabilities = np.where(given, certainty, (1 - certainty) / (count - 1))
+    return dense_field(image, probabilities, 10, SMOOTHNESS, APPEARANCE).argmax(axis=0)
 
 
 def build_irn(config: IrnConfig, weights: str | None = None) -> IrnNetwork:

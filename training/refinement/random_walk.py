@@ -13,6 +13,7 @@ As in the released code, the result is divided by the largest value over all cla
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,9 +89,9 @@ def random_walk(
 
     `dense` squares the matrix of all pairs of pixels in float32, as released; the two differ by its rounding, some 2e-5.
     """
-    precision = np.float32 if dense else np.float64
+    precision: type[np.floating[Any]] = np.float32 if dense else np.float64
     edge = edge.astype(precision)
-    start = maps.astype(precision) ** precision(exponent) * (1 - edge)
+    start = maps.astype(precision) ** edge.dtype.type(exponent) * (1 - edge)
     offsets, affinity = neighbours(edge, radius)
     if dense:
         return square_walk(start, offsets, affinity, beta, doublings)

@@ -66,8 +66,14 @@ def classifier(in_channels: int, label_count: int, kernel: int, rate: int = 1) -
     """Convolution to logits that keeps the size; weights N(0, 0.01^2), no bias at first."""
     layer = nn.Conv2d(in_channels, label_count, kernel, padding=rate * (kernel // 2), dilation=rate)
     nn.init.normal_(layer.weight, std=INITIAL_DEVIATION)
-    nn.init.zeros_(layer.bias)
+    start_biases(layer)
     return layer
+
+
+def start_biases(layer: nn.Conv2d) -> None:
+    """Zero biases."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def hidden_branch(in_channels: int, channels: int, label_count: int, rate: int, dropout: float) -> nn.Sequential:
@@ -76,6 +82,6 @@ def hidden_branch(in_channels: int, channels: int, label_count: int, rate: int, 
     layers: list[nn.Module] = []
     for layer in hidden:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
+        start_biases(layer)
         layers += [layer, nn.ReLU(inplace=True), nn.Dropout(dropout)]
     return nn.Sequential(*layers, classifier(channels, label_count, 1))

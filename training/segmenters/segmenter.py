@@ -98,7 +98,9 @@ class Segmenter(nn.Module):
         `tag_weight` shared out by the tags (`TagHead`).
         """
         outputs, tag_logits = self.outputs(images)
-        return outputs[-1] if tag_logits is None else self.tag_head.share_out(outputs[-1], tag_logits)
+        if self.tag_head is None or tag_logits is None:
+            return outputs[-1]
+        return self.tag_head.share_out(outputs[-1], tag_logits)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss and its parts before their weights, of "images" and "label_maps" (N, H, W).

@@ -22,6 +22,8 @@ from app.inference.labels import label_of
 class TagHead(nn.Module):
     """Features (N, D, h, w) -> logits of the tags (N, C)."""
 
+    frequency: Tensor
+
     def __init__(self, channels: int, class_count: int, balance: float) -> None:
         super().__init__()
         self.linear, self.balance = nn.Linear(channels, class_count), balance

@@ -15,7 +15,7 @@ from training.backbones import Backbone, check_weights
 from training.checkpoint import load_weights, save_weights
 from training.config.run_config import RunConfig, validate_config
 from training.config.tables import ClassifierConfig, FitConfig
-from training.data import TaggedPhotos, open_source
+from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.data.mosaic import MosaicViews
 from training.data.pairing import GroupSampler
@@ -47,14 +47,14 @@ def check_classifier(config: ClassifierConfig) -> tuple[type[Classifier], Option
         raise ConfigError("[classifier] first_views is for the first of two stages; add first_fit, or leave it out")
     method = METHODS[config.method]
     options = validate_config(method.Options, config.options, "[classifier.options]")
-    if config.mosaic is not None and getattr(options, "group_size", 1) > 1:
+    if config.mosaic is not None and method.photos_per_group(options) > 1:
         raise ConfigError(
             f"{config.method} compares photos that share a tag, mosaics do not; leave out [classifier.mosaic]"
         )
     return method, options
 
 
-def fit_classifier(config: RunConfig) -> Path:
+def fit_classifier(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Train on the tags of `train` but the part held out (`hold_out`), choose nothing by masks; write
     `classifier/weights.pt`, the last weights.
 
@@ -62,26 +62,28 @@ def fit_classifier(config: RunConfig) -> Path:
     split serve to watch the mean average precision.
     """
     out = config.out / "classifier"
-    photos = open_source(config.data)
     require_photos(photos, ("train", photos.choosing_split, photos.report_split))
     classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
     settings = config.classifier
     if settings.first_fit is not None:
-        first = first_stage(settings)
+        first, weights_option = first_stage(settings)
         weights = fit_stage(first, photos, out / "first")
-        settings = settings.model_copy(update={"options": settings.options | {"spotlight_weights": str(weights)}})
+        settings = settings.model_copy(update={"options": settings.options | {weights_option: str(weights)}})
     return fit_stage(settings, photos, out)
 
 
-def first_stage(settings: ClassifierConfig) -> ClassifierConfig:
-    """The first of a method's two stages. Raises ConfigError where it has one alone."""
+def first_stage(settings: ClassifierConfig) -> tuple[ClassifierConfig, str]:
+    """The first of a method's two stages, and the option of the second that takes its weights.
+
+    Raises ConfigError where the method has one stage alone.
+    """
     method, options = check_classifier(settings)
     first = method.first_stage(options)
     if first is None:
-        raise ConfigError(f"{settings.method} trains in one stage; leave out [classifier.first_fit], or use amr")
-    name, own = first
-    alone = {"method": name, "options": own, "fit": settings.first_fit, "views": settings.first_views or settings.views}
-    return settings.model_copy(update=alone)
+        raise ConfigError(f"{settings.method} trains in one stage; leave out [classifier.first_fit]")
+    views = settings.first_views or settings.views
+    alone = {"method": first.method, "options": first.options, "fit": settings.first_fit, "views": views}
+    return settings.model_copy(update=alone), first.weights_option
 
 
 def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Path:
@@ -100,10 +102,10 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
         return {"map": value, "best": value}
 
     labels, threshold = views.image_labels, settings.repeat_threshold
-    sampler = make_sampler(fabric, labels, settings.fit, threshold, classifier.group_size)
+    method, options = check_classifier(settings)
+    sampler = make_sampler(fabric, labels, settings.fit, threshold, method.photos_per_group(options))
     shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
-    if settings.fit.epochs:
-        fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
+    fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
         save_weights(out / "weights.pt", classifier)
     fabric.barrier()

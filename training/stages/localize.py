@@ -8,6 +8,7 @@ size, as the released code of AMR does.
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -20,7 +21,7 @@ from app.inference.maps.localization import ScaleCams, conditional_cams, scale_c
 from app.inference.whole_file import whole_file
 from training.config.run_config import RunConfig
 from training.config.tables import LocalizeConfig
-from training.data import TaggedPhotos, open_source
+from training.data import TaggedPhotos
 from training.export.served import TorchModel
 from training.methods import Classifier
 from training.refinement.advcam import MAP_STRIDE, advcam
@@ -33,8 +34,8 @@ Localizer = Callable[[np.ndarray, tuple[int, ...]], "StoredMaps"]  # photo, clas
 class StoredMaps:
     """Maps of the tagged classes of one photo; `views.cams` hold K channels, one per entry of `class_indices`.
 
-    finished: the cams are one map in [0, 1] per class already, whose maxima mean something: plain inference alone divides
-    every map by its own.
+    finished: there is one map in [0, 1] for each class already, and `maps` leaves its values as they are. The raw maps of plain
+    inference are divided by their own maxima instead.
     """
 
     class_indices: tuple[int, ...]
@@ -48,9 +49,8 @@ class StoredMaps:
         return resize_bilinear(self.views.cams[0], self.views.geometry.input_height, self.views.geometry.input_width)
 
 
-def localize_split(config: RunConfig) -> Path:
+def localize_split(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Localize the run's photos (`TaggedPhotos.labelled_names`) with its classifier; write `cams/NAME.npz`."""
-    photos = open_source(config.data)
     device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
     classifier = load_classifier(config, len(photos.classes))
     model = torch_classifier(config, photos.classes, classifier, device)
@@ -95,14 +95,14 @@ def quartered(views: ScaleCams) -> ScaleCams:
 def save_maps(path: Path, stored: StoredMaps) -> None:
     """Write one photo's maps, whole or not at all."""
     with whole_file(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            class_indices=np.array(stored.class_indices, int),
-            scores=stored.views.scores,
-            geometry=np.array(list(asdict(stored.views.geometry).values())),
-            finished=np.array(stored.finished),
-            **{f"cam{i}": cam for i, cam in enumerate(stored.views.cams)},
-        )
+        arrays: dict[str, Any] = {f"cam{i}": cam for i, cam in enumerate(stored.views.cams)}
+        arrays |= {
+            "class_indices": np.array(stored.class_indices, int),
+            "scores": stored.views.scores,
+            "geometry": np.array(list(asdict(stored.views.geometry).values())),
+            "finished": np.array(stored.finished),
+        }
+        np.savez(file, **arrays)
 
 
 def load_maps(path: Path) -> StoredMaps:

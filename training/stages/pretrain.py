@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from app.inference.errors import DataError
-from training.backbones import build_backbone
+from training.backbones import Backbone, build_backbone
 from training.checkpoint import save_weights
 from training.config.tables import PretrainConfig
 from training.data.class_zip import ClassZip
@@ -27,7 +27,7 @@ SIZE_STEP = 8  # px
 class ImageClassifier(nn.Module):
     """Backbone, global average pooling, one linear layer."""
 
-    def __init__(self, backbone: nn.Module, classes: int, label_smoothing: float, mix: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, classes: int, label_smoothing: float, mix: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.channels[-1], classes)
@@ -57,14 +57,11 @@ def pretrain(config: PretrainConfig) -> Path:
     They are stored in half precision: a start for training needs no more.
     """
     fabric = make_fabric(config.fit)
-    kept = {
-        "size": config.size,
-        "seed": config.fit.seed,
-        "area": (config.min_area, 1.0),
-        "jitter": config.colour_jitter,
-    }
-    train = ClassZip(config.root / "train.zip", view_size=partial(view_size, config), **kept)
-    val = ClassZip(config.root / "val.zip", view_size=None, **kept)
+    photos = partial(
+        ClassZip, size=config.size, seed=config.fit.seed, area=(config.min_area, 1.0), jitter=config.colour_jitter
+    )
+    train = photos(config.root / "train.zip", view_size=partial(view_size, config))
+    val = photos(config.root / "val.zip", view_size=None)
     if val.classes != train.classes:
         raise DataError(f"train.zip and val.zip of {config.root} do not hold the same classes")
     torch.manual_seed(config.fit.seed)

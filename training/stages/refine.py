@@ -11,19 +11,18 @@ import numpy as np
 import torch
 
 from app.inference.arrays import resize_bilinear
-from app.inference.errors import DataError
+from app.inference.errors import ConfigError, DataError
 from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.localization import ScaleCams
 from training.checkpoint import load_weights, save_weights
 from training.config.run_config import RunConfig
-from training.config.tables import IrnConfig, RefinementConfig
-from training.data import TaggedPhotos, open_source
+from training.config.tables import DrsConfig, IrnConfig, RefineConfig
+from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
-from training.refinement.drs_maps import RefinementViews, localize_for_refinement, refined_maps
-from training.refinement.drs_network import DrsRefinement
+from training.refinement.drs import DrsRefinement, RefinementViews, localize_for_refinement, refined_maps
 from training.refinement.irn import IrnNetwork, affinity_label, build_irn, refine_irn
 from training.stages.classifier import fill_backbone, load_classifier
 from training.stages.localize import StoredMaps, iterate_maps, load_maps, quartered, save_maps
@@ -32,16 +31,16 @@ from training.stages.pseudo_label import write_label_map
 Refiner = Callable[[np.ndarray, StoredMaps], StoredMaps]  # photo and its maps -> its refined maps
 
 
-def refine_run(config: RunConfig) -> Path:
+def refine_run(config: RunConfig, photos: TaggedPhotos) -> Path:
     """Train the configured refinement and write `refined/NAME.npz` of every photo localized."""
     out = config.out / "refined"
-    photos = open_source(config.data)
-    refine = None if config.refine.method == "fusion" else fit_refiner(config, photos)
+    settings = require_refine(config)
+    refine = None if settings.method == "fusion" else fit_refiner(config, photos)
     names = photos.labelled_names()
-    for name, stored in iterate_maps(config.out / "cams", names, f"refine ({config.refine.method})"):
+    for name, stored in iterate_maps(config.out / "cams", names, f"refine ({settings.method})"):
         path = out / f"{name}.npz"
         if not path.is_file():
-            refined = refine(photos.image(name), stored) if refine else fused(stored, name, config.refine.others)
+            refined = refine(photos.image(name), stored) if refine else fused(stored, name, settings.others)
             save_maps(path, refined)
     return out
 
@@ -57,21 +56,28 @@ def fused(stored: StoredMaps, name: str, others: tuple[Path, ...]) -> StoredMaps
 
 def fit_refiner(config: RunConfig, photos: TaggedPhotos) -> Refiner:
     """Train the configured refinement into `refine/`, where it is not trained yet."""
-    out = config.out / "refine"
-    if config.refine.method == "irn":
+    out, settings = config.out / "refine", require_refine(config)
+    if settings.method == "irn":
         network = fit_edge_network(config, photos, config.out / "cams", out)
-        return irn_refiner(network, config.refine.irn, config.localize.preferred_size)
-    return drs_refiner(fit_refinement_network(config, photos, out), config.refine.drs)
+        return irn_refiner(network, settings.irn, config.localize.preferred_size)
+    return drs_refiner(fit_refinement_network(config, photos, out), settings.drs)
+
+
+def require_refine(config: RunConfig) -> RefineConfig:
+    """The [refine] table. Raises ConfigError where the run has none."""
+    if config.refine is None:
+        raise ConfigError(f"run {config.name} has no [refine] table; add one to refine its maps")
+    return config.refine
 
 
 def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: Path) -> IrnNetwork:
     """Train IRN on the confident parts of the maps `cams`/NAME.npz; its labels go to `out`/affinity."""
-    settings, names = config.refine.irn, evenly_spaced(photos.names("train"), config.refine.irn.photos)
+    settings = require_refine(config).irn
+    names = evenly_spaced(photos.names("train"), settings.photos)
     if settings.network is not None:
         network = build_irn(settings)
         load_weights(settings.network, network)
         return network.eval().to(make_fabric(settings.fit).device)
-    (out / "affinity").mkdir(parents=True, exist_ok=True)
     for name, stored in iterate_maps(cams, names, "affinity labels"):
         path = out / "affinity" / f"{name}.png"
         if not path.is_file():
@@ -91,7 +97,8 @@ def fit_edge_network(config: RunConfig, photos: TaggedPhotos, cams: Path, out: P
 
 def fit_refinement_network(config: RunConfig, photos: TaggedPhotos, out: Path) -> DrsRefinement:
     """Train DRS's refinement network on maps of the run's classifier, made as DRS makes them (`out`/maps)."""
-    settings, names = config.refine.drs, evenly_spaced(photos.names("train"), config.refine.drs.photos)
+    settings = require_refine(config).drs
+    names = evenly_spaced(photos.names("train"), settings.photos)
     fabric = make_fabric(settings.fit)
     classifier = load_classifier(config, len(photos.classes)).to(fabric.device)
     folder = localize_for_refinement(classifier, photos, names, out / "maps", settings)
@@ -117,7 +124,7 @@ def irn_refiner(network: IrnNetwork, settings: IrnConfig, preferred_size: int) -
     return refine
 
 
-def drs_refiner(network: DrsRefinement, settings: RefinementConfig) -> Refiner:
+def drs_refiner(network: DrsRefinement, settings: DrsConfig) -> Refiner:
     """What the refinement network answers for the photo's classes; it may leave [0, 1]."""
 
     def refine(image: np.ndarray, stored: StoredMaps) -> StoredMaps:

@@ -51,8 +51,7 @@ def start_by_regression(
 
 def head_layers(classifier: Classifier) -> list[nn.Conv2d]:
     """The 1x1 convolutions that make the class maps, one for each branch. Raises ConfigError where there is none."""
-    branches = [branch for branch, _ in classifier.branches()] if hasattr(classifier, "branches") else [classifier]
-    layers = [getattr(branch, "classifier", None) for branch in branches]
+    layers = [getattr(branch, "classifier", None) for branch, _ in classifier.branches()]
     heads = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
     if len(heads) < len(layers):
         raise ConfigError(

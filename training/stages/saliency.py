@@ -50,10 +50,9 @@ from tqdm import tqdm
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, nearest_name
 from app.inference.whole_file import whole_file, write_whole
-from training.config.run_config import RunConfig
-from training.data import DataConfig, TaggedPhotos, open_source
+from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
-from training.refinement.opencv import load_opencv
+from training.smoothing.opencv import load_opencv
 
 DEFAULT_METHOD = "robust-background"
 EXACT = "exact"
@@ -66,17 +65,11 @@ LEAST_COUPLING = 0.1  # mu of w_pq
 WHITE = 255  # of 8-bit pixels
 
 
-def estimate_saliency(config: RunConfig) -> Path:
-    """The estimate that a run's [saliency] table names, of all its photos, in `saliency/NAME.png`."""
-    return write_saliency(config.data, config.out / "saliency", config.saliency.estimate)
-
-
-def write_saliency(data: DataConfig, out: Path, method: str = DEFAULT_METHOD) -> Path:
+def write_saliency(data: DataConfig, photos: TaggedPhotos, out: Path, method: str = DEFAULT_METHOD) -> Path:
     """Write NAME.png (uint8 grey, of the photo's size) for every photo of every split; those there already are kept.
 
     Raises ConfigError for a method that is unknown, not installed or not allowed, and where `out` holds other maps.
     """
-    photos = open_source(data)
     make_map = choose_method(method, data, photos)
     claim_folder(out, {"method": method, **data.model_dump(mode="json", include={"source", "root", "scenes"})})
     for split, names in photos.splits.items():

@@ -14,7 +14,7 @@ from training.backbones import build_backbone
 from training.checkpoint import load_weights, save_weights
 from training.config.run_config import RunConfig, validate_config
 from training.config.tables import SegmenterConfig
-from training.data import open_source
+from training.data import TaggedPhotos
 from training.data.views import LabelledViews
 from training.fit import fit, make_fabric
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
@@ -40,10 +40,9 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
-def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
+def fit_segmenter(config: RunConfig, photos: TaggedPhotos, label_maps: Path, out: Path) -> Path:
     """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
     settings = require_segmenter(config)
-    photos = open_source(config.data)
     require_photos(photos, ("train", photos.report_split))
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
@@ -58,7 +57,8 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
         if fabric.is_global_zero:
             write_activated(config, names, activated)
         fabric.barrier()
-        planes = {"salient": (saliency_folder(config), config.saliency.limit), "activated": (activated, 0)}
+        limit = 0 if config.saliency is None else config.saliency.limit
+        planes = {"salient": (saliency_folder(config), limit), "activated": (activated, 0)}
     views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
     if segmenter.tag_head is not None:
         segmenter.tag_head.count(torch.from_numpy(views.image_labels))
@@ -72,11 +72,11 @@ def fit_segmenter(config: RunConfig, label_maps: Path, out: Path) -> Path:
 
 def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> None:
     """Write where the run's maps are high (`activated_region`) as `out`/NAME.png, 255 there, else 0."""
-    out.mkdir(parents=True, exist_ok=True)
+    quantile = require_segmenter(config).activated_quantile
     for name, stored in iterate_maps(final_maps(config), names, "activated regions"):
         path = out / f"{name}.png"
         if not path.is_file():
-            region = activated_region(stored.maps(), config.segmenter.activated_quantile)
+            region = activated_region(stored.maps(), quantile)
             with whole_file(path) as partial:
                 Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
 

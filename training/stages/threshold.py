@@ -20,13 +20,14 @@ PHOTOS = 500  # evenly spaced ones of `train` are looked at
 
 def agreeing_threshold(config: RunConfig, photos: TaggedPhotos) -> float:
     """The threshold of `THRESHOLDS` for the run's maps `cams`, by its saliency. Raises DataError where nothing overlaps."""
+    limit = 0 if config.saliency is None else config.saliency.limit
     shared, joined = (np.zeros(len(THRESHOLDS)) for _ in range(2))
     for name, stored in iterate_maps(config.out / "cams", evenly_spaced(photos.names("train"), PHOTOS), "threshold"):
         if not stored.class_indices:
             continue
         best = stored.maps().max(axis=0)
         saliency = read_saliency(saliency_folder(config) / f"{name}.png", photos.size(name))
-        salient = resize_bilinear(saliency[None].astype(np.float32), *best.shape)[0] > config.saliency.limit
+        salient = resize_bilinear(saliency[None].astype(np.float32), *best.shape)[0] > limit
         for index, threshold in enumerate(THRESHOLDS):
             shared[index] += ((best > threshold) & salient).sum()
             joined[index] += ((best > threshold) | salient).sum()

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from app.__main__ import STOPPED
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote, ServerGoneError
 from app.http.parameters import AnalyzeParameters
-from app.inference.errors import DataError, UnknownClassError
+from app.inference.errors import DataError, ParameterError, UnknownClassError
 from app.inference.label_maps.quality import quality_of
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, BLUE, DOG, GREEN, PERSON, RED, halves, to_file
@@ -400,6 +401,63 @@ def test_a_server_that_is_something_else(body):
         pytest.raises(DataError, match="not the list of models a tag2mask service gives"),
     ):
         Remote(address, AnalyzeParameters())
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+WHOLE = npz(label_map=np.zeros((64, 64), np.uint8), scores=np.zeros(1), present=np.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [WHOLE[:100], WHOLE[:-30], b"", b"<!doctype html>", npz(scores=np.zeros(1)), WHOLE[:60] + b"?" * 20 + WHOLE[80:]],
+)
+def test_a_broken_answer_costs_one_photo(photos, tmp_path, broken):
+    """A proxy that cuts an answer off, or sends a page of its own, ends no run."""
+    model = {"name": "a", "version": 1, "task": "cam", "default": True, "sha256": "0", "classes": ["dog"]}
+    (photos / "broken.jpg").unlink()
+
+    class Handler(BaseHTTPRequestHandler):
+        answers = iter([broken, WHOLE, WHOLE])
+
+        def do_GET(self) -> None:
+            self.answer(json.dumps({"models": [model]}).encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(next(self.answers))
+
+        def answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever, 0.05)
+        try:
+            labeller = Remote(f"http://127.0.0.1:{server.server_port}", AnalyzeParameters())
+            said, complete = label_folder(photos, tmp_path / "out", labeller)
+        finally:
+            server.shutdown()
+    assert not complete
+    assert said.startswith("2 of 3 photos labelled")
+    assert "cannot be read as the arrays of /analyze" in said
+
+
+def test_thresholds_in_the_wrong_order_are_refused_before_a_photo_is_read(models_directory):
+    """In this process as by the server, against the model's own background threshold too."""
+    settings = Settings(models=models_directory, device="cpu")
+    for given in ({"background_threshold": 0.5, "foreground_threshold": 0.2}, {"foreground_threshold": 0.1}):
+        with pytest.raises(ParameterError, match="lies below the background threshold"):
+            InProcess(settings, AnalyzeParameters(**given))
 
 
 def test_quality_by_hand():

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from app.__main__ import main
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
 from app.http.parameters import AnalyzeParameters
+from app.inference.errors import DataError
 from app.runtime.settings import Settings
-from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model
+from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model
 from tests.app.server import MAX_UPLOAD_BYTES, ROOT, start_server
 
 
@@ -236,6 +239,27 @@ def test_a_folder_labelled_by_a_server_is_as_labelled_here(server, models_direct
         there, here = (tmp_path / side / "SegmentationClass" / f"{name}.png" for side in ("there", "here"))
         assert there.read_bytes() == here.read_bytes()
     assert (tmp_path / "there" / "review.csv").read_bytes() == (tmp_path / "here" / "review.csv").read_bytes()
+
+
+def test_a_server_labels_with_the_highest_version_of_the_model_that_is_named(tmp_path, photo):
+    models, photos = tmp_path / "models", tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(photo)
+    for version, classes in ((1, ("dog",)), (10, ("cat", "dog", "person"))):
+        write_cam_model(models, "a", version, classes=classes, method="grad-cam")
+    write_cam_model(models, "b", 1)  # the default: its method is preferred
+    write_segmentation_model(models, classes=("cat", "dog", "person"))
+    with start_server(models) as server:
+        server.wait_until_ready()
+        labeller = Remote(server.url, AnalyzeParameters(model="a"))
+        assert labeller.classes == ("cat", "dog", "person")
+        assert sorted(labeller.provenance["models"]) == ["a/10", "deeplab_colours/1"]
+        said, complete = label_folder(photos, tmp_path / "out", labeller)
+        assert complete, said
+        with pytest.raises(DataError, match="serves no segmentation model x"):
+            Remote(server.url, AnalyzeParameters(segmenter="x"))
+    with Image.open(tmp_path / "out" / "SegmentationClass" / "a.png") as mask:
+        assert set(np.unique(mask)) == {0, 2}  # dog is the second of three
 
 
 def test_a_folder_is_labelled_within_the_servers_limits(models_directory, tmp_path):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from app.inference.arrays import (
-    drs_pseudo_label,
     enlarged_strips,
     mask_from_logits,
     normalize_cam,
@@ -43,14 +42,6 @@ def test_pseudo_label_by_hand() -> None:
     label_map = pseudo_label(maps, (11, 14), 0.25, 0.4)
     assert label_map.tolist() == [[12, 15], [0, 12]]  # dog, person; background; a tie goes to the first
     assert pseudo_label(maps, (11, 14), 0.25, 0.55).tolist() == [[12, 15], [0, IGNORE_INDEX]]
-
-
-def test_drs_pseudo_label_by_hand() -> None:
-    maps = np.array([[[0.5, 0.5, 0.1, 0.95, 1.2]], [[0.4, 0.1, 0.1, 0.95, 0.0]]], np.float32)
-    saliency = np.array([[255, 0, 255, 0, 50]], np.uint8)
-    # salient: best class; not salient: background wins; salient and unclaimed: ignore;
-    # two maps and the background above .9: ignore; a map above 1 beats the background outside the salient part
-    assert drs_pseudo_label(maps, (0, 1), saliency).tolist() == [[1, 0, 255, 255, 1]]
 
 
 def test_strips_together_are_the_whole() -> None:

@@ -1,11 +1,14 @@
 """The Open Inference Protocol: Triton's own client against a real server, and what is refused."""
 
+import asyncio
 import json
 
 import httpx2
 import numpy as np
 import pytest
 
+from app.inference.errors import ReplyTooLargeError
+from app.protocols import open_inference
 from app.runtime.model_store import ModelStore
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, RED, SIDE, halves
@@ -122,3 +125,42 @@ def test_a_wrong_length_of_the_json(server, length):
     headers = {"Inference-Header-Content-Length": length}
     reply = httpx2.post(f"{server.url}/v2/models/drs_colours/infer", content=b"{}", headers=headers)
     assert (reply.status_code, "is not a length" in reply.text) == (422, True)
+
+
+def test_json_is_read_and_written_off_the_event_loop(serve, models_directory, monkeypatch):
+    """The JSON of 20 megabytes takes seconds, in which a loop that read it would answer nobody else."""
+    on_loop = []
+
+    def noting(work):
+        def answer(*arguments):
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                on_loop.append(False)
+            else:
+                on_loop.append(True)
+            return work(*arguments)
+
+        return answer
+
+    for name in ("read_request", "respond"):
+        monkeypatch.setattr(open_inference, name, noting(getattr(open_inference, name)))
+    service = serve(Settings(models=models_directory, device="cpu"))
+    reply = service.post("/v2/models/drs_colours/infer", json=request_of(IMAGES))
+    assert reply.status_code == 200
+    assert on_loop == [False, False]
+
+
+def test_a_reply_has_a_limit(serve, models_directory):
+    service = serve(Settings(models=models_directory, device="cpu", max_reply_bytes=100_000))
+    wanted = [{"name": "mask"}]
+    reply = service.post("/v2/models/deeplab_colours/infer", json={**request_of(IMAGES), "outputs": wanted})
+    assert reply.status_code == 200
+    reply = service.post("/v2/models/deeplab_colours/infer", json=request_of(IMAGES))
+    assert reply.status_code == ReplyTooLargeError.status
+    assert "the limit is 100000 (TAG2MASK_MAX_REPLY_BYTES). Ask for them as binary data" in reply.json()["error"]
+
+
+def request_of(images: np.ndarray) -> dict:
+    tensor = {"name": "image", "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
+    return {"inputs": [tensor]}

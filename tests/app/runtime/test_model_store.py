@@ -218,7 +218,7 @@ def test_a_broken_file_leaves_the_old_one_serving(tmp_path):
     assert store.catalog.refused == {}
 
 
-def test_models_that_are_taken_away(tmp_path):
+def test_models_that_are_taken_away(tmp_path, caplog):
     for name in ("a", "b"):
         write_cam_model(tmp_path, name, 1)
     store = ModelStore(Settings(models=tmp_path, device="cpu", cam_model="b"))
@@ -231,8 +231,15 @@ def test_models_that_are_taken_away(tmp_path):
     assert store.refresh(only_unchanged=False)
     assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]  # the default was asked for by name: it stays
     assert store.catalog.defaults["cam"] is default
+    assert [record for record in caplog.messages if "set as default" in record] != []
+    caplog.clear()
+    for _ in range(3):  # what is gone is no news at the next looks
+        assert not store.refresh(only_unchanged=False)
+    assert caplog.messages == []
     (tmp_path / "c" / "1" / "model.onnx").unlink()
-    assert not store.refresh(only_unchanged=False)  # an empty directory: a disk that went away, or a mistake
+    for _ in range(3):
+        assert not store.refresh(only_unchanged=False)  # an empty directory: a disk that went away, or a mistake
+    assert len(caplog.messages) == 1
     assert sorted(store.catalog.engines) == [("b", 1), ("c", 1)]
 
 

@@ -70,6 +70,26 @@ def test_client_that_leaves_while_waiting_frees_its_place_at_once():
     run_with(pool, scenario)
 
 
+def test_a_watch_that_fails_drops_no_photo(caplog):
+    """Only a client that is known to have left loses its place."""
+    pool, gate, ran = Pool(1, 1), threading.Event(), []
+
+    async def fail() -> None:
+        raise ConnectionError("no news of the client")
+
+    async def scenario():
+        running = asyncio.ensure_future(pool.run(gate.wait))
+        waiting = asyncio.ensure_future(pool.run(ran.append, 1, gone=fail))
+        await asyncio.sleep(0.05)
+        gate.set()
+        await running
+        await waiting
+        assert ran == [1]
+
+    run_with(pool, scenario)
+    assert "no news of the client" in caplog.text
+
+
 def test_client_that_leaves_while_its_photo_is_worked_on_holds_the_place_until_the_end():
     pool, gate, started, left = Pool(1, 0), threading.Event(), threading.Event(), asyncio.Event()
 

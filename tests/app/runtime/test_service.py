@@ -1,7 +1,9 @@
 """What the service says of itself: models, classes, health, documentation, log."""
 
 import json
+import signal
 import threading
+import time
 
 from starlette.testclient import TestClient
 
@@ -36,7 +38,9 @@ def test_classes(client):
     body = client.get("/classes").json()
     assert [entry["class"] for entry in body["classes"]] == list(VOC_CLASSES)
     red, green, blue = voc_palette()[DOG]
-    assert body["classes"][11] == {"class": "dog", "label": DOG, "color": f"#{red:02x}{green:02x}{blue:02x}"}
+    dog = body["classes"][11]
+    assert (dog["class"], dog["label"], dog["color"]) == ("dog", DOG, f"#{red:02x}{green:02x}{blue:02x}")
+    assert dog["display_color"] != dog["color"]
     assert (body["model"]["name"], body["background"], body["ignore"]) == ("drs_colours", 0, IGNORE_INDEX)
     few = client.get("/classes?model=cam_colours").json()
     assert [(entry["class"], entry["label"]) for entry in few["classes"]] == [("cat", 1), ("dog", 2), ("person", 3)]
@@ -94,7 +98,7 @@ def test_documentation_page_and_schema(client):
     post = document["paths"]["/segment"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png", "image/webp"}
     common = {"model", "format", "size", "tags", "scales", "flip", "refine", "regions"}
-    assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold"}
+    assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold", "smallest_region"}
     kept = document["paths"]["/cam"]["get"]["parameters"]
     assert {parameter["name"] for parameter in kept if parameter["required"]} == {"class"}
     for path, methods in document["paths"].items():
@@ -132,3 +136,15 @@ def test_examples_of_problems_are_those_the_service_sends():
 
 def subclasses(kind: type) -> list[type]:
     return [kind, *(below for child in kind.__subclasses__() for below in subclasses(child))]
+
+
+def test_the_models_are_followed_where_there_is_no_sighup(serve, tmp_path, monkeypatch):
+    """Windows has none."""
+    monkeypatch.delattr(signal, "SIGHUP")
+    write_cam_model(tmp_path, "a", 1)
+    client = serve(Settings(models=tmp_path, device="cpu", models_poll_seconds=0.05))
+    write_cam_model(tmp_path, "b", 1)
+    end = time.monotonic() + 20
+    while len(client.get("/models").json()["models"]) < 2:
+        assert time.monotonic() < end, "the new model is not served"
+        time.sleep(0.05)

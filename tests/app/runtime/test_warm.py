@@ -93,7 +93,7 @@ def test_a_faulty_file_is_refused_by_name_and_the_others_serve(fault, tmp_path):
     store = ModelStore(Settings(models=tmp_path, device="cpu"))
     store.load()
     path.write_bytes(faulty)
-    store.refresh(settled=False)
+    store.refresh(only_unchanged=False)
     assert store.catalog.refused == catalog.refused
     good.unlink()
     with pytest.raises(ModelCardError, match=FAULTS[fault]):

@@ -335,8 +335,8 @@ def test_first_stage_checkpoint() -> None:
 
 def test_photos_come_in_the_groups_of_the_spotlight_branch() -> None:
     options = AmrClassifier.Options(spotlight="edam", spotlight_options={"width": 16, "group_size": 3})
-    assert AmrClassifier(2, "small", 16, None, options).group_size == 3
-    assert AmrClassifier(2, "small", 16, None, AmrClassifier.Options()).group_size == 1
+    assert AmrClassifier.photos_per_group(options) == 3
+    assert AmrClassifier.photos_per_group(AmrClassifier.Options()) == 1
 
 
 def test_its_first_stage_freezes_what_it_freezes() -> None:

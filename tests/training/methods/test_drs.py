@@ -17,18 +17,21 @@ from training.config.tables import FitConfig
 from training.data import TaggedPhotos
 from training.fit import fit, make_fabric
 from training.methods.drs import DrsClassifier, Suppression
-from training.refinement.drs_maps import (
+from training.refinement.drs import (
+    DrsConfig,
+    DrsRefinement,
     MapFolder,
-    RefinementConfig,
     RefinementViews,
     drs_localization_maps,
+    enlarge_maps,
     localize_for_refinement,
+    normalize_drs_cams,
     refined_maps,
+    refinement_target,
 )
-from training.refinement.drs_network import DrsRefinement, enlarge_maps, normalize_drs_cams, refinement_target
 
 CLASSES = ("cat", "dog", "person")
-SMALL = RefinementConfig(size=64, scales=(32, 64, 96), colour_jitter=0.0)
+SMALL = DrsConfig(size=64, scales=(32, 64, 96), colour_jitter=0.0)
 
 
 def drs(backbone: str = "small", class_count: int = len(CLASSES), **options: object) -> DrsClassifier:

@@ -16,14 +16,17 @@ from app.inference.errors import ConfigError
 from app.inference.labels import BACKGROUND
 from app.main import create_app
 from app.runtime.settings import Settings
-from training.__main__ import main
+from training.__main__ import main, start_run
 from training.config.run_config import RunConfig, read_config
-from training.data import DataConfig, open_source
+from training.data import SOURCES, DataConfig, TaggedPhotos, open_source
 from training.masks.evaluate import Confusion
 from training.masks.ground_truth import GroundTruth
 from training.pipeline.run import run
 
 CONFIG = Path("experiments/scenes/cam.toml")
+
+
+OPENED: list[DataConfig] = []  # what the finished run opened
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,20 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     root = tmp_path_factory.mktemp("road")
     shorter = ["classifier.fit.epochs=6", "segmenter.fit.epochs=4"]
     config = read_config(RunConfig, CONFIG, [f"out={root / 'run'}", f"export.models={root / 'models'}", *shorter])
-    assert run(config) == root / "run" / "report.html"
+    open_scenes = SOURCES["scenes"]
+
+    def noted(data: DataConfig) -> TaggedPhotos:
+        OPENED.append(data)
+        return open_scenes(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SOURCES, "scenes", noted)
+        assert start_run(config) == root / "run" / "report.html"
     return config
+
+
+def test_a_run_opens_its_data_once(road: RunConfig) -> None:
+    assert [road.data] == OPENED
 
 
 @pytest.fixture(scope="module")

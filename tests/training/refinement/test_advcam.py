@@ -10,7 +10,7 @@ from app.inference.maps.localization import ScaleCams
 from training.methods import METHODS
 from training.methods.amr import AmrClassifier
 from training.methods.cam import CamClassifier
-from training.refinement.advcam import Climbing, Step, advcam, climb, image_pair, region, step_up
+from training.refinement.advcam import AdvcamConfig, Step, advcam, climb, image_pair, region, step_up
 
 CLASSES = 3
 
@@ -45,7 +45,7 @@ def test_step_stays_inside_the_images_range() -> None:
 def test_objective_and_masks_of_each_step() -> None:
     network, pair = build(), image_pair(photo(), 96, 1.0)
     steps: list[Step] = []
-    total = climb(network, pair, 1, Climbing(), 3, steps.append)
+    total = climb(network, pair, 1, AdvcamConfig(), 3, steps.append)
     torch.testing.assert_close(total, sum(step.region for step in steps))
     assert torch.equal(steps[0].discriminative, (steps[0].region > 0.5 * steps[0].region.max()).float())
     images = pair
@@ -61,7 +61,7 @@ def test_objective_and_masks_of_each_step() -> None:
 def test_climbing_raises_the_class() -> None:
     network, pair = build(), image_pair(photo(), 96, 1.0)
     steps: list[Step] = []
-    climb(network, pair, 2, Climbing(restraint=0), 6, steps.append)
+    climb(network, pair, 2, AdvcamConfig(restraint=0), 6, steps.append)
     assert steps[-1].objective > steps[0].objective
 
 
@@ -70,7 +70,7 @@ def test_the_restraint_holds_back_what_is_discriminative() -> None:
 
     def change(restraint: float) -> float:
         steps: list[Step] = []
-        climb(network, pair, 0, Climbing(restraint=restraint), 8, steps.append)
+        climb(network, pair, 0, AdvcamConfig(restraint=restraint), 8, steps.append)
         return float(((steps[-1].region - steps[0].region).abs() * steps[0].discriminative).sum())
 
     assert change(1000) < change(0)
@@ -78,7 +78,7 @@ def test_the_restraint_holds_back_what_is_discriminative() -> None:
 
 def test_nothing_is_left_behind() -> None:
     network = build()
-    advcam(network, photo(), (0,), 64, Climbing(steps=2, scales=(1.0,)))
+    advcam(network, photo(), (0,), 64, AdvcamConfig(steps=2, scales=(1.0,)))
     assert not network.backbone._forward_hooks
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
 
@@ -91,13 +91,13 @@ def test_hook_is_removed_after_an_error() -> None:
 
     network = Failing(CLASSES, "small", 16, None, CamClassifier.Options()).eval()
     with pytest.raises(RuntimeError, match="stop"):
-        climb(network, torch.zeros(2, 3, 64, 64), 0, Climbing(), 1)
+        climb(network, torch.zeros(2, 3, 64, 64), 0, AdvcamConfig(), 1)
     assert not network.backbone._forward_hooks
 
 
 @pytest.mark.parametrize("method", ["cam", "drs", "amr", "edam"])
 def test_maps_of_every_method(method: str) -> None:
-    climbing = Climbing(steps=2, scales=(0.5, 1.0))
+    climbing = AdvcamConfig(steps=2, scales=(0.5, 1.0))
     with torch.no_grad():  # as evaluation and localization run
         result = advcam(build(method), photo(), (0, 2), 96, climbing)
     assert isinstance(result, ScaleCams)
@@ -111,7 +111,7 @@ def test_maps_of_every_method(method: str) -> None:
 def test_branches_are_averaged_over_their_maxima() -> None:
     network = build("amr", weight=0.25)
     assert isinstance(network, AmrClassifier)
-    climbing = Climbing(steps=2, scales=(1.0,), short=())
+    climbing = AdvcamConfig(steps=2, scales=(1.0,), short=())
     joined = advcam(network, photo(), (1,), 96, climbing).cams[0]
     spotlight, compensation = (advcam(branch, photo(), (1,), 96, climbing).cams[0] for branch, _ in network.branches())
     np.testing.assert_allclose(joined, 0.25 * spotlight + 0.75 * compensation, atol=1e-6)
@@ -125,9 +125,9 @@ def test_short_scales_take_half_the_steps_and_count_once() -> None:
     network = build()
 
     def sum_of(scale: float, steps: int) -> np.ndarray:
-        cam = climb(network, image_pair(photo(), 64, scale), 0, Climbing(), steps)
+        cam = climb(network, image_pair(photo(), 64, scale), 0, AdvcamConfig(), steps)
         return resize_bilinear(cam.numpy()[None], 12, 16)[0]
 
-    joined = advcam(network, photo(), (0,), 64, Climbing(steps=5, scales=(0.5, 1.0), short=(0.5,))).cams[0][0]
+    joined = advcam(network, photo(), (0,), 64, AdvcamConfig(steps=5, scales=(0.5, 1.0), short=(0.5,))).cams[0][0]
     expected = sum_of(0.5, 2) + sum_of(1.0, 5)
     np.testing.assert_allclose(joined, expected / (expected.max() + 1e-5), rtol=1e-4, atol=1e-6)

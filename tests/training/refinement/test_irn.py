@@ -114,9 +114,13 @@ def test_outputs_have_stride_four(size: tuple[int, int], output_stride: int) -> 
     assert displacement.shape == (2, 2, *edge.shape[2:])
 
 
-def test_backbone_without_blocks_is_refused() -> None:
-    with pytest.raises(ConfigError, match="residual"):
-        IrnNetwork(build_backbone("vgg16", 8))
+@pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "timm/resnet18", "timm/convnext_atto"])
+def test_a_network_of_timm_gives_its_four_stages(name: str) -> None:
+    irn_network = IrnNetwork(build_backbone(name, 16), 3).eval()
+    edge, displacement = irn_network(torch.zeros(1, 3, 64, 96))
+    assert edge.shape == (1, 1, 16, 24)
+    assert displacement.shape == (1, 2, 16, 24)
+    assert len(irn_network.edge_layers) == 4
 
 
 def test_features_are_brought_to_a_stride() -> None:

@@ -13,13 +13,13 @@ from app.inference.errors import ConfigError
 from training.backbones import Backbone, build_backbone
 from training.config.tables import FitConfig
 from training.fit import make_optimizer
-from training.refinement.crf import crf_labels
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.aspp import enlarge
 from training.segmenters.deeplabv2 import DeepLabV2
 from training.segmenters.mask_refinement_loss import mask_refinement_loss
 from training.segmenters.segmenter import reduce_labels, self_training_loss
 from training.segmenters.tag_head import TagHead
+from training.smoothing.crf import crf_labels
 
 LABELS = 3  # background and two classes
 

@@ -35,23 +35,24 @@ def test_amr_starts_from_its_spotlight_branch_trained_alone(tmp_path: Path) -> N
     config = config_of(tmp_path / "run", "classifier.method=amr", f"classifier.options={still}",
                        "classifier.first_fit={ epochs = 1, batch_size = 4, lr = 0.02 }",
                        "classifier.first_views={ long_side = [64, 64], crop = 64, cutout = 1, cutout_size = 16 }")  # fmt: skip
-    fit_classifier(config)
+    fit_classifier(config, open_source(config.data))
     alone = read_state(tmp_path / "run" / "classifier" / "first" / "weights.pt")
     classifier = load_classifier(config, 4)
     for name, parameter in classifier.spotlight.named_parameters():
         assert torch.allclose(parameter, alone[name]), name
-    assert first_stage(config.classifier).views.cutout == 1
+    first, weights_option = first_stage(config.classifier)
+    assert (first.method, first.views.cutout, weights_option) == ("cam", 1, "spotlight_weights")
 
 
 def test_methods_of_one_stage_refuse_a_first_one(tmp_path: Path) -> None:
     config = config_of(tmp_path / "run", "classifier.first_fit={ epochs = 1 }")
     with pytest.raises(ConfigError, match="cam trains in one stage; leave out"):
-        fit_classifier(config)
+        fit_classifier(config, open_source(config.data))
 
 
 def test_a_plain_backbone_takes_over_the_weights_of_a_suppressed_one(tmp_path: Path) -> None:
     config = config_of(tmp_path / "run", "classifier.method=drs", "classifier.options={ learnable = true, extra = 0 }")
-    fit_classifier(config)
+    fit_classifier(config, open_source(config.data))
     backbone = build_backbone("small", 16)
     fill_backbone(backbone, config, 4)
     trained = load_classifier(config, 4).backbone.state_dict()
@@ -112,7 +113,7 @@ def test_the_last_photo_of_a_class_is_trained_on() -> None:
 
 def test_thresholds_are_fitted_on_what_is_held_out(tmp_path: Path) -> None:
     config = config_of(tmp_path / "run", "classifier.fit.accelerator=cpu")
-    fit_classifier(config)
+    fit_classifier(config, open_source(config.data))
     model = torch_classifier(config, open_source(config.data).classes, load_classifier(config, 4))
     names = tuple(f"p{index}" for index in range(30))
     for share in (0.1, 0.0):
@@ -131,7 +132,7 @@ def test_the_classifier_learns_nothing_of_what_is_held_out(tmp_path: Path, monke
             return super().__getitem__(key)
 
     monkeypatch.setattr("training.stages.classifier.TaggedViews", Watched)
-    fit_classifier(config)
+    fit_classifier(config, open_source(config.data))
     trained, held = hold_out(photos, config.classifier.held_out)
     assert len(held) == 5
     assert set(seen) <= set(trained)

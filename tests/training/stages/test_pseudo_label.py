@@ -16,33 +16,38 @@ from training.checkpoint import save_weights
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import open_source
-from training.refinement.crf import refine_crf
+from training.label_rules import PhotoMaps
+from training.smoothing.crf import refine_crf
 from training.stages.classifier import build_classifier
 from training.stages.localize import StoredMaps, localize_split
 from training.stages.pseudo_label import (
     blend_saliency,
-    label_photo,
-    label_salient,
+    label_map_of,
+    photo_maps,
     pseudo_label_run,
     read_saliency,
     write_label_map,
 )
-from training.stages.saliency import estimate_saliency
+from training.stages.saliency import EXACT, write_saliency
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 MAPS = np.tile(np.array([0.9, 0.35, 0.25, 0.0], np.float32), (1, 4, 1))
 
 
+def label(maps: np.ndarray, class_indices: tuple[int, ...], settings: PseudoLabelConfig) -> np.ndarray:
+    return label_map_of(PhotoMaps(IMAGE, class_indices, maps), settings)
+
+
 def test_thresholds() -> None:
-    row = label_photo(IMAGE, MAPS, (4,), PseudoLabelConfig(background_threshold=0.3))[0]
+    row = label(MAPS, (4,), PseudoLabelConfig(background_threshold=0.3))[0]
     assert row.tolist() == [5, 5, 0, 0]
     config = PseudoLabelConfig(background_threshold=0.2, foreground_threshold=0.5)
-    assert label_photo(IMAGE, MAPS, (4,), config)[0].tolist() == [5, IGNORE_INDEX, IGNORE_INDEX, 0]
+    assert label(MAPS, (4,), config)[0].tolist() == [5, IGNORE_INDEX, IGNORE_INDEX, 0]
 
 
 def test_no_class_is_all_background() -> None:
     for refine in ("none", "pamr", "crf"):
-        label_map = label_photo(IMAGE, np.zeros((0, 4, 4), np.float32), (), PseudoLabelConfig(refine=refine))
+        label_map = label(np.zeros((0, 4, 4), np.float32), (), PseudoLabelConfig(refine=refine))
         assert (label_map == 0).all()
 
 
@@ -59,12 +64,18 @@ def stored(maps: np.ndarray) -> StoredMaps:
 SALIENCY = np.array([[255, 255, 0, 255]], np.uint8).repeat(4, axis=0)
 
 
+def label_salient(stored: StoredMaps, saliency: np.ndarray, config: RunConfig) -> np.ndarray:
+    """The label map of a photo whose saliency the run finds in its folder."""
+    Image.fromarray(saliency).save(config.saliency.folder / "photo.png")
+    return label_map_of(photo_maps(config, "photo", IMAGE, stored), config.pseudo_label)
+
+
 def test_saliency_decides_what_is_background(tmp_path: Path) -> None:
     config = run_config(tmp_path, pseudo_label={"rule": "drs", "background_threshold": 0.2})
-    assert label_salient(IMAGE, stored(MAPS), SALIENCY, config)[0].tolist() == [5, 5, 0, IGNORE_INDEX]
+    assert label_salient(stored(MAPS), SALIENCY, config)[0].tolist() == [5, 5, 0, IGNORE_INDEX]
     config = run_config(tmp_path, pseudo_label={"rule": "edam"})
-    assert label_salient(IMAGE, stored(MAPS), SALIENCY, config)[0].tolist() == [5, 5, 0, 0]
-    assert label_salient(IMAGE, stored(MAPS), 0 * SALIENCY, config)[0].tolist() == [5, 0, 0, 0]  # the peak is certain
+    assert label_salient(stored(MAPS), SALIENCY, config)[0].tolist() == [5, 5, 0, 0]
+    assert label_salient(stored(MAPS), 0 * SALIENCY, config)[0].tolist() == [5, 0, 0, 0]  # the peak is certain
 
 
 def test_the_paper_of_edam_weighs_masks_against_the_background(tmp_path: Path) -> None:
@@ -73,7 +84,7 @@ def test_the_paper_of_edam_weighs_masks_against_the_background(tmp_path: Path) -
     cams = 2 * np.tile(np.array([0.8, 0.7, 0.8, 0.0], np.float32), (1, 4, 1))  # a view and its mirror image, added
     views = ScaleCams(np.zeros(5), (cams,), Geometry(4, 4, 4, 4))
     # background masks are sqrt(1 - m^2): 0.6, 0.71, 0.6, 1; the third pixel is not salient, its mask below beta
-    label_map = label_salient(IMAGE, StoredMaps((4,), views), SALIENCY, config)
+    label_map = label_salient(StoredMaps((4,), views), SALIENCY, config)
     assert label_map[0].tolist() == [5, 0, 0, 0]
 
 
@@ -83,7 +94,7 @@ def test_saliency_is_blended_into_the_maps() -> None:
     blended = blend_saliency(maps, saliency, 0.5)
     np.testing.assert_allclose(blended[:, 0], [[0.95, 0.6, 0.4, 0.0], [0.55, 0.5, 0.55, 0.0]], atol=1e-6)
     config = PseudoLabelConfig(background_threshold=0.5, foreground_threshold=0.58)
-    assert label_photo(IMAGE, blended, (4, 6), config)[0].tolist() == [5, 5, IGNORE_INDEX, 0]
+    assert label(blended, (4, 6), config)[0].tolist() == [5, 5, IGNORE_INDEX, 0]
     assert blend_saliency(maps[:0], saliency, 0.5).shape == (0, 4, 4)  # a photo without tags
     assert blend_saliency(maps, None, 0.0) is maps
     small = blend_saliency(maps[:, :2, :2], saliency, 0.75)  # saliency has the photo's size, maps the network's
@@ -98,9 +109,9 @@ def test_a_run_blends_its_saliency_in(tmp_path: Path) -> None:
     )  # fmt: skip
     photos = open_source(config.data)
     save_weights(tmp_path / "classifier" / "weights.pt", build_classifier(config.classifier, len(photos.classes)))
-    estimate_saliency(config)
-    localize_split(config)
-    pseudo_label_run(config)
+    write_saliency(config.data, photos, tmp_path / "saliency", EXACT)
+    localize_split(config, photos)
+    pseudo_label_run(config, photos)
     for name in photos.names("train"):
         saliency = read_saliency(tmp_path / "saliency" / f"{name}.png", photos.size(name))
         with Image.open(tmp_path / "pseudo_labels" / f"{name}.png") as label_map:
@@ -121,6 +132,23 @@ def test_saliency_must_be_there_and_fit(tmp_path: Path) -> None:
         PseudoLabelConfig(rule="edam", saliency_share=0.5)
     with pytest.raises(ValidationError, match="either `folder` or `estimate`"):
         RunConfig(name="rule", out=tmp_path, data={"source": "scenes"}, saliency={"limit": 3})
+
+
+def test_a_rule_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="unknown rule 'treshold'; there are threshold, drs, edam, edam-paper"):
+        PseudoLabelConfig(rule="treshold")
+    with pytest.raises(ValidationError, match="takes `refine` of"):
+        PseudoLabelConfig(rule="edam-paper", refine="pamr")
+    with pytest.raises(ValidationError, match="gamma"):
+        PseudoLabelConfig(rule="edam", options={"gamma": 1})
+    with pytest.raises(ValidationError, match="reads the masks of EDAM"):
+        run_config(tmp_path, pseudo_label={"rule": "edam-paper"})
+
+
+def test_notes_of_an_earlier_release_are_read() -> None:
+    """Runs noted EDAM's two thresholds in the table, whatever their rule was."""
+    assert PseudoLabelConfig(rule="threshold", alpha=1e-6, beta=0.99999) == PseudoLabelConfig()
+    assert PseudoLabelConfig(rule="edam", alpha=0.1, beta=0.99999).rule_options.alpha == 0.1
 
 
 def test_label_maps_are_indexed_pngs_with_the_voc_palette(tmp_path: Path) -> None:

@@ -74,10 +74,10 @@ def test_fusion_with_maps_of_other_runs(localized: Path, tmp_path: Path) -> None
     (others / f"{names[-1]}.npz").unlink()
     (out / "refined" / f"{names[-1]}.npz").unlink()
     with pytest.raises(DataError, match="does not exist"):
-        refine_run(config)
+        refine_run(config, photos)
     save_maps(others / f"{names[-1]}.npz", StoredMaps((), load_maps(out / "cams" / f"{names[-1]}.npz").views))
     with pytest.raises(DataError, match="other classes"):
-        refine_run(config)
+        refine_run(config, photos)
 
 
 @pytest.mark.parametrize("table", [["refine.method=fusion"], ["refine.method=irn", "refine.others=['runs/a/cams']"]])

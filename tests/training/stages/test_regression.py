@@ -37,7 +37,7 @@ def test_a_run_that_trains_nothing_else_learns_from_the_regression(tmp_path) -> 
             "fit": {"epochs": 0, "accelerator": "cpu"},
         },
     })  # fmt: skip
-    fit_classifier(config)
+    fit_classifier(config, open_source(config.data))
     photos = open_source(config.data)
     trained = load_classifier(config, 3)
     random = build_classifier(config.classifier, 3, "pretrained").eval()

@@ -65,7 +65,9 @@ def test_masks_are_blended_with_maps_by_hand() -> None:
 def test_every_round_starts_anew_with_a_seed_of_its_own(taught: RunConfig, tmp_path: Path) -> None:
     second = of_round(taught, 2)
     assert second.segmenter.fit.seed == taught.segmenter.fit.seed + 1
-    alone = fit_segmenter(second, taught.out / "pseudo_labels-2", tmp_path / "alone")  # without a first round
+    alone = fit_segmenter(
+        second, open_source(taught.data), taught.out / "pseudo_labels-2", tmp_path / "alone"
+    )  # without a first round
     of_run = torch.load(taught.out / "segmenter" / "weights.pt", weights_only=True)
     for key, value in torch.load(alone, weights_only=True).items():
         torch.testing.assert_close(value, of_run[key])
@@ -108,7 +110,7 @@ def test_a_segmenter_sees_rare_classes_more_often(taught: RunConfig, tmp_path: P
     rare = validate_config(SegmenterConfig, taught.segmenter.model_dump() | {"repeat_threshold": 0.9}, "test")
     rare = rare.model_copy(update={"options": rare.options | {"tag_weight": 1.0}})
     config = taught.model_copy(update={"segmenter": rare})
-    weights = fit_segmenter(config, taught.out / "pseudo_labels", tmp_path / "segmenter")
+    weights = fit_segmenter(config, open_source(config.data), taught.out / "pseudo_labels", tmp_path / "segmenter")
     steps = torch.load(weights.with_name("last.ckpt"), weights_only=True)["progress"]["step"]
     photos = open_source(config.data)
     image_labels = np.stack([photos.image_labels(name) for name in photos.names("train")])

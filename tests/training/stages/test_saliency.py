@@ -13,9 +13,9 @@ from app.inference.errors import ConfigError
 from app.inference.labels import BACKGROUND
 from training.__main__ import main
 from training.config.data import ScenesConfig
-from training.data import DataConfig
+from training.data import DataConfig, open_source
 from training.masks.ground_truth import GroundTruth
-from training.refinement.opencv import load_opencv
+from training.smoothing.opencv import load_opencv
 from training.stages import saliency
 from training.stages.saliency import (
     DEFAULT_METHOD,
@@ -108,28 +108,28 @@ def test_a_folder_by_the_command_line(folder: Path, tmp_path: Path, capsys: pyte
 
 def test_maps_written_before_are_kept(folder: Path, tmp_path: Path) -> None:
     data, out = DataConfig(root=folder), tmp_path / "maps"
-    write_saliency(data, out)
+    write_saliency(data, open_source(data), out)
     kept = (out / "wide.png").stat().st_mtime_ns
-    (out / "tall.png").rename(out / "tall.partial")  # stopped while it was written
-    write_saliency(data, out)
+    (out / "tall.png").rename(out / "tall.png.partial")  # stopped while it was written
+    write_saliency(data, open_source(data), out)
     assert (out / "wide.png").stat().st_mtime_ns == kept
     assert sorted(path.name for path in out.iterdir()) == [ORIGIN, "tall.png", "wide.png"]
 
 
 def test_maps_of_another_origin_are_neither_kept_nor_overwritten(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "maps"
-    write_saliency(DataConfig(root=folder), out)
+    write_saliency(DataConfig(root=folder), open_source(DataConfig(root=folder)), out)
     with pytest.raises(ConfigError, match=r"holds saliency made by 'robust-background' of .*photos"):
-        write_saliency(DataConfig(root=folder), out, "fine-grained")
+        write_saliency(DataConfig(root=folder), open_source(DataConfig(root=folder)), out, "fine-grained")
     with pytest.raises(ConfigError, match=r"holds saliency made by 'robust-background'"):
-        write_saliency(SCENES, out)
+        write_saliency(SCENES, open_source(SCENES), out)
     (out / ORIGIN).unlink()
     with pytest.raises(ConfigError, match=r"of unknown origin; name another folder"):
-        write_saliency(DataConfig(root=folder), out)
+        write_saliency(DataConfig(root=folder), open_source(DataConfig(root=folder)), out)
 
 
 def test_exact_saliency_is_the_things_of_scenes(tmp_path: Path) -> None:
-    out = write_saliency(SCENES, tmp_path / "maps", EXACT)
+    out = write_saliency(SCENES, open_source(SCENES), tmp_path / "maps", EXACT)
     truth = GroundTruth(SCENES)
     for name in NAMES:
         with Image.open(out / f"{name}.png") as stored:
@@ -163,14 +163,14 @@ def test_refused_command_lines(arguments: list[str], message: str, capsys: pytes
 
 def test_an_unknown_method_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown saliency 'fine-grain' \(nearest: 'fine-grained'\); known are"):
-        write_saliency(SCENES, tmp_path / "maps", "fine-grain")
+        write_saliency(SCENES, open_source(SCENES), tmp_path / "maps", "fine-grain")
 
 
 def test_without_its_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ConfigError, match=r'pip install "\.\[saliency\]"'):
-        write_saliency(SCENES, tmp_path / "maps")
-    assert write_saliency(SCENES, tmp_path / "exact", EXACT).is_dir()  # needs none
+        write_saliency(SCENES, open_source(SCENES), tmp_path / "maps")
+    assert write_saliency(SCENES, open_source(SCENES), tmp_path / "exact", EXACT).is_dir()  # needs none
 
 
 def test_plain_opencv_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:

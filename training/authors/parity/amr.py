@@ -12,7 +12,7 @@ from training.authors.released import amr
 from training.config.tables import FitConfig
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair
 from training.methods.cam import CamClassifier
-from training.refinement.advcam import Climbing, Step, advcam, climb
+from training.refinement.advcam import AdvcamConfig, Step, advcam, climb
 from training.refinement.advcam import image_pair as image_pair_of
 
 MODULE, NETWORK, CLIMB, CHAOTIC_CLIMB = 1e-5, 1e-4, 1e-3, 5e-3
@@ -27,7 +27,7 @@ def amr_module(reference: Reference, normalization: str) -> AMM:
         for gate, modulation in amr.GATES.items():
             name = name.replace(gate, modulation)
         state[name.removeprefix("modulation.")] = tensor
-    module = AMM(32, 16, "batch", normalization)
+    module = AMM(32, 16, "batch", "running" if normalization == "running" else "batch")
     module.load_state_dict(state)
     return module.eval()
 
@@ -76,7 +76,9 @@ def amr_net(reference: Reference) -> Claims:
         merged.append(merge_pair(cams))
         yield Claim(f"logits{number}", logits.numpy(), NETWORK)
         yield Claim(f"cam{number}", merged[-1].numpy(), NETWORK)
-        yield Claim(f"cam_step{number}_preact", branch.classifier(branch.backbone(pair)[-1]).numpy(), NETWORK)
+        yield Claim(
+            f"cam_step{number}_preact", branch.get_submodule("classifier")(branch.backbone(pair)[-1]).numpy(), NETWORK
+        )
     labels = torch.zeros(2, len(VOC_CLASSES))
     yield Claim("loss_cps", network.losses({"images": pair, "image_labels": labels})["agreement"].numpy(), NETWORK)
     yield Claim("loss_cps_validate", (merged[0][1:] - merged[1][1:]).abs().mean().numpy(), NETWORK)
@@ -121,7 +123,7 @@ def amr_advcam(reference: Reference) -> Claims:
             warnings.catch_warnings(action="ignore"),
             torch.backends.mkldnn.flags(enabled=False),
         ):  # it warns of Intel GPUs
-            total = climb(branch, image_pair(), class_index, Climbing(), 3, steps.append)
+            total = climb(branch, image_pair(), class_index, AdvcamConfig(), 3, steps.append)
         first = steps[0]
         yield Claim(f"init{number}", first.region[None].numpy(), CLIMB)
         yield Claim(f"loss{number}", first.objective.numpy(), CLIMB)
@@ -138,7 +140,7 @@ def amr_advcam_scales(reference: Reference) -> Claims:
     network = amr_network(reference, "batch").double()
     image = reference.input("image")
     yield Claim("half", image_pair_of(image, max(image.shape), 0.5)[0].numpy(), MODULE)
-    climbing = Climbing(steps=12, scales=(0.5, 1.0), short=(0.5,))
+    climbing = AdvcamConfig(steps=12, scales=(0.5, 1.0), short=(0.5,))
     with warnings.catch_warnings(action="ignore"):
         maps = advcam(network, image, (8, 14), max(image.shape), climbing)
     yield Claim("cam", maps.cams[0], CLIMB)

@@ -30,7 +30,7 @@ def ccrm_3class(reference: Reference) -> Claims:
 def inference_claims(reference: Reference) -> Claims:
     """Boxes, erased masks of every round, and maps."""
     image = reference.input("image")
-    classes = np.flatnonzero(reference.input("label"))
+    classes = np.flatnonzero(reference.input("label")).tolist()
     options = ConditionalOptions(released=True)
     result = class_conditional_maps(stand_in(reference.state("ccrm_standin")), image, classes, options)
     yield Claim("classes", classes, 0)

@@ -6,15 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.inference.arrays import drs_pseudo_label
 from app.inference.labels import VOC_CLASSES
 from training.authors.parity.reference import Claim, Claims, Reference, fill, images, normal, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import drs
-from training.config.tables import FitConfig, RefinementConfig
+from training.config.tables import DrsConfig, FitConfig
+from training.label_rules.drs import drs_pseudo_label
 from training.methods.drs import DrsClassifier, Suppression
-from training.refinement.drs_maps import drs_localization_maps
-from training.refinement.drs_network import DrsRefinement, enlarge_maps, normalize_drs_cams, refinement_target
+from training.refinement.drs import (
+    DrsRefinement,
+    drs_localization_maps,
+    enlarge_maps,
+    normalize_drs_cams,
+    refinement_target,
+)
 
 MODULE, NETWORK = 1e-5, 1e-4
 ROUNDED_PIXELS = 1e-3
@@ -90,7 +95,7 @@ def drs_maps(reference: Reference) -> Claims:
     network = DrsClassifier(len(VOC_CLASSES), "vgg16", 8, None, DrsClassifier.Options(learnable=True)).eval()
     network.load_state_dict(state)
     image = torch.randint(0, 256, (320, 320, 3), generator=torch.Generator().manual_seed(22)).to(torch.uint8).numpy()
-    maps = drs_localization_maps(network, image, PRESENT, RefinementConfig())
+    maps = drs_localization_maps(network, image, PRESENT, DrsConfig())
     yield Claim("maps_s4", maps[:, ::4, ::4], ROUNDED_PIXELS, share=True)
 
 

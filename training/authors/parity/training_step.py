@@ -8,6 +8,7 @@ listed under the authors' names, each once, in the order of the names.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def training_claims(
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.p = 0.0
-    losses, norms = two_steps(network, {key: value.double() for key, value in batch.items()}, training)
+    losses, norms = two_steps(cast(Learner, network), {key: value.double() for key, value in batch.items()}, training)
     for part in training.parts:
         yield Claim(part, [step[part] for step in losses], STEP)
     yield Claim("gradient_norm", norms, STEP)

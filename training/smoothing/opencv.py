@@ -1,5 +1,7 @@
 """OpenCV, which some estimates and refinements are made with; the extra `saliency` brings it."""
 
+import contextlib
+import importlib
 from types import ModuleType
 
 from app.inference.errors import ConfigError
@@ -7,11 +9,10 @@ from app.inference.errors import ConfigError
 
 def load_opencv() -> ModuleType:
     """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
-    try:
-        import cv2
-    except ImportError:
-        cv2 = None
-    if not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
+    cv2 = None
+    with contextlib.suppress(ImportError):
+        cv2 = importlib.import_module("cv2")
+    if cv2 is None or not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
         raise ConfigError(
             'estimates of saliency and graph cuts need the extra `saliency`: pip install ".[saliency]" in the checkout'
         )

@@ -12,7 +12,6 @@ from app.inference.errors import ConfigError
 LEAST_PROBABILITY = 1e-5
 SMOOTHNESS = (3.0, 3.0)  # `gaussian` of PSA, IRN and EDAM
 PSA_APPEARANCE = (10.0, 80.0, 13.0)  # `bilateral`, EDAM's too
-IRN_APPEARANCE = (10.0, 50.0, 5.0)
 
 
 def dense_field(
@@ -60,25 +59,6 @@ def refine_crf(image: np.ndarray, maps: np.ndarray, background_threshold: float)
     result = dense_field(image, scores / scores.sum(axis=0, keepdims=True), 10, SMOOTHNESS, PSA_APPEARANCE)
     foreground = result[1:] / (result[1:] + result[:1] + 1e-12)  # over the background alone
     return _rescale(foreground, background_threshold)
-
-
-def smooth_edam(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
-    scores = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
-    return dense_field(image, scores / scores.sum(axis=0, keepdims=True), 3, SMOOTHNESS, PSA_APPEARANCE)[1:]
-
-
-def smooth_labels(image: np.ndarray, winners: np.ndarray, count: int, certainty: float = 0.7) -> np.ndarray:
-    """Dense CRF on a map (H, W) of indices 0..count-1, with the settings of IRN; gives such a map.
-
-    Args:
-        image: uint8 (H, W, 3).
-        count: at least 2.
-        certainty: probability that a given index is right; the others share the rest.
-    """
-    given = winners == np.arange(count)[:, None, None]
-    probabilities = np.where(given, certainty, (1 - certainty) / (count - 1))
-    return dense_field(image, probabilities, 10, SMOOTHNESS, IRN_APPEARANCE).argmax(axis=0)
 
 
 def crf_labels(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from training.config.tables import PseudoLabelConfig
-from training.refinement.grabcut import cut_labels
-from training.stages.pseudo_label import label_photo
+from training.label_rules import PhotoMaps
+from training.smoothing.grabcut import cut_labels
+from training.stages.pseudo_label import label_map_of
 
 HEIGHT, WIDTH = 60, 80
 THING = (slice(15, 45), slice(20, 60))
@@ -51,7 +52,7 @@ def test_each_pixel_takes_the_class_of_its_greatest_map() -> None:
 
 def test_a_photo_without_classes_is_background() -> None:
     config = PseudoLabelConfig(refine="grabcut")
-    assert not label_photo(photo(), np.zeros((0, 4, 4), np.float32), (), config).any()
+    assert not label_map_of(PhotoMaps(photo(), (), np.zeros((0, 4, 4), np.float32)), config).any()
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -62,7 +63,7 @@ def test_a_map_without_a_border_is_taken_as_it_is(value: float) -> None:
 
 def test_the_same_photo_gets_the_same_labels() -> None:
     first, second = (
-        label_photo(photo(), blurred((30, 40), 12), (4,), PseudoLabelConfig(refine="grabcut")) for _ in "ab"
+        label_map_of(PhotoMaps(photo(), (4,), blurred((30, 40), 12)), PseudoLabelConfig(refine="grabcut")) for _ in "ab"
     )
     assert np.array_equal(first, second)
 
@@ -72,5 +73,5 @@ def test_a_tiny_photo_is_cut_too() -> None:
 
 
 def test_it_knows_one_threshold() -> None:
-    with pytest.raises(ValidationError, match="without `foreground_threshold`"):
+    with pytest.raises(ValidationError, match="leave `foreground_threshold` out"):
         PseudoLabelConfig(refine="grabcut", foreground_threshold=0.5)

@@ -20,7 +20,7 @@ import numpy as np
 from app.inference.arrays import resize_bilinear
 from app.inference.labels import BACKGROUND, label_of
 from app.inference.maps.pamr import refine_pamr
-from training.refinement.opencv import load_opencv
+from training.smoothing.opencv import load_opencv
 
 SIZES = (96, 128, 160)  # px, long side; on 114 photos 160 alone gave labels as good on the mean, and less steady ones
 DOUBT, SURE = 0.05, 0.6  # of maps in [0, 1]; (0.1, 0.5) and (0.15, 0.7) gave labels one to three points worse

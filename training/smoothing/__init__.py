@@ -1,0 +1,1 @@
+"""Maps and labels smoothed along the edges of the photo itself: the dense CRF, and graph cuts."""
