@@ -14,7 +14,7 @@ from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
 from training.backbones import BACKBONES, build_backbone, takes_modulation
 from training.config.tables import ClassifierConfig, SegmenterConfig
-from training.export.onnx_file import check_export, export_model, quantize, shrink_weights
+from training.export.onnx_file import check_export, export_model, next_version, quantize, shrink_weights
 from training.export.served import ServedClassifier, ServedSegmenter
 from training.methods import METHODS
 from training.segmenters import SEGMENTERS
@@ -92,7 +92,13 @@ def test_exported_method_equals_torch(key: str, tmp_path: Path) -> None:
     assert path == tmp_path / "tried" / "1" / "model.onnx"
     engine = Engine(path)
     assert max(engine.card.export_check.values()) < 1e-4
-    assert export_model(ServedClassifier(model), card("cam", "cam"), tmp_path).parent.name == "2"
+
+
+def test_the_next_version_is_one_above_the_highest(tmp_path: Path) -> None:
+    assert next_version(tmp_path / "tried") == 1
+    for name in ("2", "10", "notes"):
+        (tmp_path / "tried" / name).mkdir(parents=True)
+    assert next_version(tmp_path / "tried") == 11
 
 
 @pytest.mark.parametrize("key", SEGMENTER_OPTIONS)
