@@ -133,7 +133,9 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(road: RunConfi
         run(other)
 
 
-def test_own_photos_without_masks_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_photos_without_masks_are_enough(
+    tmp_path: Path, exports_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Thirty tagged photos of one's own: nothing but JPEGs and a labels.csv."""
     main(["scenes", str(tmp_path / "written"), "--count", "24", "--val-count", "6", "--class-count", "3"])
     own = tmp_path / "own"
