@@ -13,7 +13,8 @@ from app.inference.errors import ConfigError, DataError
 from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
 from training.backbones import BACKBONES, build_backbone, takes_modulation
-from training.config.tables import ClassifierConfig, SegmenterConfig
+from training.config.map_tables import ClassifierConfig
+from training.config.tables import SegmenterConfig
 from training.export.onnx_file import export_model, next_version, quantize, shrink_weights
 from training.export.served import ServedClassifier
 from training.methods import METHODS
