@@ -20,7 +20,7 @@ from app.runtime.settings import Settings
 from training.__main__ import main, start_run
 from training.config.run_config import RunConfig, read_config
 from training.data import SOURCES, DataConfig, TaggedPhotos, open_source
-from training.masks.evaluate import Confusion
+from training.masks.confusion import Confusion
 from training.masks.ground_truth import GroundTruth
 from training.masks.report_keys import meaning_of
 from training.pipeline.run import run
@@ -143,7 +143,9 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(road: RunConfi
         run(other)
 
 
-def test_own_photos_without_masks_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_photos_without_masks_are_enough(
+    tmp_path: Path, exports_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Thirty tagged photos of one's own: nothing but JPEGs and a labels.csv."""
     main(["scenes", str(tmp_path / "written"), "--count", "24", "--val-count", "6", "--class-count", "3"])
     own = tmp_path / "own"
