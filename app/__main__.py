@@ -26,7 +26,7 @@ from app.http.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.inference.file_names import shown
 from app.main import create_app
-from app.runtime.settings import Settings
+from app.runtime.settings import Settings, unknown_variables
 
 STOPPED = 130  # the exit status of what SIGINT has ended
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than file names have
             stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
+    for sentence in unknown_variables(os.environ):
+        print(f"tag2mask: warning: {sentence}", file=sys.stderr)
     try:
         if options.verb == "label":
             try:
@@ -133,6 +135,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        proxy_headers=False,  # the application reads them itself, once it has seen who the peer is
         access_log=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )

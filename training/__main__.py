@@ -37,8 +37,8 @@ from training.authors.import_torchvision import import_torchvision
 from training.authors.parity import format_table, run_parity
 from training.authors.released import CONVERTERS
 from training.config.data import ScenesConfig
+from training.config.learning import PretrainConfig
 from training.config.run_config import RunConfig, read_config, validate_config
-from training.config.tables import PretrainConfig
 from training.data import DataConfig, open_source
 from training.data.scenes import write_folder
 from training.masks.evaluate import evaluate_file

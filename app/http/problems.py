@@ -65,7 +65,9 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         detail = f"{request.method[:20]} is not possible at {path[:200]!r}; use {allowed}."
     phrase = HTTPStatus(error.status_code).phrase
     kind = phrase.lower().replace(" ", "-")
-    details = {"error": detail} if path.startswith("/v2") else {}  # what clients of the Open Inference Protocol read
+    details = (
+        {"error": detail} if path.removeprefix(request.scope.get("root_path", "")).startswith("/v2") else {}
+    )  # what clients of the Open Inference Protocol read
     return _respond(Problem.of(kind, phrase, error.status_code, detail, details), headers)
 
 

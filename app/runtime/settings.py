@@ -1,13 +1,20 @@
 """The service's configuration: one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
 
+import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.inference.errors import nearest_name
+
+PREFIX = "TAG2MASK_"
+LINK = re.compile(r"(tcp|udp|sctp)://")
+OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -17,13 +24,19 @@ class Settings(BaseSettings):
     `cam_model` and `segmentation_model` ("NAME" or "NAME/VERSION") are the models used where a request names none.
     `models` is looked at again every `models_poll_seconds` (0: never) and at a SIGHUP.
     `workers` photos are worked on at a time (default: cores / `intra_op_threads`); `queue_size` more may wait.
+    `root_path` is the path prefix the service is reached under, such as /tag2mask; where it is empty, the header
+    X-Forwarded-Prefix of `trusted_proxies` (addresses or networks, separated by commas; * trusts everyone) says it.
+    `cors_origins` (separated by commas; * is any) are the sites whose pages may ask the service from a browser.
     `label_studio_url` and `label_studio_token` are the Label Studio whose tasks get predictions (`app.protocols.label_studio.routes`).
     """
 
-    model_config = SettingsConfigDict(env_prefix="TAG2MASK_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    root_path: str = ""
+    trusted_proxies: str = "127.0.0.1,::1"
+    cors_origins: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     models: Path = Path("models")
@@ -46,6 +59,38 @@ class Settings(BaseSettings):
     label_studio_url: str | None = None
     label_studio_token: SecretStr | None = None
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _leave_out_links(cls, port: object) -> object:
+        """Kubernetes puts TAG2MASK_PORT=tcp://ADDRESS:PORT into every pod beside a Service named tag2mask."""
+        return cls.model_fields["port"].default if isinstance(port, str) and LINK.match(port) else port
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_prefix(cls, path: str) -> str:
+        if path.strip("/") and not re.fullmatch(r"(/[^/?#\s]+)+/?", path):
+            raise ValueError("a path like /tag2mask is expected")
+        return path.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: str) -> str:
+        for entry in separated(proxies):
+            if entry != "*":
+                try:
+                    ipaddress.ip_network(entry, strict=False)
+                except ValueError:
+                    raise ValueError(f"{entry!r} is no address or network, such as 10.0.0.0/8") from None
+        return proxies
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: str) -> str:
+        for entry in separated(origins):
+            if entry != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", entry):
+                raise ValueError(f"{entry!r} is no origin, such as https://example.org, without a path")
+        return origins
+
     @field_validator("label_studio_url")
     @classmethod
     def _check_address(cls, url: str | None) -> str | None:
@@ -57,6 +102,28 @@ class Settings(BaseSettings):
     def worker_count(self) -> int:
         """Inference workers: as set, else one per `intra_op_threads` cores."""
         return self.workers or max(1, available_cores() // self.intra_op_threads)
+
+
+def separated(text: str) -> list[str]:
+    """The entries of a list separated by commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for every variable of the service's prefix that is no setting. Kubernetes' own are none of the user's."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    sentences = []
+    for name, value in sorted(environment.items()):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not is_of_kubernetes(name, value):
+            nearest = nearest_name(name[len(PREFIX) :], Settings.model_fields)
+            hint = f"Did you mean {PREFIX}{nearest.upper()}?" if nearest else "`python -m app --help` lists them."
+            sentences.append(f"{name} is no setting, and does nothing. {hint}")
+    return sentences
+
+
+def is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set a variable, for a Service whose name begins with tag2mask."""
+    return bool(LINK.match(value) or OF_SERVICES.search(name))
 
 
 def available_cores() -> int:

@@ -30,7 +30,8 @@ from training.config.tables import ClassifierConfig, DrsConfig, IrnConfig, Local
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.export.onnx_file import current_commit
-from training.masks.evaluate import Sweep, sweep_maps
+from training.masks.confusion import Sweep
+from training.masks.evaluate import sweep_maps
 from training.methods import Classifier, FirstStage
 from training.pipeline.run import VERBS, do
 from training.stages.classifier import check_classifier, load_classifier, torch_classifier, validation_map

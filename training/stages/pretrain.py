@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from app.inference.errors import DataError
 from training.backbones import Backbone, build_backbone
 from training.checkpoint import save_weights
-from training.config.tables import PretrainConfig
+from training.config.learning import PretrainConfig
 from training.data.class_zip import ClassZip
 from training.fit import Metrics, fit, make_fabric
 

@@ -19,7 +19,7 @@ from app.runtime.settings import Settings
 from training.__main__ import main, start_run
 from training.config.run_config import RunConfig, read_config
 from training.data import SOURCES, DataConfig, TaggedPhotos, open_source
-from training.masks.evaluate import Confusion
+from training.masks.confusion import Confusion
 from training.masks.ground_truth import GroundTruth
 from training.pipeline.run import run
 
