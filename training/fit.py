@@ -25,7 +25,7 @@ from tqdm import tqdm
 from app.inference.errors import ConfigError, Tag2MaskError
 from app.inference.whole_file import whole_file
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler
 
 CHECK_CLOCK = 4  # steps between looks at the clock

@@ -25,8 +25,9 @@ from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.pamr import refine_pamr
 from app.inference.whole_file import write_whole
+from training.config.learning import Section
+from training.config.map_tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig
 from training.config.run_config import RunConfig, validate_config
-from training.config.tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig, Section
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.export.onnx_file import current_commit

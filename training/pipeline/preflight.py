@@ -15,8 +15,8 @@ import torch
 
 from app.inference.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
+from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig
-from training.config.tables import ClassifierConfig
 from training.masks.check import fault_of_masks
 from training.pipeline.run import Photos, photos_of
 from training.smoothing.opencv import load_opencv

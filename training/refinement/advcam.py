@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from app.inference.arrays import resize_bilinear
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.maps.localization import ScaleCams
-from training.config.tables import AdvcamConfig
+from training.config.map_tables import AdvcamConfig
 from training.data.augment import normalize
 from training.methods import Classifier
 

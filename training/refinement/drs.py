@@ -35,7 +35,7 @@ from tqdm import tqdm
 from app.inference.errors import DataError
 from app.inference.whole_file import whole_file
 from training.backbones import build_backbone
-from training.config.tables import DrsConfig
+from training.config.map_tables import DrsConfig
 from training.data import TaggedPhotos
 from training.data.augment import generator, jitter_colours, normalize
 from training.methods import Classifier, Options

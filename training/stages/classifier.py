@@ -13,8 +13,9 @@ from app.inference.maps.localization import scale_cams
 from app.inference.model_card import ModelCard
 from training.backbones import Backbone, check_weights
 from training.checkpoint import load_weights, save_weights
+from training.config.learning import FitConfig
+from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig, validate_config
-from training.config.tables import ClassifierConfig, FitConfig
 from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.data.mosaic import MosaicViews

@@ -19,8 +19,8 @@ from app.inference.errors import DataError
 from app.inference.image.preprocess import Geometry
 from app.inference.maps.localization import ScaleCams, conditional_cams, scale_cams
 from app.inference.whole_file import whole_file
+from training.config.map_tables import LocalizeConfig
 from training.config.run_config import RunConfig
-from training.config.tables import LocalizeConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
 from training.methods import Classifier

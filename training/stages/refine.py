@@ -16,8 +16,8 @@ from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.localization import ScaleCams
 from training.checkpoint import load_weights, save_weights
+from training.config.map_tables import DrsConfig, IrnConfig, RefineConfig
 from training.config.run_config import RunConfig
-from training.config.tables import DrsConfig, IrnConfig, RefineConfig
 from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.data.views import LabelledViews

@@ -20,7 +20,7 @@ from app.inference.errors import ConfigError
 from app.inference.image.preprocess import geometry_of, resize_image
 from training.backbones.imagenet_names import name_rows
 from training.backbones.timm_backbone import PREFIX, imagenet_head
-from training.config.tables import RegressionConfig
+from training.config.learning import RegressionConfig
 from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.methods import Classifier

@@ -9,7 +9,7 @@ from app.inference.labels import VOC_CLASSES
 from training.authors.parity.reference import Claim, Claims, Reference, images, normal, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import amr
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair
 from training.methods.cam import CamClassifier
 from training.refinement.advcam import AdvcamConfig, Step, advcam, climb

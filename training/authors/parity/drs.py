@@ -10,7 +10,8 @@ from app.inference.labels import VOC_CLASSES
 from training.authors.parity.reference import Claim, Claims, Reference, fill, images, normal, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import drs
-from training.config.tables import DrsConfig, FitConfig
+from training.config.learning import FitConfig
+from training.config.map_tables import DrsConfig
 from training.label_rules.drs import drs_pseudo_label
 from training.methods.drs import DrsClassifier, Suppression
 from training.refinement.drs import (

@@ -13,7 +13,7 @@ from training.authors.parity.cam import join
 from training.authors.parity.reference import Claim, Claims, Reference, images, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import edam, psa
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.label_rules.edam import edam_pseudo_label, normalize_edam
 from training.methods.cam import CamClassifier
 from training.methods.edam import EdamClassifier, sine_table

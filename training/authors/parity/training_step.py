@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.authors.parity.reference import Claim, Claims, Reference
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.fit import Learner, learning_rate_factor, make_optimizer, set_learning_rates
 
 STEPS = 2
