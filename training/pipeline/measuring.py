@@ -34,7 +34,7 @@ def evaluate(config: RunConfig, photos: TaggedPhotos) -> Path:
 
 
 def measure(path: Path, config: RunConfig, photos: TaggedPhotos) -> Evaluation:
-    """The figures of an exported file on the report split."""
+    """Return the figures of an exported file on the report split."""
     crf = config.segmenter is not None and config.segmenter.crf
     return evaluate_file(path, config.data, None, config.export.common, crf, scales=True, photos=photos)
 
@@ -67,7 +67,7 @@ def replace_by_smaller(path: Path, config: RunConfig, photos: TaggedPhotos, full
 
 
 def exported(config: RunConfig) -> list[Path]:
-    """The ONNX files of the run. Raises ConfigError where it has not been exported."""
+    """Return the ONNX files of the run. Raises ConfigError where it has not been exported."""
     path = config.out / EXPORTED
     if not path.is_file():
         raise ConfigError(f"run {config.name} has not been exported; `python -m training export CONFIG` does it")

@@ -65,7 +65,7 @@ class Stage:
     tags: bool = False
 
     def concerns(self, config: RunConfig) -> bool:
-        """Whether the run has this stage."""
+        """Tell whether the run has this stage."""
         return (self.table is None or getattr(config, self.table) is not None) and not (self.tags and config.supervised)
 
 
@@ -73,7 +73,7 @@ Photos = Callable[[], TaggedPhotos]  # gives a run's photos, opened at the first
 
 
 def photos_of(config: RunConfig) -> Photos:
-    """The run's photos, which are opened once, where a stage asks for them."""
+    """Return the run's photos, which are opened once, where a stage asks for them."""
     return functools.cache(functools.partial(open_source, config.data))
 
 
@@ -123,7 +123,7 @@ def do(stage: Stage, config: RunConfig, photos: Photos | None = None) -> None:
 
 
 def written(out: Path) -> set[Path]:
-    """What a run's folder holds besides the notes."""
+    """Return what a run's folder holds besides the notes."""
     return {path for path in out.rglob("*") if path.is_file() and path.name != STATE}
 
 
@@ -136,7 +136,7 @@ def require_done(stage: Stage, config: RunConfig) -> None:
 
 
 def is_done(stage: Stage, config: RunConfig) -> bool:
-    """Whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
+    """Tell whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
     noted = read_state(config.out).get(stage.name)
     if noted is None:
         return False
@@ -155,13 +155,13 @@ def is_done(stage: Stage, config: RunConfig) -> bool:
 
 
 def settings_of(stage: Stage, config: RunConfig) -> dict[str, Any]:
-    """The tables a stage depends on, defaults filled in."""
+    """Return the tables a stage depends on, defaults filled in."""
     values = config.model_dump(mode="json")
     return {table: values[table] for table in stage.tables}
 
 
 def read_state(out: Path) -> dict[str, Any]:
-    """What is noted of the run's stages."""
+    """Return what is noted of the run's stages."""
     path = out / STATE
     return json.loads(path.read_text()) if path.is_file() else {}
 
