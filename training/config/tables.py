@@ -119,7 +119,7 @@ class SegmenterConfig(Section):
     """How the segmenter is trained."""
 
     def seed_of_round(self, number: int) -> int:
-        """The seed of a round, from 1."""
+        """Return the seed of a round, from 1."""
         return self.fit.seed + number - 1
 
 
