@@ -211,6 +211,7 @@ class SegmenterConfig(Section):
     labels: Literal["pseudo", "ground-truth"] = "pseudo"
     rounds: int = Field(default=1, ge=1)
     own_share: float = Field(default=0.8, ge=0, le=1)
+    go_on: bool = False  # whether a round starts from the weights of the one before; else where the first did
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)  # for options.saliency_weight: what counts as activated
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     crf: bool = False  # measure the masks after a dense CRF as well
