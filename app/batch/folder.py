@@ -30,13 +30,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.batch.data_set import files_of, write, write_csv, write_data_set, writing
-from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
+from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller
 from app.batch.photos import FolderPhoto, check_tags, find_photos
 from app.batch.review import outlines_of
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.choices import FILE as CHOICES
 from app.inference.choices import Choice, read_choices
-from app.inference.errors import DataError, Tag2MaskError
+from app.inference.errors import DataError, ServerGoneError, Tag2MaskError
 from app.inference.file_names import shown
 from app.inference.image import encode
 from app.inference.image.decode import Photo, decode

@@ -18,7 +18,7 @@ SCENES = {"count": 4, "val_count": 2, "size": 96, "class_count": 3, "random_seed
 
 
 def dry(config: RunConfig, out: Path) -> RunConfig:
-    """The run made so small that it takes a minute on a CPU; everything it writes goes under `out`."""
+    """Return the run made so small that it takes a minute on a CPU; everything it writes goes under `out`."""
     values = config.model_dump()
     values |= {"out": out, "data": {"source": "scenes", "scenes": SCENES}, "needs": {}}
     values["export"] |= {"models": out / "models", "version": None, "precision": "float32", "common": ()}

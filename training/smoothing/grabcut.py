@@ -28,7 +28,7 @@ ITERATIONS = 1  # of fitting colours and cutting; three gave the same labels
 
 
 def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], threshold: float) -> np.ndarray:
-    """The labels of a photo, uint8 (H, W), from its maps.
+    """Return the labels of a photo, uint8 (H, W), from its maps.
 
     Args:
         image: uint8 (H, W, 3).
@@ -53,7 +53,7 @@ def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ..
 
 
 def shrink(image: np.ndarray, long_side: int) -> np.ndarray:
-    """A photo uint8 (H, W, 3) at a long side of so many px."""
+    """Return a photo uint8 (H, W, 3) at a long side of so many px."""
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -62,7 +62,7 @@ def shrink(image: np.ndarray, long_side: int) -> np.ndarray:
 
 
 def cut(image: np.ndarray, greatest: np.ndarray, threshold: float) -> np.ndarray:
-    """Where one cut sees things: bool (h, w).
+    """Return where one cut sees things: bool (h, w).
 
     Args:
         image: uint8 (h, w, 3).

@@ -54,7 +54,7 @@ def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Pat
 
 
 def of_round(config: RunConfig, number: int) -> RunConfig:
-    """The run with the seed of a round, from 1."""
+    """Return the run with the seed of a round, from 1."""
     settings = require_segmenter(config)
     fit = settings.fit.model_copy(update={"seed": settings.seed_of_round(number)})
     return config.model_copy(update={"segmenter": settings.model_copy(update={"fit": fit})})

@@ -23,9 +23,9 @@ from pycocotools.coco import COCO
 
 from app.__main__ import STOPPED
 from app.batch.folder import label_folder
-from app.batch.labellers import InProcess, Remote, ServerGoneError
+from app.batch.labellers import InProcess, Remote
 from app.http.parameters import AnalyzeParameters
-from app.inference.errors import DataError, ParameterError, UnknownClassError
+from app.inference.errors import DataError, ParameterError, ServerGoneError, UnknownClassError
 from app.inference.label_maps.quality import quality_of
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, BLUE, DOG, GREEN, PERSON, RED, halves, to_file

@@ -15,7 +15,8 @@ from app.inference.model_card import ModelCard
 from training.backbones import build_backbone
 from training.backbones.imagenet_names import imagenet_classes, name_rows
 from training.backbones.timm_backbone import imagenet_state
-from training.config.tables import ClassifierConfig, SegmenterConfig
+from training.config.map_tables import ClassifierConfig
+from training.config.tables import SegmenterConfig
 from training.data.augment import normalize
 from training.export.onnx_file import export_model
 from training.export.served import ServedClassifier

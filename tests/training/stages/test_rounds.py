@@ -12,6 +12,7 @@ from app.inference.engine import Engine
 from app.inference.errors import ConfigError
 from app.inference.label_maps.segmentation import TEST_SCALES, segment
 from app.inference.labels import BACKGROUND, label_of
+from tests.training.exports import exported_once, shared_directory
 from training.config.run_config import RunConfig, read_config, validate_config
 from training.config.tables import SegmenterConfig
 from training.data import open_source
@@ -33,7 +34,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     changes = [f"out={root / 'run'}", f"export.models={root / 'models'}", "segmenter.rounds=2"]
     changes += ["segmenter.own_share=0.5", "export.version=2", "export.segmenter_version=3"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes])
-    run(config)
+    with exported_once(shared_directory(tmp_path_factory)):
+        run(config)
     return config
 
 
@@ -104,7 +106,7 @@ def test_a_segmenter_may_see_photos_at_a_size_of_its_own(taught: RunConfig) -> N
     assert segmenter_card(larger, classes).preferred_size == 160
 
 
-def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Path) -> None:
+def test_the_supervised_bound_has_no_classifier(taught: RunConfig, exports_once: None, tmp_path: Path) -> None:
     weights = taught.out / "classifier" / "weights.pt"
     changes = [f"out={tmp_path / 'run'}", f"export.models={tmp_path / 'models'}", "segmenter.labels=ground-truth"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes, f"segmenter.weights={weights}"])
