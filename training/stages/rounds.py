@@ -33,22 +33,24 @@ from training.stages.segmenter import (
 def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Path:
     """Train the segmenter `rounds` times, first on `label_maps`; write `segmenter/weights.pt`, the last one's weights.
 
-    Every round starts where the first did: labels are noisy, and what goes on from its own weights learns the noise. The
-    seed of a round is its number on from the run's.
+    Every round starts where the first did: labels are noisy, and what goes on from its own weights learns the noise. Where
+    time is short `go_on` lets each start from the weights before it. The seed of a round is its number on from the run's.
     """
     settings = require_segmenter(config)
     fabric = make_fabric(settings.fit)
+    start: Path | None = None
     for number in range(1, settings.rounds):
         folder, labels = f"{SEGMENTER}-{number}", config.out / f"pseudo_labels-{number + 1}"
         if not fabric.broadcast((config.out / folder / "weights.pt").is_file()):
-            fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder)
+            fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder, start)
         if fabric.is_global_zero:
             segmenter = load_segmenter(config, len(photos.classes), folder)
             card = segmenter_card(config, photos.classes)
             relabel(TorchModel(serve_segmenter(segmenter, card), card, fabric.device), photos, config, labels)
         fabric.barrier()
         label_maps = labels
-    return fit_segmenter(of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER)
+        start = config.out / folder / "weights.pt" if settings.go_on else None
+    return fit_segmenter(of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER, start)
 
 
 def of_round(config: RunConfig, number: int) -> RunConfig:

@@ -1,6 +1,7 @@
 """A segmenter in rounds, the fully supervised upper bound, and masks of several views."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from training.data import open_source
 from training.data.sampling import repeat_factors
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.pipeline.run import VERBS, do, run
-from training.stages.rounds import blend_masks, of_round
+from training.stages.rounds import blend_masks, fit_rounds, of_round
 from training.stages.segmenter import fit_segmenter, segmenter_card
 
 CONFIG = Path("experiments/scenes/cam.toml")
@@ -73,6 +74,22 @@ def test_every_round_starts_anew_with_a_seed_of_its_own(taught: RunConfig, tmp_p
     of_run = torch.load(taught.out / "segmenter" / "weights.pt", weights_only=True)
     for key, value in torch.load(alone, weights_only=True).items():
         torch.testing.assert_close(value, of_run[key])
+
+
+def test_a_round_can_go_on_from_the_one_before(taught: RunConfig, tmp_path: Path) -> None:
+    table = taught.segmenter.model_copy(
+        update={"go_on": True, "fit": taught.segmenter.fit.model_copy(update={"lr": 1e-9})}
+    )
+    config = taught.model_copy(update={"segmenter": table, "out": tmp_path})
+    for folder in ("cams", "segmenter-1", "pseudo_labels-2"):
+        shutil.copytree(taught.out / folder, tmp_path / folder)
+    last = fit_rounds(config, open_source(config.data), taught.out / "pseudo_labels")
+    first = torch.load(tmp_path / "segmenter-1" / "weights.pt", weights_only=True)
+    for key, value in torch.load(last, weights_only=True).items():
+        if (
+            "running" not in key and "num_batches" not in key
+        ):  # a rate of almost nothing leaves the weights where they were
+            torch.testing.assert_close(value, first[key], rtol=0, atol=1e-5)
 
 
 def test_classifier_and_segmenter_have_versions_of_their_own(taught: RunConfig) -> None:
