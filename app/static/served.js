@@ -49,10 +49,11 @@ export function ownThreshold({ cams }, model) {
   return card?.background_threshold ?? 0;
 }
 
-// Whether the maps of all cam models can be fused: by the service's rule, the newest of every name, of the same classes.
+// Whether the maps of several cam models can be fused: by the service's rule, the newest of every name that knows the same
+// classes as the default.
 export function canFuse({ cams }) {
-  const names = new Set(cams.map(({ name }) => name));
-  return names.size > 1 && names.size <= 8 && cams.every((model) => knowSame(model, cams[0]));
+  const names = new Set(cams.filter((model) => knowSame(model, cams[0])).map(({ name }) => name));
+  return names.size > 1 && names.size <= 8;
 }
 
 // The segmenter for a cam model: one of the same classes where there is one, the default first.
