@@ -124,6 +124,6 @@ def coco(job: Job, parameters: PhotoParameters, size: tuple[int, ...], regions: 
         "models": [{"name": pin(engine), "sha256": engine.sha256} for engine in job.engines],
         "parameters": as_asked(parameters),
     }
-    image = CocoImage(job.upload.id, (size[0], size[1]), regions)
+    image = CocoImage(job.upload.name or job.upload.id, (size[0], size[1]), regions)
     categories = {region.label: region.class_name for region in regions}
     return json.dumps(coco_document([image], categories, info)).encode()

@@ -15,6 +15,7 @@ MEDIA_TYPES = {
     "coco": "application/json",
     "hf": "application/json",
 }
+JSON_FORMATS = tuple(word for word, kind in MEDIA_TYPES.items() if kind == MEDIA_TYPES["json"])
 # What each endpoint can answer; the first word is what `*/*` gets.
 BINARY = ("png", "overlay", "gray8", "gray16", "npy", "npz", "coco", "hf")
 SEGMENT_FORMATS = ("json", *BINARY)
