@@ -73,6 +73,11 @@ class PhotoFormParser(MultiPartParser):
         part.content_disposition = disposition
         super().on_headers_finished()
 
+    def close_files(self) -> None:
+        """Close what was begun: a body may end amid a part."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def _receive_form(request: Request, max_bytes: int) -> list[Received]:
     stream = _from_boundary(request, _limited(request, max_bytes + FRAMING_BYTES, max_bytes))
@@ -98,6 +103,7 @@ async def _receive_form(request: Request, max_bytes: int) -> list[Received]:
         return [(_name_of(photo), await photo.read()) for photo in photos if isinstance(photo, UploadFile)]
     finally:
         await form.close()
+        parser.close_files()
 
 
 def _name_of(photo: UploadFile) -> str | None:
