@@ -101,6 +101,8 @@ class SegmenterConfig(Section):
     """The segmenter is trained this many times; each time but the first its own masks help to make the labels."""
     own_share: float = Field(default=0.8, ge=0, le=1)
     """The share of these masks in the next round's labels; the maps have the rest."""
+    go_on: bool = False
+    """A round starts from the weights of the one before; else where the first did."""
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)
     """What lies above this quantile of a map counts as activated, for options.saliency_weight."""
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)
