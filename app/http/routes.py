@@ -1,6 +1,6 @@
 """The endpoints: choose the models and the format, then decode, predict and encode on a worker."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.http import answers, api_docs, negotiate
+from app.http import answers, api_docs, formats, negotiate
 from app.http.caching import entity_tag, matches
 from app.http.describe import classes_reply, models_reply
 from app.http.job import Job
@@ -57,7 +57,7 @@ router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 @router.post("/segment", **api_docs.POST_SEGMENT)
 async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
-    job = await prepare(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    job = await prepare(request, "segmentation", parameters, formats.mask_words(), json_first=True)
     response = await run(request, answers.answer_segment, job, parameters)
     set_image_cookie(request, response, job.upload)
     return response
@@ -65,7 +65,7 @@ async def segment_upload(request: Request, parameters: Annotated[SegmentParamete
 
 @router.get("/segment", **api_docs.GET_SEGMENT)
 async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
-    job = await prepare(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    job = await prepare(request, "segmentation", parameters, formats.mask_words(), json_first=True)
     return await run(request, answers.answer_segment, job, parameters)
 
 
@@ -91,7 +91,7 @@ async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLa
 
 @router.post("/analyze", **api_docs.POST_ANALYZE)
 async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
-    job = await prepare(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    job = await prepare(request, "cam", parameters, (formats.NPZ.word,), json_first=True)
     response = await run(request, answers.answer_analyze, job, parameters)
     set_image_cookie(request, response, job.upload)
     return response
@@ -99,7 +99,7 @@ async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParamete
 
 @router.get("/analyze", **api_docs.GET_ANALYZE)
 async def analyze_kept(request: Request, parameters: Annotated[KeptAnalyzeParameters, Query()]) -> Response:
-    job = await prepare(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    job = await prepare(request, "cam", parameters, (formats.NPZ.word,), json_first=True)
     return await run(request, answers.answer_analyze, job, parameters)
 
 
@@ -141,23 +141,31 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
     """`/cam` of one class, or of all."""
     card = choose_engines(service_of(request).models.catalog, "cam", parameters)[0].card
     everything = parameters.names_all(card)
-    formats = negotiate.ALL_CAMS_FORMATS if everything else negotiate.CAM_FORMATS
+    words = formats.all_maps_words() if everything else formats.map_words()
     index = None if everything else class_index(card, parameters.class_name)
-    job = await prepare(request, "cam", parameters, formats, index)
+    job = await prepare(request, "cam", parameters, words, json_first=everything, index=index)
     return await run(request, answers.answer_cams if everything else answers.answer_cam, job, parameters)
 
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
     """`/pseudo-label` of an upload or of a kept photo."""
-    job = await prepare(request, "cam", parameters, negotiate.PSEUDO_LABEL_FORMATS)
+    job = await prepare(request, "cam", parameters, formats.mask_words())
     return await run(request, answers.answer_pseudo_label, job, parameters)
 
 
 async def prepare(
-    request: Request, task: Task, parameters: PhotoParameters, formats: Sequence[str], index: int | None = None
+    request: Request,
+    task: Task,
+    parameters: PhotoParameters,
+    words: tuple[str, ...],
+    *,
+    json_first: bool = False,
+    index: int | None = None,
 ) -> Job:
-    """Everything that can be refused without the photo, in order of cost; then the photo itself. `index` is that of the one
-    class that is asked for.
+    """Everything that can be refused without the photo, in order of cost; then the photo itself.
+
+    `words` are the formats besides JSON that the endpoint answers in, `json_first` makes JSON the default. `index` is that of
+    the one class that is asked for.
     """
     service = service_of(request)
     catalog = service.models.catalog
@@ -165,14 +173,15 @@ async def prepare(
     segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
     used = (*engines, *((segmenter,) if segmenter else ()))
     request.state.model = ",".join(map(pin, engines))
-    word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
+    available = (formats.JSON.word, *words) if json_first else formats.with_json(words)
+    word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), available)
     cams, segmenter = ((), engines[0]) if task == "segmentation" else (engines, segmenter)
     analyzer = Analyzer(parameters.options(), cams, segmenter)
     service.pool.check_room()
     uploads = await obtain_uploads(request, parameters)
-    if len(uploads) > 1 and word not in negotiate.JSON_FORMATS:
+    if len(uploads) > 1 and formats.media_type(word) != formats.JSON.media_type:
         raise ParameterError(
-            f"{len(uploads)} photos are answered as a list of {', '.join(negotiate.JSON_FORMATS)}, not as {word}. Ask for one of "
+            f"{len(uploads)} photos are answered as a list of {', '.join(formats.json_words())}, not as {word}. Ask for one of "
             f"these, or send the photos one at a time.",
             parameter="format",
         )
@@ -275,7 +284,7 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
             replies.append(bytes((await run_one(each)).body))
         except UploadError as error:
             replies.append(problem_of(error).model_dump_json().encode())
-    return Response(b"[" + b",".join(replies) + b"]", media_type=negotiate.MEDIA_TYPES["json"])
+    return Response(b"[" + b",".join(replies) + b"]", media_type=formats.JSON.media_type)
 
 
 async def wait_for_disconnect(request: Request) -> None:

@@ -22,7 +22,8 @@ class ModelCard(BaseModel):
 
     `synonyms` are further names that requests may call a class by, besides the usual ones (`app.inference.class_names`).
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
-    map in [0, 1]; `presence_thresholds` with `scores`, one per class (task `cam` only). `figures` are percentages
+    map in [0, 1]; `presence_thresholds` with `scores`, one per class; a segmenter without them
+    gives no `scores`. `figures` are percentages
     measured by `python -m training evaluate`, `measured_on` says on how many photos of which split.
     """
 
@@ -62,11 +63,11 @@ class ModelCard(BaseModel):
             raise ValueError(f"classes hold a name twice: {self.classes}")
         if strange := sorted(self.synonyms.keys() - set(self.classes)):
             raise ValueError(f"synonyms are given for {strange[0]!r}, which is no class")
-        expected = len(self.classes) if self.task == "cam" else 0
-        if len(self.presence_thresholds) != expected:
+        count = len(self.presence_thresholds)
+        if count != len(self.classes) and (count or self.task == "cam"):
             raise ValueError(
-                f"presence_thresholds has {len(self.presence_thresholds)} values, {expected} are expected "
-                f"(one per class of a cam model, none for a segmenter)"
+                f"presence_thresholds has {count} values, {len(self.classes)} are expected "
+                f"(one per class; a segmenter that gives no scores has none)"
             )
         if not all(0 < scale <= 4 for scale in self.scales):
             raise ValueError(f"scales {self.scales} must lie in (0, 4]")
@@ -74,8 +75,9 @@ class ModelCard(BaseModel):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the graph's outputs for this task."""
-        return OUTPUTS[self.task]
+        """Names of the graph's outputs for this task; a segmenter with presence thresholds gives `scores` as well."""
+        judged = self.task == "segmentation" and self.presence_thresholds
+        return (*OUTPUTS[self.task], "scores") if judged else OUTPUTS[self.task]
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], source: str) -> "ModelCard":

@@ -16,6 +16,7 @@ from training.config.run_config import RunConfig, validate_config
 from training.config.tables import SegmenterConfig
 from training.data import TaggedPhotos
 from training.data.views import LabelledViews
+from training.export.served import ServedSegmenter
 from training.fit import fit, make_fabric
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
@@ -40,15 +41,23 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
-def fit_segmenter(config: RunConfig, photos: TaggedPhotos, label_maps: Path, out: Path) -> Path:
-    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
+def fit_segmenter(
+    config: RunConfig, photos: TaggedPhotos, label_maps: Path, out: Path, start: Path | None = None
+) -> Path:
+    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt.
+
+    `start` is a file of the whole segmenter's weights to go on from; without one its backbone starts as configured.
+    """
     settings = require_segmenter(config)
     require_photos(photos, ("train", photos.report_split))
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     from_classifier = settings.weights == "classifier"
-    segmenter = build_segmenter(settings, len(photos.classes), None if from_classifier else settings.weights)
-    if from_classifier:
+    first = None if from_classifier or start else settings.weights
+    segmenter = build_segmenter(settings, len(photos.classes), first)
+    if start:
+        load_weights(start, segmenter)
+    elif from_classifier:
         fill_backbone(segmenter.backbone, config, len(photos.classes))
     names = photos.names("train")
     planes = {}
@@ -95,6 +104,20 @@ def require_segmenter(config: RunConfig) -> SegmenterConfig:
     return config.segmenter
 
 
+def presence_thresholds_of(settings: SegmenterConfig, class_count: int) -> tuple[float, ...]:
+    """One for each class, or none where the network is not asked. Raises ConfigError where it has no tag head to ask."""
+    if settings.presence_threshold is None:
+        return ()
+    if not check_segmenter(settings).tag_weight:
+        raise ConfigError("[segmenter] presence_threshold asks the tag head; set options.tag_weight, or leave it out")
+    return (settings.presence_threshold,) * class_count
+
+
+def serve_segmenter(segmenter: Segmenter, card: ModelCard) -> ServedSegmenter:
+    """The network with the outputs that its card names."""
+    return ServedSegmenter(segmenter, scored=bool(card.presence_thresholds))
+
+
 def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
     """The card of the run's segmenter, figures left out."""
     settings = require_segmenter(config)
@@ -108,6 +131,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         classes=classes,
         output_stride=settings.output_stride,
         preferred_size=settings.preferred_size or config.localize.preferred_size,
+        presence_thresholds=presence_thresholds_of(settings, len(classes)),
         data=config.export.data,
         data_licence=config.export.data_licence,
         seed=settings.seed_of_round(settings.rounds),
