@@ -155,8 +155,10 @@ async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[Ta
         await left.wait()
 
     async def predict_one(task: TaskBody) -> dict[str, Any]:
-        data = await run_in_threadpool(host.fetch, task.image(plan.image_key))
+        data = None
         while not left.is_set():
+            if data is None:
+                data = await run_in_threadpool(host.fetch, task.image(plan.image_key))
             try:
                 return await pool.run(predict_task, plan, data, task.tags, gone=gone)
             except QueueFullError as error:  # other clients' photos; those of the batch wait here
