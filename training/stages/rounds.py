@@ -18,6 +18,7 @@ from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
 from training.fit import make_fabric
+from training.smoothing.grabcut import join_labels
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import label_map_of, photo_maps, write_label_map
 from training.stages.segmenter import (
@@ -68,17 +69,25 @@ def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) ->
         if not path.is_file():
             photo = photo_maps(config, name, photos.image(name), stored)
             probabilities, _ = segment_probabilities(model, photo.image, (1.0,), flip=False)
-            blended = blend_masks(photo.maps, probabilities, photo.class_indices, threshold, segmenter.own_share)
-            write_label_map(path, label_map_of(replace(photo, maps=blended), config.pseudo_label))
+            own = kept_masks(probabilities, photo.class_indices)
+            if config.pseudo_label.refine == "grabcut":
+                label_map = join_labels(
+                    photo.image, photo.maps, own, photo.class_indices, threshold, segmenter.own_share
+                )
+            else:
+                blended = blend_masks(photo.maps, own, threshold, segmenter.own_share)
+                label_map = label_map_of(replace(photo, maps=blended), config.pseudo_label)
+            write_label_map(path, label_map)
 
 
-def blend_masks(
-    maps: np.ndarray, probabilities: np.ndarray, class_indices: tuple[int, ...], threshold: float, share: float
-) -> np.ndarray:
-    """(1 - share) M + share 2 t P, with maps M (K, h, w), the background's threshold t and the segmenter's probabilities.
+def kept_masks(probabilities: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
+    """The segmenter's probabilities (C + 1, h, w), kept to the photo's classes (`keep_classes`): (K, h, w) of these."""
+    return keep_classes(probabilities, class_indices, complete=True)[[label_of(index) for index in class_indices]]
 
-    P (K, h, w) are those (C + 1, h, w) kept to the photo's classes; one half, where a pixel is as likely a thing as not, is
-    put at t, which is that for maps.
+
+def blend_masks(maps: np.ndarray, own: np.ndarray, threshold: float, share: float) -> np.ndarray:
+    """(1 - share) M + share 2 t P, with maps M (K, h, w), the background's threshold t, and P of `kept_masks`.
+
+    One half, where a pixel is as likely a thing as not, is put at t, which is that for maps.
     """
-    kept = keep_classes(probabilities, class_indices, complete=True)[[label_of(index) for index in class_indices]]
-    return (1 - share) * maps + share * 2 * threshold * resize_bilinear(kept, *maps.shape[1:])
+    return (1 - share) * maps + share * 2 * threshold * resize_bilinear(own, *maps.shape[1:])

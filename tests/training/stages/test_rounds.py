@@ -19,7 +19,7 @@ from training.data import open_source
 from training.data.sampling import repeat_factors
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.pipeline.run import VERBS, do, run
-from training.stages.rounds import blend_masks, fit_rounds, of_round
+from training.stages.rounds import blend_masks, fit_rounds, kept_masks, of_round
 from training.stages.segmenter import fit_segmenter, segmenter_card
 
 CONFIG = Path("experiments/scenes/cam.toml")
@@ -55,14 +55,16 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
 def test_masks_are_blended_with_maps_by_hand() -> None:
     maps = np.array([[[0.4, 0.0]], [[0.1, 0.2]]], np.float32)  # of the classes 0 and 2
     probabilities = np.array([[[0.2, 0.9]], [[0.1, 0.1]], [[0.4, 0.0]], [[0.3, 0.0]]], np.float32)
-    blended = blend_masks(maps, probabilities, (0, 2), threshold=0.25, share=0.5)
+    blended = blend_masks(maps, kept_masks(probabilities, (0, 2)), threshold=0.25, share=0.5)
     # what was class 1's is shared out 1 : 3, so that P = 0.2, 0.6 on the left; 0.1, 0 on the right
     np.testing.assert_allclose(blended[:, 0], [[0.25, 0.025], [0.2, 0.1]], atol=1e-6)
-    np.testing.assert_array_equal(blend_masks(maps, probabilities, (0, 2), 0.25, 0.0), maps)
+    np.testing.assert_array_equal(blend_masks(maps, kept_masks(probabilities, (0, 2)), 0.25, 0.0), maps)
     certain = np.array([1.0, 0.5, 0.49], np.float32)  # alone, it is a thing where it is as likely as not
-    alone = blend_masks(np.zeros((1, 1, 3), np.float32), np.stack([1 - certain, certain])[:, None], (0,), 0.25, 1.0)
+    alone = blend_masks(
+        np.zeros((1, 1, 3), np.float32), kept_masks(np.stack([1 - certain, certain])[:, None], (0,)), 0.25, 1.0
+    )
     assert (alone[0, 0] >= 0.25).tolist() == [True, True, False]
-    assert blend_masks(maps[:0], probabilities, (), 0.25, 0.5).shape == (0, 1, 2)
+    assert blend_masks(maps[:0], kept_masks(probabilities, ()), 0.25, 0.5).shape == (0, 1, 2)
 
 
 def test_every_round_starts_anew_with_a_seed_of_its_own(taught: RunConfig, tmp_path: Path) -> None:
