@@ -79,8 +79,9 @@ format: .venv-dev/.installed-$(ENGINE)  ## rewrite the code in the house format
 	@.venv-dev/bin/python -m ruff check --quiet --fix-only .
 	@.venv-dev/bin/python -m ruff format .
 
-api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md from the OpenAPI document
+api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md and docs/settings.md from the code
 	@.venv-dev/bin/python docs/make_api.py
+	@.venv-dev/bin/python docs/make_settings.py
 
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
 	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .

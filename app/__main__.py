@@ -70,9 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m app",
         description="The tag2mask service.",
-        epilog="\n".join(
-            ["environment variables, with their defaults (app/runtime/settings.py says more):", *settings]
-        ),
+        epilog="\n".join(["environment variables, with their defaults (docs/settings.md says more):", *settings]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="label")

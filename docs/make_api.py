@@ -1,6 +1,9 @@
 """Writes docs/api.md from the service's OpenAPI document: `python docs/make_api.py` (or `make api`)."""
 
+import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +42,69 @@ FORMATS = """Boxes are COCO's `[x, y, width, height]` in pixels. A photo may hav
 """
 
 
+COMMON = """## Common parameters
+
+These mean the same wherever they stand; every endpoint names below which of them it takes.
+"""
+SHARED_BY = 2  # endpoints: a parameter that so many describe in the same words is a common one
+TABLE = ["| parameter | values | default | meaning |", "|---|---|---|---|"]
+
+Operation = dict[str, Any]
+
+
 def page(document: dict[str, Any]) -> str:
     """The document as Markdown."""
-    parts = [HEAD, document["info"]["description"], "", FORMATS]
-    for path, methods in document["paths"].items():
-        parts.append(f"## {' and '.join(f'`{method.upper()}`' for method in methods)} `{path}`\n")
-        operations = list(methods.values())
-        longest = max(operations, key=lambda operation: len(operation.get("parameters", [])))
-        said = ""
-        for method, operation in methods.items():
-            own = operation.get("description", "").removeprefix(said).strip()
-            parts.append(f"`{method.upper()}`: {operation['summary']}. {own}".rstrip() + "\n")
-            said = said or operation.get("description", "")
-        if longest.get("parameters"):
-            parts += ["| parameter | values | default | meaning |", "|---|---|---|---|"]
-            parts += [row(parameter) for parameter in longest["parameters"]]
-            parts.append("")
-        refusals = sorted({status for operation in operations for status in operation["responses"] if status > "304"})
-        parts.append(f"Refusals: {', '.join(refusals)}.\n" if refusals else "")
+    endpoints = {path: list(methods.items()) for path, methods in document["paths"].items()}
+    rows = {path: rows_of([operation for _, operation in methods]) for path, methods in endpoints.items()}
+    count = Counter(row for own in rows.values() for row in own.values())
+    common = {row: name for own in rows.values() for name, row in own.items() if count[row] >= SHARED_BY}
+    parts = [HEAD, document["info"]["description"], "", FORMATS, COMMON, *TABLE, *common, ""]
+    for path, methods in endpoints.items():
+        parts.append(f"## {' and '.join(f'`{method.upper()}`' for method, _ in methods)} `{path}`\n")
+        parts += [*said_of(methods), *parameters_of(rows[path], common), *replies_of([each for _, each in methods])]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def rows_of(operations: list[Operation]) -> dict[str, str]:
+    """The parameters of an endpoint, name -> row: GET has all that POST has."""
+    longest = max((operation.get("parameters", []) for operation in operations), key=len)
+    return {parameter["name"]: row(parameter) for parameter in longest}
+
+
+def said_of(methods: list[tuple[str, Operation]]) -> list[str]:
+    """What each method does; what the first has said is not said again."""
+    lines, said = [], ""
+    for method, operation in methods:
+        own = operation.get("description", "").removeprefix(said).strip()
+        lines.append(f"`{method.upper()}`: {operation['summary']}. {own}".rstrip() + "\n")
+        said = said or operation.get("description", "")
+    return lines
+
+
+def parameters_of(rows: dict[str, str], common: dict[str, str]) -> list[str]:
+    """The common parameters that an endpoint takes, by name, and its own, with all that is to say of them."""
+    shared = [f"`{name}`" for name, row in rows.items() if row in common]
+    own = [row for row in rows.values() if row not in common]
+    lines = [f"Common parameters: {', '.join(shared)}.\n"] if shared else []
+    return [*lines, *TABLE, *own, ""] if own else lines
+
+
+def replies_of(operations: list[Operation]) -> list[str]:
+    """An example of the JSON reply, and of every refusal the status."""
+    lines = []
+    content = operations[0]["responses"].get("200", {}).get("content", {}).get("application/json", {})
+    if "example" in content:
+        lines += ["The reply as JSON:\n", "```json", compact(content["example"]), "```", ""]
+    refusals = {status: said["description"] for each in operations for status, said in each["responses"].items()}
+    listed = [f"{status} ({refusals[status]})" for status in sorted(refusals) if status > "304"]
+    return [*lines, f"Refusals: {', '.join(listed)}.\n" if listed else ""]
+
+
+def compact(value: object) -> str:
+    """A value as JSON, whose lists of numbers and words take one line each."""
+    return re.sub(
+        r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", json.dumps(value, indent=1)
+    )
 
 
 def row(parameter: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The manual says what the service does: the reference is up to date, every example runs."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -77,3 +78,48 @@ def test_the_architecture_names_files_that_exist() -> None:
     named = re.findall(r"`((?:app|training|tests|docs)/[\w/.]+)`", page)
     assert len(named) > 30
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_settings_are_listed_as_they_are() -> None:
+    page = load_script("make_settings").page()
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page, "it is out of date: run `make api`"
+    assert "| None |" not in page, "a setting has no description"
+
+
+def test_common_parameters_are_described_once() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(set(rows))
+    for name in ("image", "tags", "scales", "size"):
+        assert sum(line.startswith(f"| `{name}` |") for line in rows) == 1
+
+
+def test_the_page_of_training_says_what_the_command_line_says() -> None:
+    said = ast.get_docstring(ast.parse((ROOT / "training" / "__main__.py").read_text(encoding="utf-8")))
+    assert said is not None
+    assert said.partition("\n\n")[2] in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_messages_that_have_remedies_are_messages_of_the_product() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    said = [text for folder in ("app", "training") for path in (ROOT / folder).rglob("*.py") for text in texts_of(path)]
+    said.append((ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert len(messages) > 20
+    assert not [message for message in messages if not any(message in text for text in said)]
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """The texts of a file, with … for what an f-string fills in."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([\w./-]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert not [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()]

@@ -21,43 +21,94 @@ CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 class Settings(BaseSettings):
     """Every setting has an environment variable of its name, `TAG2MASK_DEVICE=cpu` for `device`.
 
-    `cam_model` and `segmentation_model` ("NAME" or "NAME/VERSION") are the models used where a request names none.
-    `models` is looked at again every `models_poll_seconds` (0: never) and at a SIGHUP.
-    `workers` photos are worked on at a time (default: cores / `intra_op_threads`); `queue_size` more may wait.
-    `root_path` is the path prefix the service is reached under, such as /tag2mask; where it is empty, the header
-    X-Forwarded-Prefix of `trusted_proxies` (addresses or networks, separated by commas; * trusts everyone) says it.
-    `cors_origins` (separated by commas; * is any) are the sites whose pages may ask the service from a browser.
-    `label_studio_url` and `label_studio_token` are the Label Studio whose tasks get predictions (`app.protocols.label_studio.routes`).
+    The description of each field is what `docs/settings.md` says of it (`docs/make_settings.py` writes the page).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    root_path: str = ""
-    trusted_proxies: str = "127.0.0.1,::1"
-    cors_origins: str = ""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    host: str = Field(
+        default="127.0.0.1", description="The address to listen at; 0.0.0.0 means every address of the machine."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen at; 0 takes any free one.")
+    root_path: str = Field(
+        default="",
+        description="The path prefix under which clients reach the service, such as /tag2mask. Where it is empty, the header "
+        "X-Forwarded-Prefix of a trusted proxy says it.",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="Addresses or networks of the proxies whose X-Forwarded headers are believed, separated by commas; * "
+        "believes everyone.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="The sites whose pages may ask the service from a browser, such as https://example.org, separated by "
+        "commas; * means any site.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Messages of this level and above are logged."
+    )
 
-    models: Path = Path("models")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    cam_model: str | None = None
-    segmentation_model: str | None = None
-    models_poll_seconds: float = Field(default=5, ge=0)
+    models: Path = Field(default=Path("models"), description="The directory that holds NAME/VERSION/model.onnx.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="What the networks run on. auto takes CUDA where it can be had; cuda refuses to start without it.",
+    )
+    cam_model: str | None = Field(
+        default=None,
+        description="The cam model (NAME or NAME/VERSION) that answers where a request names none; without it the service "
+        "chooses one.",
+    )
+    segmentation_model: str | None = Field(
+        default=None,
+        description="The segmentation model (NAME or NAME/VERSION) that answers where a request names none; without it the "
+        "service chooses one.",
+    )
+    models_poll_seconds: float = Field(
+        default=5,
+        ge=0,
+        description="The service looks for new and changed models this often; with 0 it looks at a SIGHUP alone.",
+    )
 
-    intra_op_threads: int = Field(default=1, ge=1)
-    workers: int | None = Field(default=None, ge=1)
-    queue_size: int = Field(default=32, ge=0)
-    drain_seconds: int = Field(default=30, ge=0)
+    intra_op_threads: int = Field(default=1, ge=1, description="The threads that one photo's network runs on.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="The photos that are worked on at a time; without it the number of cores divided by "
+        "TAG2MASK_INTRA_OP_THREADS.",
+    )
+    queue_size: int = Field(
+        default=32,
+        ge=0,
+        description="The photos that may wait for a worker; one more is answered 503 with Retry-After.",
+    )
+    drain_seconds: int = Field(
+        default=30, ge=0, description="After a SIGTERM the photos that were taken have this long to be finished."
+    )
 
-    max_upload_bytes: int = Field(default=20_000_000, ge=1)
-    max_image_pixels: int = Field(default=25_000_000, ge=1)
-    max_reply_bytes: int = Field(default=128_000_000, ge=1)
-    upload_store_bytes: int = Field(default=256_000_000, ge=0)
-    upload_ttl_seconds: float = Field(default=3600, gt=0)
+    max_upload_bytes: int = Field(default=20_000_000, ge=1, description="A larger upload is answered 413.")
+    max_image_pixels: int = Field(
+        default=25_000_000, ge=1, description="A photo of more pixels (width x height) is answered 413."
+    )
+    max_reply_bytes: int = Field(
+        default=128_000_000, ge=1, description="A reply that would be larger is answered 422 before it is made."
+    )
+    upload_store_bytes: int = Field(
+        default=256_000_000,
+        ge=0,
+        description="The memory for photos that are kept for GET requests; the photo that was unused for longest makes room.",
+    )
+    upload_ttl_seconds: float = Field(
+        default=3600, gt=0, description="A photo that is kept is forgotten this long after its last use."
+    )
 
-    label_studio_url: str | None = None
-    label_studio_token: SecretStr | None = None
+    label_studio_url: str | None = Field(
+        default=None,
+        description="The address of the Label Studio whose tasks get predictions, such as http://localhost:8080.",
+    )
+    label_studio_token: SecretStr | None = Field(
+        default=None, description="A legacy or a personal access token of that Label Studio."
+    )
 
     @field_validator("port", mode="before")
     @classmethod

@@ -1,28 +1,19 @@
-"""A format from outside the tree: one `Format` and one entry, and the whole service offers it."""
+"""A format from outside the tree: the blocks of `docs/extending.md`, one `Format` and one entry, and the whole service offers it."""
 
 import io
-import json
 
 import numpy as np
 import pytest
 
-from app.http import formats
-from app.http.formats import Format, Maps, Mask
-
-
-def share_of_mask(result: Mask) -> bytes:
-    return f"{np.count_nonzero(result.mask) / result.mask.size:.2f}".encode()
-
-
-def share_of_map(result: Maps) -> bytes:
-    return json.dumps({result.classes[index]: float(where.mean()) for index, where in result.found()}).encode()
+from tests.extending import added
 
 
 @pytest.fixture
-def _share(monkeypatch: pytest.MonkeyPatch) -> None:
+def _share():
     """The share of a photo that is not background, as text."""
-    share = Format("share", "text/plain", mask=share_of_mask, map=share_of_map)
-    monkeypatch.setitem(formats.FORMATS, "share", share)
+    with added("app.http.formats") as modules:
+        assert len(modules) == 1
+        yield
 
 
 @pytest.mark.usefixtures("_share")

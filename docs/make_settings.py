@@ -1,0 +1,42 @@
+"""Writes docs/settings.md from the fields of `app.runtime.settings.Settings`: `python docs/make_settings.py` (or `make api`)."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from app.runtime.settings import PREFIX, Settings  # noqa: E402
+
+PAGE = ROOT / "docs" / "settings.md"
+# The last word of a setting's name is its unit.
+UNITS = ("seconds", "bytes", "pixels", "threads")
+HEAD = """# The settings of the service
+
+This page is made from `app/runtime/settings.py` by `make api`. Every setting is an environment variable of the service (`make serve`,
+`python -m app`, the container), which is read once, when it starts; `python -m app label` heeds `TAG2MASK_MODELS`,
+`TAG2MASK_DEVICE`, the default models, the threads and workers, and `TAG2MASK_MAX_IMAGE_PIXELS`. An empty value means the default.
+A value that cannot be used ends the start with one line that says why, and a variable of an unknown name is warned about.
+
+```
+TAG2MASK_PORT=8123 TAG2MASK_DEVICE=cpu make serve
+```
+
+| variable | default | unit | meaning |
+| --- | --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """The page as it should be now."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        last = name.rpartition("_")[2]
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        unit = last if last in UNITS else ""
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {field.description} |\n")
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
