@@ -9,6 +9,7 @@ from starlette.requests import Request
 from app.inference.errors import ParameterError, UnsupportedTypeError, UploadError, UploadTooLargeError
 
 FILE_FIELD = "file"
+MAX_DIGITS = 18  # of a number in a header: longer ones are no lengths, and cost more to read than to send
 FRAMING_BYTES = 16_384  # what a multipart body may add to its file: boundaries, part headers
 REMEDY = "Send the photo as multipart field 'file' (curl -F file=@photo.jpg) or as raw body of type image/*."
 
@@ -32,9 +33,20 @@ async def receive_photo(request: Request, max_bytes: int) -> bytes:
     return data
 
 
+def whole_number(text: str) -> int | None:
+    """The number in a header; None for what is none, or has more digits than any length."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
 async def receive_body(request: Request, max_bytes: int) -> bytes:
     """The whole body, whatever its type. Raises UploadTooLargeError."""
     return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _receive_form(request: Request, max_bytes: int) -> bytes:
@@ -65,9 +77,9 @@ async def _receive_form(request: Request, max_bytes: int) -> bytes:
 
 async def _limited(request: Request, limit: int, stated_limit: int) -> AsyncGenerator[bytes, None]:
     """The body's chunks, up to `limit` bytes; by the Content-Length already before the first."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(int(declared), stated_limit)
+    declared = whole_number(request.headers.get("content-length", ""))
+    if declared is not None and declared > limit:
+        raise _too_large(declared, stated_limit)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)

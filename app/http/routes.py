@@ -31,12 +31,13 @@ from app.http.parameters import (
     PseudoLabelParameters,
     SegmentParameters,
 )
-from app.http.receive import receive_photo
+from app.http.receive import receive_photo, wait_for_disconnect
 from app.http.schemas import ClassesReply, ModelsReply, Status
 from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import MissingImageError, ParameterError, ServiceError
 from app.inference.maps.localization import class_index
+from app.inference.price import check_price
 from app.runtime.model_store import Catalog, Task, pin
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload
@@ -46,10 +47,11 @@ IMAGE_COOKIE = "tag2mask_image"
 
 def refuse_repeated(request: Request) -> None:
     """Refuse a query parameter given twice: only one of the values could be heeded."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in names:
-        if names.count(name) > 1:
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name in seen:
             raise ParameterError(f"the query parameter {name[:80]!r} is given more than once.", parameter=name[:80])
+        seen.add(name)
 
 
 router = APIRouter(dependencies=[Depends(refuse_repeated)])
@@ -123,7 +125,7 @@ async def healthz(parameters: Annotated[NoParameters, Query()]) -> Status:
 
 @router.get("/readyz", **api_docs.READYZ)
 async def readyz(request: Request, parameters: Annotated[NoParameters, Query()]) -> Status:
-    service_of(request).models.check_ready()
+    service_of(request).check_ready()
     return Status(status="ready")
 
 
@@ -167,6 +169,7 @@ async def prepare(request: Request, task: Task, parameters: PhotoParameters, for
         index = class_index(engines[0].card, parameters.class_name)
     cams, segmenter = ((), engines[0]) if task == "segmentation" else (engines, segmenter)
     analyzer = Analyzer(parameters.options(), cams, segmenter)
+    check_price(analyzer, service.settings.max_price)
     service.pool.check_room()
     upload = await obtain_upload(request, parameters)
     request.state.image = upload.id
@@ -248,13 +251,8 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
         return Response(status_code=304, headers=job.caching)
     response = await service.pool.run(answer, job, *arguments, gone=lambda: wait_for_disconnect(request))
     service.uploads.put(job.upload)
+    request.state.stages = job.stopwatch.milliseconds
     return response
-
-
-async def wait_for_disconnect(request: Request) -> None:
-    """Return when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def set_image_cookie(request: Request, response: Response, upload: Upload) -> None:

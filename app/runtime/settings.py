@@ -3,11 +3,17 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limits
+    resource = None  # type: ignore[assignment]
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+OTHER_FILES = 112  # file descriptors left for models, log, listening sockets and what a request opens
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -17,6 +23,15 @@ class Settings(BaseSettings):
     `cam_model` and `segmentation_model` ("NAME" or "NAME/VERSION") are the models used where a request names none.
     `models` is looked at again every `models_poll_seconds` (0: never) and at a SIGHUP.
     `workers` photos are worked on at a time (default: cores / `intra_op_threads`); `queue_size` more may wait.
+    `max_price` bounds the work of one request (`app.inference.price`), `work_seconds` the time of its work, `queue_seconds` the time
+    before that; `max_json_bytes` the JSON bodies of /v2 and Label Studio, `max_input_pixels` the images of a /v2 request together.
+    `header_seconds`, `body_seconds`, `reply_seconds` and `max_connections` bound what a client does to its connection
+    (`app.guard.connections`, `app.guard.flow`), `max_bytes_in_flight` all bodies and replies together.
+    `allowed_hosts` are the host names that are answered, separated by commas; none named means all.
+    `api_keys`, `api_keys_file` and `key_requests_per_minute` (0: any number) are for `app.guard.keys`.
+    `drain_grace_seconds` lie between SIGTERM and the end of listening, `drain_seconds` are left to finish in after that.
+    `model_trial_seconds` is how long a model may take to load and warm; one that comes while the service runs is tried in a process
+    of its own first.
     `label_studio_url` and `label_studio_token` are the Label Studio whose tasks get predictions (`app.protocols.label_studio.routes`).
     """
 
@@ -25,26 +40,49 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
 
     models: Path = Path("models")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cam_model: str | None = None
     segmentation_model: str | None = None
     models_poll_seconds: float = Field(default=5, ge=0)
+    model_trial_seconds: float = Field(default=60, gt=0)
 
     intra_op_threads: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)
     queue_size: int = Field(default=32, ge=0)
+    queue_seconds: float = Field(default=60, gt=0)
+    work_seconds: float = Field(default=60, gt=0)
+    drain_grace_seconds: float = Field(default=2, ge=0)
     drain_seconds: int = Field(default=30, ge=0)
 
     max_upload_bytes: int = Field(default=20_000_000, ge=1)
     max_image_pixels: int = Field(default=25_000_000, ge=1)
+    max_input_pixels: int = Field(default=4_000_000, ge=1)
+    max_json_bytes: int = Field(default=4_000_000, ge=1)
+    max_price: float = Field(default=150, gt=0)
     max_reply_bytes: int = Field(default=128_000_000, ge=1)
     upload_store_bytes: int = Field(default=256_000_000, ge=0)
     upload_ttl_seconds: float = Field(default=3600, gt=0)
 
+    header_seconds: float = Field(default=10, gt=0)
+    body_seconds: float = Field(default=20, gt=0)
+    reply_seconds: float = Field(default=20, gt=0)
+    max_connections: int = Field(default=400, ge=1)
+    max_bytes_in_flight: int = Field(default=512_000_000, ge=1)
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    api_keys: SecretStr | None = None
+    api_keys_file: Path | None = None
+    key_requests_per_minute: int = Field(default=0, ge=0)
+
     label_studio_url: str | None = None
     label_studio_token: SecretStr | None = None
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: object) -> object:
+        return tuple(host.strip() for host in hosts.split(",") if host.strip()) if isinstance(hosts, str) else hosts
 
     @field_validator("label_studio_url")
     @classmethod
@@ -57,6 +95,14 @@ class Settings(BaseSettings):
     def worker_count(self) -> int:
         """Inference workers: as set, else one per `intra_op_threads` cores."""
         return self.workers or max(1, available_cores() // self.intra_op_threads)
+
+    @property
+    def connection_limit(self) -> int:
+        """Open connections: as set, and fewer where the system allows this process too few files."""
+        if resource is None:
+            return self.max_connections
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.max_connections if files < 0 else max(1, min(self.max_connections, files - OTHER_FILES))
 
 
 def available_cores() -> int:

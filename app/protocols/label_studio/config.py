@@ -13,6 +13,8 @@ from app.inference.errors import ParameterError
 
 Kind = Literal["brushlabels", "polygonlabels"]
 KINDS: tuple[Kind, ...] = ("brushlabels", "polygonlabels")  # a class that both could draw is drawn with the brush
+MAX_ELEMENTS = 5000
+MAX_TOOLS = 50  # each of which is looked through for its labels
 MAX_LISTED = 20  # names in a message
 
 
@@ -49,6 +51,8 @@ def read_tools(label_config: str) -> list[Tool]:
         root = ET.fromstring(label_config)
     except (ET.ParseError, ValueError) as error:
         raise _refusal(f"is not XML: {error}.") from error
+    if sum(1 for _ in root.iter()) > MAX_ELEMENTS:
+        raise _refusal(f"has more than {MAX_ELEMENTS} elements, which is the limit.")
     images = {
         element.get("name", ""): value.removeprefix("$")
         for element in root.iter()
@@ -58,8 +62,10 @@ def read_tools(label_config: str) -> list[Tool]:
     for element in root.iter():
         kind = next((kind for kind in KINDS if kind == element.tag.lower()), None)
         image = next((name for name in element.get("toName", "").split(",") if name in images), None)
-        if kind and image is not None:
+        if kind and image is not None and len(tools) <= MAX_TOOLS:
             tools.append(Tool(kind, element.get("name", ""), image, images[image], _labels_of(element)))
+    if len(tools) > MAX_TOOLS:
+        raise _refusal(f"has more than {MAX_TOOLS} brushes and polygons, which is the limit.")
     if not tools:
         raise _refusal(
             'has no <BrushLabels> or <PolygonLabels> for an <Image value="$...">. Take docs/label-studio.xml or '

@@ -10,6 +10,7 @@ is, `Authorization: Token X`; a personal access token is a JWT that `/api/token/
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
@@ -30,6 +31,8 @@ CHUNK_BYTES = 65_536
 MAX_TOKEN_REPLY_BYTES = 65_536
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REFRESH_PATH = "/api/token/refresh/"
+# What Label Studio serves photos under: uploads, local files, and storages through itself. Its API is nobody's photo.
+DATA_PATH = re.compile(r"/(?:data|storage-data)/.|/(?:tasks|projects)/[0-9]{1,18}/(?:resolve|presign)/?")
 SIGN_IN_PATH = "/user/login"
 KEPT = "%/:=&?~+!$,;'@()*[]"  # characters of an address that are left as they are
 Origin = tuple[str, str, int | None]
@@ -77,7 +80,7 @@ class Host:
         return replace(self, authorization=f"Bearer {access}")
 
     def address(self, image: str) -> str:
-        """Where an image named by a task lies. Raises ParameterError for any other host."""
+        """Where an image named by a task lies. Raises ParameterError for any other host, and for a path that holds no photos."""
         own = urlsplit(self.url)
         try:
             parts = urlsplit(image.strip())
@@ -89,6 +92,7 @@ class Host:
         path = "/" + parts.path.lstrip("/")
         if not (path == own.path or path.startswith(own.path + "/")):
             path = own.path + path
+        _check_path(path.removeprefix(own.path), image)
         query = f"?{parts.query}" if parts.query else ""
         return f"{own.scheme}://{own.netloc}{quote(path + query, safe=KEPT)}"
 
@@ -158,6 +162,17 @@ def origin_of(url: str) -> Origin:
     """(scheme, host, port) of an address. Raises ValueError."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
+
+
+def _check_path(path: str, image: str) -> None:
+    """Raise ParameterError unless a path, that of the host's address taken off, is one of photos."""
+    plain = unquote(path)
+    if not DATA_PATH.match(plain) or "\\" in plain or {".", ".."} & set(plain.split("/")):
+        raise ParameterError(
+            f"the image {image[:200]!r} is none of Label Studio's paths of photos (/data/..., /storage-data/..., "
+            f"/tasks/ID/resolve/, /projects/ID/resolve/). Upload it there, or serve it through Label Studio's storage.",
+            parameter="data",
+        )
 
 
 def _path(url: str) -> str:

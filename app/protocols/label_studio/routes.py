@@ -14,7 +14,7 @@ import logging
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,7 +27,7 @@ from app.inference.errors import (
     StoppingError,
     UploadTooLargeError,
 )
-from app.protocols.label_studio.config import choose_labels, read_tools
+from app.protocols.label_studio.config import Tool, choose_labels, read_tools
 from app.protocols.label_studio.host import Host
 from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
 from app.runtime.model_store import pin
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/label-studio", include_in_schema=False)
 
 MAX_CONFIG_CHARACTERS = 1_000_000
+MAX_TASKS = 2000  # of one request; Label Studio sends some hundred
 START_TRAINING = "START_TRAINING"
 
 LabelConfig = Annotated[str, Field(max_length=MAX_CONFIG_CHARACTERS)]
@@ -67,7 +68,7 @@ class TaskBody(BaseModel):
 class PredictBody(BaseModel):
     """What is read of Label Studio's request for predictions."""
 
-    tasks: list[TaskBody]
+    tasks: Annotated[list[TaskBody], FailFast(), Field(max_length=MAX_TASKS)]
     label_config: LabelConfig
 
 
@@ -85,7 +86,7 @@ class WebhookBody(BaseModel):
 
 @router.get("/health")
 async def health(request: Request) -> Response:
-    service_of(request).models.check_ready()
+    service_of(request).check_ready()
     return JSONResponse({"status": "UP", "model_class": "tag2mask"})
 
 
@@ -94,7 +95,7 @@ async def setup(request: Request) -> Response:
     body = await read_body(request, SetupBody)
     segmenter = service_of(request).models.catalog.choose("segmentation", None)
     try:
-        choose_labels(read_tools(body.label_config), segmenter.card.classes)
+        await run_in_threadpool(_chosen, body, segmenter.card.classes)
     except ParameterError as error:  # a project may get its model before its labels
         logger.warning("a Label Studio project is connected that gets no predictions as it is: %s", error)
     return JSONResponse({"model_version": version_of(segmenter)})
@@ -106,12 +107,17 @@ async def predict(request: Request) -> Response:
     host = Host.of(service.settings)
     body = await read_body(request, PredictBody)
     catalog = service.models.catalog
-    chosen = choose_labels(read_tools(body.label_config), catalog.choose("segmentation", None).card.classes)
+    chosen = await run_in_threadpool(_chosen, body, catalog.choose("segmentation", None).card.classes)
     plan = Plan.of(catalog, chosen, service.settings.max_image_pixels)
     request.state.model = pin(plan.segmenter)
     host = await run_in_threadpool(host.signed_in)
     results = await predict_tasks(request, host, plan, body.tasks)
     return JSONResponse({"results": results, "model_version": version_of(plan.segmenter)})
+
+
+def _chosen(body: PredictBody | SetupBody, classes: tuple[str, ...]) -> dict[int, tuple[Tool, str]]:
+    """Which class is drawn with which label of a project. Raises ParameterError."""
+    return choose_labels(read_tools(body.label_config), classes)
 
 
 @router.post("/webhook")
@@ -126,17 +132,19 @@ async def webhook(request: Request) -> Response:
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    """The JSON of a request. Raises UploadTooLargeError, and ParameterError that repeats no value."""
-    limit = service_of(request).settings.max_upload_bytes
+    """The JSON of a request, read by a thread. Raises UploadTooLargeError, and ParameterError that repeats no value."""
+    settings = service_of(request).settings
+    limit = min(settings.max_json_bytes, settings.max_upload_bytes)
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
         if len(data) > limit:
             raise UploadTooLargeError(
-                f"the body has more than {limit} bytes, which is the limit (TAG2MASK_MAX_UPLOAD_BYTES).", limit=limit
+                f"the body has more than {limit} bytes, which is the limit (TAG2MASK_MAX_JSON_BYTES). Send fewer tasks at a time.",
+                limit=limit,
             )
     try:
-        return kind.model_validate_json(bytes(data))
+        return await run_in_threadpool(kind.model_validate_json, bytes(data))
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
         named = [(".".join(map(str, entry["loc"])) or "body", entry["msg"]) for entry in found]
