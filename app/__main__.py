@@ -30,7 +30,7 @@ from app.http.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.inference.file_names import shown
 from app.main import create_app
-from app.runtime.settings import Settings
+from app.runtime.settings import Settings, unknown_variables
 
 BACKLOG = 512  # connections that the system holds ready; at its limit of open files Python tries as often in one go
 OPEN_DOOR = (
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than file names have
             stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
+    for sentence in unknown_variables(os.environ):
+        print(f"tag2mask: warning: {sentence}", file=sys.stderr)
     try:
         if options.verb == "label":
             try:
@@ -147,6 +149,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        proxy_headers=False,  # the application reads them itself, once it has seen who the peer is
         access_log=False,
         server_header=False,
         http=connections_of(settings),

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.guard import metrics
 from app.guard.admission import Admission
@@ -18,6 +20,7 @@ from app.guard.keys import Keys
 from app.guard.metrics import Metrics
 from app.guard.request_log import RequestLog
 from app.http import api_docs
+from app.http.behind import BehindProxies
 from app.http.page import add_page
 from app.http.problems import add_error_handlers
 from app.http.routes import answer_head, router
@@ -25,9 +28,23 @@ from app.protocols import open_inference
 from app.protocols.label_studio import routes as label_studio
 from app.runtime.model_store import Catalog
 from app.runtime.service import Service
-from app.runtime.settings import Settings
+from app.runtime.settings import Settings, separated
 
 logger = logging.getLogger(__name__)
+# Headers that a page of another site may read; which they are is said in docs/api.md.
+EXPOSED = (
+    *(
+        "ETag",
+        "Retry-After",
+        "Server-Timing",
+        "X-Class-Score",
+        "X-Image-Id",
+        "X-Image-Note",
+        "X-Model",
+        "X-Model-Method",
+    ),
+    *("X-Model-SHA256", "X-Request-Id", "Inference-Header-Content-Length"),
+)
 
 
 def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] | None = None) -> FastAPI:
@@ -59,6 +76,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     app.include_router(open_inference.router)
     add_page(app, settings)
     add_guard(app, service, settings)
+    add_surroundings(app, settings)
     add_error_handlers(app)
     return app
 
@@ -75,8 +93,24 @@ def add_guard(app: FastAPI, service: Service, settings: Settings) -> None:
 
         app.add_api_route("/metrics", show_metrics, methods=["GET"], include_in_schema=False)
     app.add_middleware(Flow, settings=settings, budget=budget)
-    app.add_middleware(Admission, keys=Keys.of(settings), allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(Admission, keys=Keys.of(settings), allowed_hosts=separated(settings.allowed_hosts))
     app.add_middleware(RequestLog, metrics=counted)
+
+
+def add_surroundings(app: FastAPI, settings: Settings) -> None:
+    """What depends on who may ask and what stands before the service: pages of other sites, and proxies."""
+    origins, proxies = separated(settings.cors_origins), separated(settings.trusted_proxies)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            allow_credentials="*" not in origins,
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
+    app.add_middleware(BehindProxies, root_path=settings.root_path, trusted_proxies=proxies)
 
 
 async def _load_models(service: Service, on_failed_start: Callable[[Exception], None] | None) -> bool:

@@ -3,6 +3,8 @@
 And what every answer carries: headers that keep a browser from taking it for something else.
 """
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.guard.keys import Keys
@@ -20,7 +22,7 @@ class Admission:
     The name of the key goes into `request.state.key`.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, allowed_hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, allowed_hosts: Sequence[str] = ()) -> None:
         self.app = app
         self.keys = keys
         self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)

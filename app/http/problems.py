@@ -51,7 +51,7 @@ def kind_of(error: ServiceError) -> str:
 def problem_response(scope: Scope, error: ServiceError) -> Response:
     """The answer to a request that is refused, under /v2 in the shape of its protocol; the reason goes into its state, for the log."""
     scope.setdefault("state", {})["reason"] = kind_of(error)
-    if _is_open_inference(scope["path"]):
+    if _is_open_inference(scope):
         return JSONResponse({"error": str(error)}, error.status, error.headers)
     return _respond(problem_of(error), error.headers)
 
@@ -87,7 +87,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     kind = phrase.lower().replace(" ", "-")
     request.state.reason = kind
-    details = {"error": detail} if _is_open_inference(path) else {}
+    details = {"error": detail} if _is_open_inference(request.scope) else {}
     return _respond(Problem.of(kind, phrase, error.status_code, detail, details), headers)
 
 
@@ -107,9 +107,9 @@ async def answer_failure(request: Request, error: Exception) -> Response:
     )
 
 
-def _is_open_inference(path: str) -> bool:
+def _is_open_inference(scope: Scope) -> bool:
     """Whether clients of the Open Inference Protocol ask there, which read `error`."""
-    return path.startswith("/v2")
+    return scope["path"].removeprefix(scope.get("root_path", "")).startswith("/v2")
 
 
 def _methods_of(request: Request) -> str:

@@ -259,4 +259,7 @@ def set_image_cookie(request: Request, response: Response, upload: Upload) -> No
     """Let a client that keeps cookies leave out `image=` in what follows."""
     max_age = int(service_of(request).settings.upload_ttl_seconds)
     secure = request.url.scheme == "https"
-    response.set_cookie(IMAGE_COOKIE, upload.id, max_age=max_age, secure=secure, httponly=True, samesite="lax")
+    path = request.scope.get("root_path") or "/"
+    response.set_cookie(
+        IMAGE_COOKIE, upload.id, max_age=max_age, path=path, secure=secure, httponly=True, samesite="lax"
+    )

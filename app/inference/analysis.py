@@ -49,7 +49,7 @@ class Options:
     refine: "pamr" refines maps and probabilities by the look of the photo.
     threshold: a pixel of the mask whose best probability lies below it is background.
     background_threshold, foreground_threshold: of maps, for the pseudo-label (`app.inference.label_maps.pseudo_label`).
-    presence_threshold: a class whose score reaches it is held to be in an untagged photo.
+    presence_threshold: a class whose score reaches it is held to be in an untagged photo; of masks, where the model gives scores.
     smallest_region: share of the photo; touching pixels of a class that are fewer are background in masks and pseudo-labels.
     size: whether results have the photo's size, or that of the input of the model that answers.
     """
@@ -262,6 +262,7 @@ class Analysis:
                 flip=flip,
                 class_indices=self.analyzer.known_classes(segmenter.card),
                 complete=options.complete,
+                presence_threshold=options.presence_threshold,
                 threshold=options.threshold,
                 refine=options.refine,
             )

@@ -21,9 +21,10 @@ class ModelCard(BaseModel):
     """What the service needs to know of a model, besides its weights.
 
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
-    map in [0, 1]; `presence_thresholds` with `scores`, one per class (task `cam` only). `figures` are percentages
-    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split. `checksum` is that of the
-    file (`app.inference.checksum`), empty where it states none.
+    map in [0, 1]; `presence_thresholds` with `scores`, one per class; a segmenter without them
+    gives no `scores`. `figures` are percentages
+    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split. `checksum` is that of
+    the file (`app.inference.checksum`), empty where it states none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -60,11 +61,11 @@ class ModelCard(BaseModel):
             raise ValueError(f"a {self.task} model has at most {limit} classes, this one has {len(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes hold a name twice: {self.classes}")
-        expected = len(self.classes) if self.task == "cam" else 0
-        if len(self.presence_thresholds) != expected:
+        count = len(self.presence_thresholds)
+        if count != len(self.classes) and (count or self.task == "cam"):
             raise ValueError(
-                f"presence_thresholds has {len(self.presence_thresholds)} values, {expected} are expected "
-                f"(one per class of a cam model, none for a segmenter)"
+                f"presence_thresholds has {count} values, {len(self.classes)} are expected "
+                f"(one per class; a segmenter that gives no scores has none)"
             )
         if not all(0 < scale <= 4 for scale in self.scales):
             raise ValueError(f"scales {self.scales} must lie in (0, 4]")
@@ -72,8 +73,9 @@ class ModelCard(BaseModel):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the graph's outputs for this task."""
-        return OUTPUTS[self.task]
+        """Names of the graph's outputs for this task; a segmenter with presence thresholds gives `scores` as well."""
+        judged = self.task == "segmentation" and self.presence_thresholds
+        return (*OUTPUTS[self.task], "scores") if judged else OUTPUTS[self.task]
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], source: str) -> "ModelCard":

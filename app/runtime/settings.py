@@ -1,19 +1,27 @@
 """The service's configuration: one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
 
+import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.inference.errors import nearest_name
 
 try:
     import resource
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
 OTHER_FILES = 112  # file descriptors left for models, log, listening sockets and what a request opens
+
+PREFIX = "TAG2MASK_"
+LINK = re.compile(r"(tcp|udp|sctp)://")
+OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -32,13 +40,19 @@ class Settings(BaseSettings):
     `drain_grace_seconds` lie between SIGTERM and the end of listening, `drain_seconds` are left to finish in after that.
     `model_trial_seconds` is how long a model may take to load and warm; one that comes while the service runs is tried in a process
     of its own first.
+    `root_path` is the path prefix the service is reached under, such as /tag2mask; where it is empty, the header
+    X-Forwarded-Prefix of `trusted_proxies` (addresses or networks, separated by commas; * trusts everyone) says it.
+    `cors_origins` (separated by commas; * is any) are the sites whose pages may ask the service from a browser.
     `label_studio_url` and `label_studio_token` are the Label Studio whose tasks get predictions (`app.protocols.label_studio.routes`).
     """
 
-    model_config = SettingsConfigDict(env_prefix="TAG2MASK_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    root_path: str = ""
+    trusted_proxies: str = "127.0.0.1,::1"
+    cors_origins: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -71,7 +85,7 @@ class Settings(BaseSettings):
     reply_seconds: float = Field(default=20, gt=0)
     max_connections: int = Field(default=400, ge=1)
     max_bytes_in_flight: int = Field(default=512_000_000, ge=1)
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: str = ""
     api_keys: SecretStr | None = None
     api_keys_file: Path | None = None
     key_requests_per_minute: int = Field(default=0, ge=0)
@@ -79,10 +93,37 @@ class Settings(BaseSettings):
     label_studio_url: str | None = None
     label_studio_token: SecretStr | None = None
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("port", mode="before")
     @classmethod
-    def _split_hosts(cls, hosts: object) -> object:
-        return tuple(host.strip() for host in hosts.split(",") if host.strip()) if isinstance(hosts, str) else hosts
+    def _leave_out_links(cls, port: object) -> object:
+        """Kubernetes puts TAG2MASK_PORT=tcp://ADDRESS:PORT into every pod beside a Service named tag2mask."""
+        return cls.model_fields["port"].default if isinstance(port, str) and LINK.match(port) else port
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_prefix(cls, path: str) -> str:
+        if path.strip("/") and not re.fullmatch(r"(/[^/?#\s]+)+/?", path):
+            raise ValueError("a path like /tag2mask is expected")
+        return path.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: str) -> str:
+        for entry in separated(proxies):
+            if entry != "*":
+                try:
+                    ipaddress.ip_network(entry, strict=False)
+                except ValueError:
+                    raise ValueError(f"{entry!r} is no address or network, such as 10.0.0.0/8") from None
+        return proxies
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: str) -> str:
+        for entry in separated(origins):
+            if entry != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", entry):
+                raise ValueError(f"{entry!r} is no origin, such as https://example.org, without a path")
+        return origins
 
     @field_validator("label_studio_url")
     @classmethod
@@ -103,6 +144,28 @@ class Settings(BaseSettings):
             return self.max_connections
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return self.max_connections if files < 0 else max(1, min(self.max_connections, files - OTHER_FILES))
+
+
+def separated(text: str) -> list[str]:
+    """The entries of a list separated by commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for every variable of the service's prefix that is no setting. Kubernetes' own are none of the user's."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    sentences = []
+    for name, value in sorted(environment.items()):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not is_of_kubernetes(name, value):
+            nearest = nearest_name(name[len(PREFIX) :], Settings.model_fields)
+            hint = f"Did you mean {PREFIX}{nearest.upper()}?" if nearest else "`python -m app --help` lists them."
+            sentences.append(f"{name} is no setting, and does nothing. {hint}")
+    return sentences
+
+
+def is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set a variable, for a Service whose name begins with tag2mask."""
+    return bool(LINK.match(value) or OF_SERVICES.search(name))
 
 
 def available_cores() -> int:

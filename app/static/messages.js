@@ -20,9 +20,11 @@ export function say(text) {
   timer = setTimeout(() => busy(""), SHORT_MS);
 }
 
-// Say what was refused, and offer to try again where that may help.
-export function complain(text, retry = null) {
+// Say what was refused, and offer to try again where that may help. What is `lasting` is about other files than the one in
+// view, so it stays when that one is shown.
+export function complain(text, { retry = null, lasting = false } = {}) {
   byId("alert-text").textContent = text;
+  byId("alert").dataset.lasting = String(lasting);
   show("alert-retry", Boolean(retry));
   byId("alert-retry").onclick = () => {
     calm();
@@ -35,4 +37,9 @@ export function complain(text, retry = null) {
 export function calm() {
   show("alert", false);
   byId("alert-text").textContent = "";
+}
+
+// Take the complaint away, unless it is to last.
+export function settle() {
+  if (byId("alert").dataset.lasting !== "true") calm();
 }

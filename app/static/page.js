@@ -1,32 +1,21 @@
-// The page: its state, and what happens when a photo comes, a control moves or an answer arrives.
+// The page: what happens when a photo comes, a control moves or an answer arrives. What is shown stands in state.js.
 
+import { bestOf, fitting, isRefusal, scoresOf } from "./asking.js";
+import { receiveControls } from "./controls.js";
 import { byId, show } from "./elements.js";
-import { busy, calm, complain, say } from "./messages.js";
-import { decodePhoto, drawStrip, photoOf, receiveFiles, releaseBitmap } from "./photos.js";
-import { ALL, askForJson, scoresRequest } from "./requests.js";
-import { askWhatIsServed, canFuse, ownThreshold } from "./served.js";
+import { keep, recall } from "./kept.js";
+import { busy, calm, complain, say, settle } from "./messages.js";
 import * as panel from "./panel.js";
-import { drawThresholds, foregroundAbove, receiveThresholds } from "./thresholds.js";
-import { Viewer, STEP } from "./viewer.js";
+import { decodePhoto, drawStrip, photoOf, releaseBitmap } from "./photos.js";
+import { ALL, askForJson, maskRequest, scoresRequest } from "./requests.js";
+import { filesOfAll, save } from "./saving.js";
+import { askWhatIsServed, canFuse, classNamed, nearTo, ownThreshold } from "./served.js";
+import { readAddress, state, writeAddress } from "./state.js";
+import { drawThresholds } from "./thresholds.js";
+import { Viewer } from "./viewer.js";
 import { VIEWS } from "./views.js";
+import { drawModels, drawWelcome, exampleFile } from "./welcome.js";
 
-const state = {
-  photos: [],
-  photo: null,
-  view: "heatmap",
-  className: null,
-  model: null,
-  segmenter: null,
-  tags: [],
-  refine: false,
-  conditional: false,
-  threshold: 0,
-  background: null, // the pseudo-label's thresholds, as in thresholds.js
-  foreground: null,
-  opacity: { map: 0.85, mask: 0.55 }, // as the service's own overlays
-  spread: "range",
-  allClasses: false,
-};
 const viewer = new Viewer(byId("stage"));
 let served = null;
 let shown = null; // what the view made of the answers
@@ -44,15 +33,17 @@ async function refresh() {
   const slow = state.conditional && state.view !== "mask";
   busy(slow ? "Class-conditional inference takes a while …" : photo.id ? "Working …" : `Sending ${photo.name} …`);
   try {
-    await decodePhoto(photo);
+    const result = await fitting(photo, served, async () => {
+      await decodePhoto(photo);
+      if (signal.aborted) return null;
+      if (!shown) showBare(photo);
+      if (served.cams.length) await askForScores(photo, options);
+      return VIEWS[state.view].load(photo, state, served, options);
+    });
     if (signal.aborted) return;
-    if (!shown) showBare(photo);
-    if (served.cams.length) await askForScores(photo, options);
-    const result = await VIEWS[state.view].load(photo, state, served, options);
-    if (signal.aborted) return;
-    mark(photo, false);
+    mark(photo, null);
     shown = result;
-    calm();
+    settle();
     busy("");
     present();
   } catch (error) {
@@ -64,22 +55,17 @@ async function refresh() {
 
 // The scores of all classes; where no class is chosen yet, or not one of them, the best is.
 async function askForScores(photo, options) {
-  const body = await askForJson(photo, scoresRequest(state), options);
+  const found = await scoresOf(photo, state, options);
   if (options.signal.aborted) return;
-  scores = body.classes.map(({ class: name, score, present: found }) => {
-    return { class: name, score, present: state.tags.length ? state.tags.includes(name) : found };
-  });
+  scores = found;
   const known = scores.some((entry) => entry.class === state.className);
-  if (!known || !state.chosen) {
-    const best = [...scores].sort((one, other) => other.present - one.present || other.score - one.score);
-    state.className = best[0].class;
-  }
+  if (!known || !state.chosen) state.className = bestOf(scores).class;
 }
 
 function fail(photo, error) {
-  const refused = [400, 413, 415, 422].includes(error.status) && !photo.id;
+  const refused = isRefusal(error) && !photo.id;
   if (refused) {
-    mark(photo, true);
+    mark(photo, error.message);
     viewer.clear(`There is nothing to show of ${photo.name}.`);
   } else showBare(photo);
   shown = null;
@@ -87,8 +73,27 @@ function fail(photo, error) {
   const { message, status } = error;
   const passing = !status || status === 429 || status >= 500;
   if (refused) complain(`${photo.name}: ${message}`);
-  else complain(message[0].toUpperCase() + message.slice(1), passing ? refresh : null);
+  else complain(message[0].toUpperCase() + message.slice(1), { retry: passing ? refresh : null });
   drawPanel();
+}
+
+// Send the photos that are not in view as well, one after the other: what the service refuses is told at once.
+async function checkOthers(photos) {
+  const refused = [];
+  for (const photo of photos) {
+    if (photo === state.photo || photo.id || photo.refused || !state.photos.includes(photo)) continue;
+    try {
+      const request = () => (served.cams.length ? scoresRequest(state) : maskRequest({ ...state, photo }, served));
+      await fitting(photo, served, () => askForJson(photo, request(), {}));
+    } catch (error) {
+      if (!isRefusal(error) || photo.id) continue; // it is asked again when it is shown
+      mark(photo, error.message);
+      refused.push(photo);
+    }
+  }
+  if (!refused.length || state.photo?.refused) return;
+  const reasons = refused.map(({ name, refused: reason }) => `${name}: ${reason}`);
+  complain(reasons.length > 1 ? `${reasons.length} files were refused. ${reasons.join(" ")}` : reasons[0], { lasting: true });
 }
 
 // The photo without results, before they come and where there are none.
@@ -97,24 +102,26 @@ function showBare(photo) {
   else viewer.clear("");
 }
 
-// Note whether the service refused a photo, which its thumbnail tells.
-function mark(photo, refused) {
-  if (photo.refused === refused) return;
-  photo.refused = refused;
+// Note why the service refused a photo, null where it did not; its thumbnail tells.
+function mark(photo, reason) {
+  if (photo.refused === reason) return;
+  photo.refused = reason;
   drawPhotos();
 }
 
 // Show the answers: photo, layers, controls.
 function present() {
   repaint();
-  viewer.show(state.photo, shown.panes, opacity());
-  byId("caption").textContent = shown.caption;
+  if (shown.panes.length) viewer.show(state.photo, shown.panes, opacity());
+  else viewer.clear("");
+  byId("caption").textContent = [shown.caption, state.photo.shrunk].filter(Boolean).join(" ");
   drawPanel();
 }
 
 // Colour the layers anew; no request is made.
 function repaint() {
   for (const pane of shown?.panes ?? []) pane.paint(state.threshold);
+  viewer.draw();
 }
 
 function opacity() {
@@ -122,14 +129,19 @@ function opacity() {
 }
 
 function drawPanel() {
-  const { kind, shownFormat } = VIEWS[state.view];
-  const ofMaps = kind === "map";
-  byId("work").classList.toggle("refused", state.photo.refused);
+  const { photo, view } = state;
+  const ofMaps = VIEWS[view].kind === "map";
+  const comparing = ["methods", "disagreement"].includes(view);
+  byId("work").classList.toggle("refused", Boolean(photo.refused));
   panel.drawTabs(
-    Object.entries(VIEWS).filter(([, view]) => view.possible(served)).map(([key, view]) => [key, view.title]),
-    state.view,
-    (view) => change({ view }),
+    Object.entries(VIEWS).filter(([, each]) => each.possible(served)).map(([key, each]) => [key, each.title]),
+    view,
+    (key) => change({ view: key }),
   );
+  panel.drawTags(photo.tags, served.classesOf(view === "mask" ? state.segmenter : state.model), (tag) => {
+    setTags(photo.tags.filter((each) => each !== tag));
+    byId("tag").focus();
+  });
   panel.drawChips(scores, state, {
     choose: (className) => change({ className, chosen: true }),
     toggleAll: () => {
@@ -138,25 +150,25 @@ function drawPanel() {
       drawPanel();
     },
   });
-  panel.drawTags(state.tags, (tag) => {
-    setTags(state.tags.filter((each) => each !== tag));
-    byId("tag").focus();
-  });
-  panel.drawLegend(shown?.regions ?? [], () => {
-    repaint();
-    viewer.draw();
-  });
+  panel.drawPresence(state, served);
+  panel.drawLegend(shown?.regions ?? [], repaint);
+  panel.drawMethods(served.cams, state.without, (without) => change({ without }));
+  drawModels(served, state);
   show("classes-section", ofMaps && scores.length > 0);
-  show("take-section", Boolean(shown));
+  show("take-section", Boolean(shown?.requests.length));
   show("legend-section", !ofMaps && Boolean(shown?.regions));
-  show("thresholds-section", state.view === "pseudoLabel");
+  show("thresholds-section", view === "pseudoLabel");
   show("threshold-row", ofMaps);
-  show("spread-row", state.view === "disagreement");
-  show("model-row", ["heatmap", "pseudoLabel"].includes(state.view));
-  show("segmenter-row", state.view === "mask");
-  show("conditional-row", state.view !== "mask");
+  show("mask-threshold-row", view === "mask");
+  show("smallest-row", !ofMaps);
+  show("names-row", !ofMaps);
+  show("spread-row", view === "disagreement");
+  show("model-row", ["heatmap", "pseudoLabel"].includes(view));
+  show("methods-row", comparing);
+  show("segmenter-row", view === "mask");
+  show("conditional-row", view !== "mask");
   drawSliders();
-  if (shown) panel.drawDownloads(state.photo, shown.requests, shownFormat);
+  if (shown?.requests.length) panel.drawSaving(photo, shown.requests, state.format, state.photos.filter(({ refused }) => !refused).length);
 }
 
 function drawPhotos() {
@@ -164,28 +176,40 @@ function drawPhotos() {
 }
 
 function drawSliders() {
-  const percent = Math.round(100 * opacity());
-  byId("opacity").value = percent;
-  byId("opacity-value").textContent = `${percent} %`;
-  byId("threshold").value = Math.round(100 * state.threshold);
-  byId("threshold").style.setProperty("--at", `${100 * state.threshold}%`);
-  byId("threshold-value").textContent = state.threshold.toFixed(2);
+  panel.drawSliders(state, opacity());
   drawThresholds(state, ownThreshold(served, state.model));
 }
 
 function change(changes) {
   Object.assign(state, changes);
+  writeAddress();
   drawPanel();
   refresh();
 }
 
 function setTags(tags) {
-  change({ tags: [...new Set(tags)], chosen: tags.length ? tags.includes(state.className) : state.chosen });
+  state.photo.tags = [...new Set(tags)];
+  keep(state.photos);
+  change({ chosen: tags.length ? tags.includes(state.className) : state.chosen });
+}
+
+// Add what is a class, whatever its case; give back the words that are none, and say so beside the field.
+function addTags(words) {
+  const found = words.map((word) => [word, classNamed(word, served.names)]);
+  const unknown = found.filter(([, name]) => !name).map(([word]) => word);
+  const near = unknown.flatMap((word) => nearTo(word, served.names));
+  const hint = near.length ? `Did you mean ${near.join(" or ")}?` : `They know ${served.names.slice(0, 30).join(", ")}.`;
+  panel.sayOfTag(unknown.length ? `${unknown.join(", ")}: no class of these models. ${hint}` : "");
+  const names = found.flatMap(([, name]) => name ?? []);
+  if (names.length) setTags([...state.photo.tags, ...names]);
+  return unknown;
 }
 
 function select(photo) {
   leave();
   calm();
+  panel.sayOfTag("");
+  byId("tag").value = "";
   change({ photo, chosen: false });
   drawPhotos();
 }
@@ -202,14 +226,17 @@ function remove(photo) {
   const at = state.photos.indexOf(photo);
   state.photos.splice(at, 1);
   URL.revokeObjectURL(photo.url);
+  keep(state.photos);
   if (photo !== state.photo) {
     drawPhotos();
+    drawPanel();
   } else if (state.photos.length) {
     select(state.photos[Math.min(at, state.photos.length - 1)]);
   } else {
     running.abort();
     leave();
     state.photo = null;
+    writeAddress();
     busy("");
     calm();
     atWork(false);
@@ -220,19 +247,42 @@ function remove(photo) {
 async function take(files) {
   if (!files.length) return;
   if (!served) await start();
-  if (!served) return;
-  const photos = files.map(photoOf);
+  if (served) add(files.map((file) => photoOf(file)));
+}
+
+// Take photos into the page and show the first of them.
+function add(photos) {
   state.photos.push(...photos);
+  keep(state.photos);
   const first = byId("work").hidden;
   atWork(true);
   select(photos[0]);
   if (first) byId("main").focus({ preventScroll: true });
+  checkOthers(photos);
+}
+
+async function takeExample(name) {
+  try {
+    add([photoOf(await exampleFile(name), { example: name })]);
+  } catch (error) {
+    complain(error.message);
+  }
 }
 
 function atWork(working) {
   show("welcome", !working);
   show("work", working);
   show("add", working);
+}
+
+// Save what is shown of the photo in view, or of all photos.
+async function saveShown(photos) {
+  const inView = { photo: state.photo, result: shown };
+  const { files, missing } = await filesOfAll(photos, state, served, inView, opacity(), busy);
+  if (photos.includes(state.photo)) await decodePhoto(state.photo);
+  if (files.length) say(`${await save(files, `tag2mask-${state.view}.zip`)} is saved.`);
+  else busy("");
+  if (missing.length) complain(`Not saved: ${missing.join(" ")}`);
 }
 
 // Learn what is served. The page can be looked at before, and photos come in after.
@@ -244,50 +294,27 @@ async function start() {
     served = found;
   } catch (error) {
     busy("");
-    complain(error.message, start);
+    complain(error.message, { retry: start });
     return;
   }
   state.model = served.cams[0]?.pin ?? null;
   state.segmenter = served.segmenters[0]?.pin ?? null;
   state.view = Object.keys(VIEWS).find((key) => VIEWS[key].possible(served));
-  const models = served.cams.map(({ pin }) => [pin, pin]);
-  panel.drawOptions("model", canFuse(served) ? [...models, [ALL, "all, fused"]] : models, state.model);
-  panel.drawOptions("segmenter", served.segmenters.map(({ pin }) => [pin, pin]), state.segmenter);
-  const names = new Set([...served.cams, ...served.segmenters].flatMap(({ classes }) => classes));
-  byId("class-names").replaceChildren(...[...names].map((name) => new Option(name, name)));
+  const examples = readAddress(served);
+  panel.drawServed(served, canFuse(served), ALL);
+  drawWelcome(served, takeExample);
+  const kept = await recall();
+  if (state.photos.length) return; // one came in meanwhile
+  if (kept.length) add(kept.map(({ file, ...rest }) => photoOf(file, rest)));
+  else for (const name of examples) await takeExample(name);
 }
 
-for (const id of ["add", "choose"]) byId(id).addEventListener("click", () => byId("files").click());
-receiveFiles(byId("files"), take);
-panel.receiveTags((words) => setTags([...state.tags, ...words]));
-byId("alert-close").addEventListener("click", calm);
-byId("find-class").addEventListener("input", drawPanel);
-byId("opacity").addEventListener("input", (event) => {
-  state.opacity[VIEWS[state.view].kind] = event.target.value / 100;
-  drawSliders();
-  viewer.draw(opacity());
+receiveControls({
+  viewer, change, take, addTags, drawPanel, drawSliders, repaint,
+  opacityKind: () => VIEWS[state.view].kind,
+  opacityOf: opacity,
+  served: () => served,
+  save: () => saveShown([state.photo]),
+  saveAll: () => saveShown(state.photos.filter(({ refused }) => !refused)),
 });
-byId("threshold").addEventListener("input", (event) => {
-  state.threshold = event.target.value / 100;
-  drawSliders();
-  repaint();
-  viewer.draw();
-});
-byId("threshold").addEventListener("change", drawPanel); // downloads and commands carry the threshold
-receiveThresholds((changes) => {
-  Object.assign(state, changes);
-  drawSliders();
-}, change);
-byId("model").addEventListener("change", ({ target: { value: model } }) => {
-  const low = state.background ?? ownThreshold(served, model);
-  change({ model, foreground: foregroundAbove(low, state.foreground) });
-});
-byId("segmenter").addEventListener("change", (event) => change({ segmenter: event.target.value }));
-byId("spread").addEventListener("change", (event) => change({ spread: event.target.value }));
-byId("refine").addEventListener("change", (event) => change({ refine: event.target.checked }));
-byId("conditional").addEventListener("change", (event) => change({ conditional: event.target.checked }));
-byId("copy").addEventListener("click", async () => say(await panel.copyCommands()));
-byId("zoom-in").addEventListener("click", () => viewer.zoom(STEP));
-byId("zoom-out").addEventListener("click", () => viewer.zoom(1 / STEP));
-byId("zoom-fit").addEventListener("click", () => viewer.zoom(0));
 start();

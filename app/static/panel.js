@@ -1,7 +1,8 @@
 // The controls beside the photo: class chips, legend, tags, downloads. They show the state and report what is wanted.
 
 import { byId, element, show } from "./elements.js";
-import { curlOf, downloadsOf } from "./requests.js";
+import { curlOf, FORMAT_NAMES } from "./requests.js";
+import { figureOf, sentenceOf } from "./served.js";
 
 const FEW_CHIPS = 8;
 const MANY_CHIPS = 200;
@@ -36,6 +37,14 @@ export function drawChips(scores, state, { choose, toggleAll }) {
   show("find-class", state.allClasses && scores.length > FEW_CHIPS);
 }
 
+// From which score on the class in view counts as present.
+export function drawPresence({ photo, className, model }, { cams }) {
+  const cam = cams.find(({ pin }) => pin === model);
+  const threshold = cam?.presence_thresholds[cam.classes.indexOf(className)];
+  byId("presence").textContent = photo.tags.length ? "Filled: the tags." : threshold === undefined ? "" :
+    `Filled: present. Every class has a threshold of its own: ${className} counts from ${threshold.toFixed(2)} on.`;
+}
+
 // One row per region, whose box shows or hides it.
 export function drawLegend(regions, changed) {
   const rows = regions.map((region) => {
@@ -53,27 +62,30 @@ export function drawLegend(regions, changed) {
   byId("legend").replaceChildren(...(rows.length ? rows : [element("li", { className: "hint", textContent: "background alone" })]));
 }
 
-// The tags in use, each with a button that takes it out.
-export function drawTags(tags, remove) {
+// The photo's tags, each with a button that takes it out; one that the model does not know is marked.
+export function drawTags(tags, classes, remove) {
   byId("tags").replaceChildren(
-    ...tags.map((tag) =>
-      element("li", {}, element("span", { textContent: tag }), element("button", {
-        type: "button",
-        ariaLabel: `Remove the tag ${tag}`,
-        textContent: "×",
-        onclick: () => remove(tag),
-      })),
-    ),
+    ...tags.map((tag) => {
+      const known = classes.includes(tag);
+      return element("li", { className: known ? "" : "unknown", title: known ? "" : "The chosen model does not know this class." },
+        element("span", { textContent: tag }), element("button", {
+          type: "button",
+          ariaLabel: `Remove the tag ${tag}`,
+          textContent: "×",
+          onclick: () => remove(tag),
+        }));
+    }),
   );
+  const strange = tags.filter((tag) => !classes.includes(tag));
+  byId("tag-unsent").textContent = strange.length ? `The chosen model does not know ${strange.join(", ")} and is not told.` : "";
 }
 
-// The tags typed into the field: on Enter, a comma, or the choice of a suggestion.
+// The tags typed into the field: on Enter, a comma, or the choice of a suggestion. What `add(words)` gives back stays there.
 export function receiveTags(add) {
   const field = byId("tag");
   const take = () => {
     const words = field.value.split(",").map((word) => word.trim()).filter(Boolean);
-    field.value = "";
-    if (words.length) add(words);
+    if (words.length) field.value = add(words).join(", ");
   };
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === ",") {
@@ -82,21 +94,49 @@ export function receiveTags(add) {
     }
   });
   field.addEventListener("input", (event) => {
+    sayOfTag("");
     if (event.inputType === "insertReplacementText" || !event.inputType) take(); // a suggestion was chosen
   });
   field.addEventListener("change", take);
 }
 
-// Everything that is shown, in every format, and as commands.
-export function drawDownloads(photo, requests, shownFormat) {
-  const groups = requests.map((request) => {
-    const links = downloadsOf(photo, request).map(({ label, href, file }) =>
-      element("a", { href, download: file, textContent: label }));
-    const title = requests.length > 1 ? [element("b", { textContent: request.title })] : [];
-    return element("li", {}, ...title, ...links);
+// Say why a tag was not taken, beside the field; an empty text says nothing.
+export function sayOfTag(text) {
+  byId("tag-error").textContent = text;
+  byId("tag").ariaInvalid = String(Boolean(text));
+}
+
+// The methods to compare, each with a box, what it is and how good.
+export function drawMethods(cams, without, change) {
+  const rows = cams.map((model) => {
+    const box = element("input", { type: "checkbox", checked: !without.includes(model.pin), id: `method-${model.pin}` });
+    box.addEventListener("change", () => change(box.checked ? without.filter((pin) => pin !== model.pin) : [...without, model.pin]));
+    const label = element("label", { className: "check", title: sentenceOf(model) }, box,
+      element("span", { textContent: model.pin }), element("small", { textContent: shortFigure(model) }));
+    return element("li", {}, label);
   });
-  byId("downloads").replaceChildren(...groups);
-  byId("curl").value = requests.map((request) => curlOf(photo, request, shownFormat)).join("\n");
+  const focused = document.activeElement?.id;
+  byId("methods").replaceChildren(...rows);
+  if (focused?.startsWith("method-")) byId(focused)?.focus();
+}
+
+// The models to choose from, as [value, text], each with its figure.
+export function optionsOf(models) {
+  return models.map((model) => [model.pin, [model.pin, shortFigure(model)].filter(Boolean).join(" – ")]);
+}
+
+function shortFigure(model) {
+  const figure = figureOf(model);
+  return figure === null ? "" : `${model.task === "cam" ? "maps" : "masks"} ${Math.round(figure)} %`;
+}
+
+// What can be saved of what is shown, and the same as commands.
+export function drawSaving(photo, requests, format, photoCount) {
+  drawOptions("format", Object.entries(FORMAT_NAMES), format);
+  byId("save").textContent = requests.length > 1 && format !== "shown" ? `Save ${requests.length} files` : "Save";
+  byId("save-all").textContent = `All ${photoCount} photos as ZIP`;
+  show("save-all", photoCount > 1);
+  byId("curl").value = requests.map((request) => curlOf(photo, request, format)).join("\n");
 }
 
 // Copy the commands; where the browser withholds its clipboard (pages without TLS), mark them for copying by hand.
@@ -116,6 +156,29 @@ export function drawOptions(id, options, chosen) {
   byId(id).replaceChildren(
     ...options.map(([value, text]) => element("option", { value, textContent: text, selected: value === chosen })),
   );
+}
+
+// The models and classes to choose from.
+export function drawServed({ cams, segmenters, names }, fusable, all) {
+  drawOptions("model", fusable ? [...optionsOf(cams), [all, "all, fused"]] : optionsOf(cams), cams[0]?.pin);
+  drawOptions("segmenter", optionsOf(segmenters), segmenters[0]?.pin);
+  byId("class-names").replaceChildren(...names.map((name) => new Option(name, name)));
+}
+
+// The sliders and boxes as the state has them; those of the pseudo-label are drawn in thresholds.js.
+export function drawSliders({ threshold, maskThreshold, smallest, names, refine, conditional, spread }, opacity) {
+  const set = (id, value, text) => {
+    byId(id).value = value;
+    byId(`${id}-value`).textContent = text;
+    byId(id).ariaValueText = text;
+  };
+  set("opacity", Math.round(100 * opacity), `${Math.round(100 * opacity)} %`);
+  set("threshold", Math.round(100 * threshold), threshold.toFixed(2));
+  byId("threshold").style.setProperty("--at", `${100 * threshold}%`);
+  set("mask-threshold", Math.round(100 * maskThreshold), maskThreshold.toFixed(2));
+  set("smallest", Math.round(1000 * smallest), smallest ? `${(100 * smallest).toFixed(1)} % of the photo` : "all are shown");
+  for (const [id, checked] of Object.entries({ names, refine, conditional })) byId(id).checked = checked;
+  byId("spread").value = spread;
 }
 
 // Tabs as the ARIA practice has them: one is in the tab order, the arrow keys, Home and End walk.

@@ -2,11 +2,14 @@
 
 import { element } from "./elements.js";
 
-// One photo. `id` is the service's name for it, `results` what was asked about it so far.
-export function photoOf(file) {
+// One photo. `id` is the service's name for it, `results` what was asked about it so far; `example` its name among the
+// page's own photos, null for any other.
+export function photoOf(file, { name = file.name || "photo", tags = [], example = null } = {}) {
   return {
     file,
-    name: file.name || "photo",
+    name,
+    tags,
+    example,
     url: URL.createObjectURL(file),
     id: null,
     bitmap: null,
@@ -14,7 +17,41 @@ export function photoOf(file) {
     height: 0,
     results: new Map(),
     refused: false,
+    shrunk: null, // what was done to it where it was too large for the service
   };
+}
+
+const QUALITY = 0.92; // of the JPEG that a photo is shrunk to
+const LESS = 0.8; // of a side, from one try to the next
+
+// Make a photo as small as the service takes it. Nothing is done where the browser cannot read it.
+export async function shrink(photo, { max_upload_bytes: bytes, max_image_pixels: pixels }) {
+  if (photo.shrunk) return false;
+  let whole;
+  try {
+    whole = await createImageBitmap(photo.file);
+  } catch {
+    return false;
+  }
+  const { width, height } = whole;
+  let factor = Math.min(1, Math.sqrt(pixels / (width * height)));
+  let file;
+  do {
+    const canvas = new OffscreenCanvas(Math.max(1, Math.floor(width * factor)), Math.max(1, Math.floor(height * factor)));
+    canvas.getContext("2d").drawImage(whole, 0, 0, canvas.width, canvas.height);
+    file = await canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY });
+    photo.shrunk = `${photo.name} was shrunk from ${width} × ${height} px (${megabytes(photo.file.size)}) to ${canvas.width} × ` +
+      `${canvas.height} px (${megabytes(file.size)}): the service takes ${megabytes(bytes)} and ${Math.round(pixels / 1e6)} million pixels.`;
+    factor *= LESS;
+  } while (file.size > bytes && factor > 0.01);
+  whole.close();
+  releaseBitmap(photo);
+  photo.file = file;
+  return true;
+}
+
+function megabytes(bytes) {
+  return bytes < 1e5 ? `${Math.max(1, Math.round(bytes / 1000))} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 // Decode for drawing. What the browser cannot read the service may; then only the results are shown.
@@ -86,5 +123,4 @@ export function drawStrip(list, photos, shown, { select, remove }) {
   const focused = list.contains(document.activeElement);
   list.replaceChildren(...items);
   if (focused) list.querySelector("[aria-current='true']")?.focus();
-  list.classList.toggle("single", photos.length < 2);
 }

@@ -1,61 +1,71 @@
-// The requests behind what is shown: for the page itself, for downloads, and for the command line.
+// The requests behind what is shown: for the page itself, for what is saved, and for the command line.
 
 import { address, askAbout } from "./service.js";
 import { parseNpy } from "./arrays.js";
 import { foregroundAbove } from "./thresholds.js";
 
 export const ALL = "all"; // in the place of a model: the maps of all, fused
+export const SHOWN = "shown"; // a format of the page's own: the picture as it is on the page
 const KEPT_RESULTS = 60; // per photo
 const LARGEST_MASK_PIXELS = 4_000_000; // larger photos get their mask at the size the model saw
 
-const MAP_FORMATS = ["overlay", "png", "gray8", "gray16", "npy", "npz", "json", "coco", "hf"];
 export const FORMAT_NAMES = {
-  overlay: "Over the photo",
-  png: "Colours",
-  gray8: "8-bit grey",
-  gray16: "16-bit grey",
-  npy: "npy",
-  npz: "npz",
+  shown: "Picture as shown (PNG)",
+  overlay: "Over the photo (JPEG)",
+  png: "Labels or colours (PNG)",
+  gray8: "Grey, 8 bits (PNG)",
+  gray16: "Grey, 16 bits (PNG)",
+  npy: "numpy (npy)",
+  npz: "numpy, everything (npz)",
   json: "JSON",
   coco: "COCO",
   hf: "Hugging Face",
 };
-const SUFFIXES = { overlay: "jpg", png: "png", gray8: "png", gray16: "png", npy: "npy", npz: "npz" };
+const SUFFIXES = { shown: "png", overlay: "jpg", png: "png", gray8: "png", gray16: "png", npy: "npy", npz: "npz" };
 
 export function scoresRequest(state) {
   return { path: "cam", parameters: { class: "all", ...modelParameter(state.model) } };
 }
 
-export function mapRequest(state, model) {
-  const inference = state.conditional ? "class-conditional" : null;
+export function mapRequest(state, model, served) {
   return {
     path: "cam",
-    parameters: { class: state.className, ...modelParameter(model), ...tagsAndRefinement(state), inference },
-    download: { threshold: state.threshold || null },
+    parameters: {
+      class: state.className,
+      ...modelParameter(model),
+      ...tagsAndRefinement(state, served.classesOf(model)),
+      inference: inferenceOf(state),
+    },
+    download: () => ({ threshold: state.threshold || null }), // asked when it is saved: the slider asks the service nothing
     name: `${state.className}-${model}`,
     title: model === ALL ? "all, fused" : model,
   };
 }
 
-export function maskRequest(state) {
+export function maskRequest(state, served) {
   return {
     path: "segment",
-    parameters: { model: state.segmenter, ...tagsAndRefinement(state) },
+    parameters: {
+      model: state.segmenter,
+      ...tagsAndRefinement(state, served.classesOf(state.segmenter)),
+      threshold: state.maskThreshold || null,
+      smallest_region: state.smallest || null,
+    },
     name: `mask-${state.segmenter}`,
     title: state.segmenter,
   };
 }
 
-export function pseudoLabelRequest(state) {
-  const inference = state.conditional ? "class-conditional" : null;
+export function pseudoLabelRequest(state, served) {
   return {
     path: "pseudo-label",
     parameters: {
       ...modelParameter(state.model),
-      ...tagsAndRefinement(state),
-      inference,
+      ...tagsAndRefinement(state, served.classesOf(state.model)),
+      inference: inferenceOf(state),
       background_threshold: state.background,
       foreground_threshold: foregroundAbove(state.background, state.foreground),
+      smallest_region: state.smallest || null,
     },
     name: `pseudo-label-${state.model}`,
     title: state.model,
@@ -91,28 +101,27 @@ async function ask(photo, path, parameters, options, read) {
   return photo.results.get(key);
 }
 
-// [{format, label, href, file}] of everything a request can be answered with.
-export function downloadsOf(photo, { path, parameters, download, name }) {
-  return MAP_FORMATS.map((format) => ({
-    format,
-    label: FORMAT_NAMES[format],
-    href: address(path, { ...parameters, ...download, format, image: photo.id }),
-    file: fileName(photo, name, format),
-  }));
+// The answer to a request as a file of that format.
+export async function askForFile(photo, { path, parameters, download }, format, options) {
+  const reply = await askAbout(photo, path, { ...parameters, ...download?.(), format }, options);
+  return reply.blob();
 }
 
 // The command that sends the photo and writes the answer to a file.
 export function curlOf(photo, { path, parameters, download, name }, format) {
-  const url = address(path, { ...parameters, ...download, format });
+  const sent = format === SHOWN ? "overlay" : format;
+  const url = address(path, { ...parameters, ...download?.(), format: sent });
   const type = photo.file.type.startsWith("image/") ? photo.file.type : "image/jpeg";
   const words = ["curl", "--data-binary", `@${photo.name}`, "-H", `Content-Type: ${type}`, url];
-  return [...words, "-o", fileName(photo, name, format)].map(quote).join(" ");
+  return [...words, "-o", fileName(photo, name, sent)].map(quote).join(" ");
 }
 
-function fileName(photo, name, format) {
+// Says photo, what is saved of it, by which model and in which format: PHOTO-mask-deeplab-4-gray8.png.
+export function fileName(photo, name, format) {
   const stem = photo.name.replace(/\.\w+$/, "");
   const suffix = SUFFIXES[format] ?? (format === "json" ? "json" : `${format}.json`);
-  return `${stem}-${name}`.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^-+/, "") + `.${suffix}`;
+  const kind = suffix === "png" && format !== "png" ? `-${format}` : "";
+  return `${stem}-${name}${kind}`.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^-+/, "") + `.${suffix}`;
 }
 
 // A word for a POSIX shell.
@@ -124,6 +133,12 @@ function modelParameter(model) {
   return model === ALL ? { fuse: ALL } : { model };
 }
 
-function tagsAndRefinement(state) {
-  return { tags: state.tags.join(",") || null, refine: state.refine ? "pamr" : null };
+function inferenceOf(state) {
+  return state.conditional ? "class-conditional" : null;
+}
+
+// Of the photo's tags those that the model knows: another would be refused.
+function tagsAndRefinement({ photo, refine }, classes) {
+  const tags = photo.tags.filter((tag) => classes.includes(tag));
+  return { tags: tags.join(",") || null, refine: refine ? "pamr" : null };
 }

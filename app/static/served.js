@@ -1,27 +1,42 @@
-// What the service serves: its models and their classes' colours.
+// What the service serves: its models, what each is and how good, and how classes are written and coloured.
 
 import { ALL } from "./requests.js";
 import { address, ask } from "./service.js";
 
-// {cams, segmenters, coloursOf}: models in the order of use, the default first, each with its `pin` (NAME/VERSION).
+const METHODS = {
+  cam: "shows where the classifier's last layer speaks for a class",
+  "grad-cam": "weighs the classifier's features by how much a class depends on them",
+  drs: "holds down the strongest places, so that a map spreads over the whole thing (DRS)",
+  amr: "adds a second branch that looks at what the first leaves out (AMR)",
+  edam: "makes a mask for each class inside the classifier (EDAM)",
+};
+const SEGMENTERS = { deeplabv2: "DeepLab V2", deeplabv3: "DeepLab V3", deeplabv3plus: "DeepLab V3+" };
+
+// {cams, segmenters, limits, names, classesOf, coloursOf}: models in the order of use, the default first, each with its `pin`
+// (NAME/VERSION). names: all classes that any of them knows.
 export async function askWhatIsServed(options) {
   const body = await (await ask(address("models"), {}, options)).json();
+  const limits = await (await ask(address("static/limits.json"), {}, options)).json();
   const models = body.models
     .map((model) => ({ ...model, pin: `${model.name}/${model.version}` }))
     .sort((one, other) => other.default - one.default);
+  const cams = models.filter(({ task }) => task === "cam");
   const colours = new Map();
 
   async function coloursOf(pin) {
     if (!colours.has(pin)) {
       const reply = await ask(address("classes", { model: pin }), {}, options);
-      colours.set(pin, new Map((await reply.json()).classes.map((entry) => [entry.class, entry.color])));
+      colours.set(pin, new Map((await reply.json()).classes.map((entry) => [entry.class, entry.display_color])));
     }
     return colours.get(pin);
   }
 
   return {
-    cams: models.filter(({ task }) => task === "cam"),
+    cams,
     segmenters: models.filter(({ task }) => task === "segmentation"),
+    limits,
+    names: [...new Set(models.flatMap(({ classes }) => classes))],
+    classesOf: (pin) => (models.find((model) => model.pin === pin) ?? cams[0])?.classes ?? [],
     coloursOf,
   };
 }
@@ -37,6 +52,69 @@ export function ownThreshold({ cams }, model) {
 // Whether the maps of all cam models can be fused: by the service's rule, the newest of every name, of the same classes.
 export function canFuse({ cams }) {
   const names = new Set(cams.map(({ name }) => name));
-  const same = cams.every(({ classes }) => JSON.stringify(classes) === JSON.stringify(cams[0].classes));
-  return names.size > 1 && names.size <= 8 && same;
+  return names.size > 1 && names.size <= 8 && cams.every((model) => knowSame(model, cams[0]));
+}
+
+// The segmenter for a cam model: one of the same classes where there is one, the default first.
+export function segmenterFor({ cams, segmenters }, pin) {
+  const model = cams.find((each) => each.pin === pin) ?? cams[0];
+  return (segmenters.find((each) => model && knowSame(each, model)) ?? segmenters[0])?.pin ?? null;
+}
+
+export function knowSame(one, other) {
+  return JSON.stringify(one.classes) === JSON.stringify(other.classes);
+}
+
+// How good a model is, as a share: the mean IoU of its masks, or of its maps where the tags are given. Null where unknown.
+export function figureOf({ figures, task }) {
+  return figures?.[task === "cam" ? "cam_miou" : "miou"] ?? null;
+}
+
+// What a model is and how good, in one sentence, from its card.
+export function sentenceOf(model) {
+  const { task, method, backbone, measured_on: where, figures = {} } = model;
+  const network = backbone.replace("timm/tf_", "").replaceAll("_", "-");
+  const figure = figureOf(model);
+  const measured = where ? ` on ${where}` : "";
+  if (task === "cam") {
+    const what = `It ${METHODS[method] ?? `makes heatmaps by ${method}`}, on ${network}`;
+    const good = figure === null ? "no figures came with it" :
+      `told the tags, its maps share ${Math.round(figure)} % of their area with the things on average (mean IoU${measured})`;
+    return `${what}; ${good}.`;
+  }
+  const what = `It is ${SEGMENTERS[method] ?? method} on ${network}`;
+  const told = figures.tagged_miou ? `, ${Math.round(figures.tagged_miou)} % where it is told the tags` : "";
+  const good = figure === null ? "no figures came with it" :
+    `its masks share ${Math.round(figure)} % of their area with the things on average (mean IoU${measured})${told}`;
+  return `${what}; ${good}.`;
+}
+
+// The class that somebody means, whatever the case; null where no model knows it.
+export function classNamed(written, names) {
+  const folded = fold(written);
+  return names.find((name) => name === written) ?? names.find((name) => fold(name) === folded) ?? null;
+}
+
+// Known classes that are written much like it.
+export function nearTo(written, names) {
+  const near = (name) => distance(fold(name), fold(written)) <= Math.max(1, Math.floor(name.length / 3));
+  return names.filter(near).slice(0, 3);
+}
+
+function fold(name) {
+  return name.toLowerCase().replace(/[\s_-]+/g, "");
+}
+
+// Letters to change, add or leave out, and neighbours to swap.
+function distance(one, other) {
+  const rows = [[...Array(other.length + 1).keys()]];
+  for (let i = 1; i <= one.length; i++) {
+    rows.push([i]);
+    for (let j = 1; j <= other.length; j++) {
+      const changed = rows[i - 1][j - 1] + (one[i - 1] !== other[j - 1]);
+      const swapped = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1] ? rows[i - 2][j - 2] + 1 : Infinity;
+      rows[i].push(Math.min(changed, swapped, rows[i - 1][j] + 1, rows[i][j - 1] + 1));
+    }
+  }
+  return rows[one.length][other.length];
 }

@@ -12,6 +12,7 @@ export class Viewer {
   #panes = []; // {title, note, layer, opacity, valueAt} and the elements that show them
   #view = { zoom: 1, x: 0.5, y: 0.5 }; // x, y: what of the photo stands in the middle of a pane, as share of its sides
   #pointers = new Map();
+  #bare = false; // whether the photo is shown without its layers
   #cursor = null; // the place pointed at, as share of the photo's sides
 
   constructor(stage) {
@@ -24,6 +25,8 @@ export class Viewer {
     for (const name of ["pointerup", "pointercancel"]) {
       stage.addEventListener(name, (event) => this.#pointers.delete(event.pointerId));
     }
+    stage.addEventListener("keyup", (event) => event.key === " " && this.compare(false));
+    stage.addEventListener("blur", () => this.compare(false));
     stage.addEventListener("pointerleave", () => this.#point(null));
     stage.addEventListener("dblclick", (event) => this.zoom(this.#view.zoom > 1 ? 0 : 3, this.#placeOf(event)));
     stage.addEventListener("keydown", (event) => this.#key(event));
@@ -53,6 +56,13 @@ export class Viewer {
     this.#stage.classList.toggle("zoomed", this.#view.zoom > 1);
     if (opacity !== undefined) for (const pane of this.#panes) pane.opacity = opacity;
     for (const pane of this.#panes) this.#drawPane(pane);
+  }
+
+  // Show the photo alone while it is compared with what lies over it.
+  compare(bare) {
+    if (bare === this.#bare) return;
+    this.#bare = bare;
+    this.draw();
   }
 
   // Zoom by a factor about a place; factor 0 shows the whole photo.
@@ -119,11 +129,7 @@ export class Viewer {
       context.fillStyle = "#777";
       context.fillRect(left, top, width, height);
     }
-    if (layer) {
-      context.globalAlpha = pane.opacity;
-      context.drawImage(layer, left, top, width, height);
-      context.globalAlpha = 1;
-    }
+    if (layer && !this.#bare) drawOver(context, pane, { left, top, width, height }, devicePixelRatio);
     if (this.#cursor && this.#panes.length > 1) {
       context.lineWidth = 1.5 * devicePixelRatio;
       for (const [colour, radius] of [["#000a", 6], ["#fff", 4.5]]) {
@@ -196,8 +202,30 @@ export class Viewer {
       this.draw();
     } else if (["+", "=", "-", "0"].includes(event.key)) {
       this.zoom({ "+": STEP, "=": STEP, "-": 1 / STEP, 0: 0 }[event.key]);
+    } else if (event.key === " ") {
+      this.compare(true);
     } else return;
     event.preventDefault();
+  }
+}
+
+// The layer of a pane and its names, where the photo lies on the canvas; `unit` is the length of a CSS pixel there.
+export function drawOver(context, { layer, opacity, labels }, { left, top, width, height }, unit) {
+  context.globalAlpha = opacity;
+  context.drawImage(layer, left, top, width, height);
+  context.globalAlpha = 1;
+  context.font = `600 ${13 * unit}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  for (const { text, x, y } of labels?.() ?? []) {
+    const half = context.measureText(text).width / 2 + 4 * unit;
+    const across = Math.min(Math.max(left + x * width, left + half), left + width - half);
+    context.lineWidth = 4 * unit;
+    context.strokeStyle = "#000c";
+    context.strokeText(text, across, top + y * height);
+    context.fillStyle = "#fff";
+    context.fillText(text, across, top + y * height);
   }
 }
 

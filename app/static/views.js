@@ -1,22 +1,22 @@
 // The views: what each asks the service for, and the panes, legend and words it makes of the answers.
 
 import { forEachPixel } from "./arrays.js";
+import { average, disagreement, paintMap, resample } from "./maps.js";
+import { paintRegions, placeOf } from "./regions.js";
 import { ALL, askForJson, askForMap, mapRequest, maskRequest, pseudoLabelRequest } from "./requests.js";
-import { average, disagreement, paintMap, paintRegions, resample } from "./maps.js";
+import { knowSame } from "./served.js";
 
 const IGNORED = "#e0e0c0"; // as the service paints the label 255
 const LAYER_SIDE = 800; // px, the longer side of a map's layer
 
-// Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); shownFormat, of the command line;
-// possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions}.
+// Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions}.
 export const VIEWS = {
   heatmap: {
     title: "Heatmap",
     kind: "map",
-    shownFormat: "overlay",
     possible: ({ cams }) => cams.length > 0,
     load: async (photo, state, served, options) => {
-      const request = mapRequest(state, state.model);
+      const request = mapRequest(state, state.model, served);
       const map = await askForMap(photo, request, options);
       return {
         panes: [mapPane(photo, map, request.title, state.className)],
@@ -28,10 +28,10 @@ export const VIEWS = {
   methods: {
     title: "Methods",
     kind: "map",
-    shownFormat: "overlay",
     possible: ({ cams }) => cams.length > 1,
     load: async (photo, state, served, options) => {
       const answers = await askAll(photo, state, served, options);
+      if (!answers.length) return nothingToShow(state, served);
       return {
         panes: answers.map(({ request, map }) => mapPane(photo, map, request.title, state.className)),
         requests: answers.map(({ request }) => request),
@@ -42,15 +42,17 @@ export const VIEWS = {
   disagreement: {
     title: "Disagreement",
     kind: "map",
-    shownFormat: "npy",
     possible: ({ cams }) => cams.length > 1,
     load: async (photo, state, served, options) => {
       const answers = await askAll(photo, state, served, options);
+      if (!answers.length) return nothingToShow(state, served);
       if (answers.length < 2) return nothingToCompare(photo, state, answers[0]);
       const measure = state.spread === "range" ? "largest minus smallest value" : "standard deviation";
       const map = disagreement(answers.map((answer) => enlarge(photo, answer.map)), state.spread);
       return {
-        panes: [mapPane(photo, map, `${answers.length} methods`, state.className, measure)],
+        panes: [
+          { ...mapPane(photo, map, `${answers.length} methods`, state.className, measure), name: `${state.className}-disagreement-${state.spread}` },
+        ],
         requests: answers.map(({ request }) => request),
         caption: outsideTags(state) ??
           `Light where the methods differ about ${state.className}: ${measure}, on average ${average(map.values).toFixed(2)}. ` +
@@ -61,18 +63,19 @@ export const VIEWS = {
   mask: {
     title: "Mask",
     kind: "mask",
-    shownFormat: "overlay",
     possible: ({ segmenters }) => segmenters.length > 0,
-    load: (photo, state, served, options) => loadMask(photo, maskRequest(state), state.segmenter, served, options),
+    load: async (photo, state, served, options) => {
+      const result = await loadMask(photo, maskRequest(state, served), state.segmenter, state, served, options);
+      return { ...result, caption: result.caption + otherClasses(state, served) };
+    },
   },
   pseudoLabel: {
     title: "Pseudo-label",
     kind: "mask",
-    shownFormat: "overlay",
     possible: ({ cams }) => cams.length > 0,
     load: (photo, state, served, options) => {
       const model = state.model === ALL ? served.cams[0].pin : state.model;
-      return loadMask(photo, pseudoLabelRequest(state), model, served, options);
+      return loadMask(photo, pseudoLabelRequest(state, served), model, state, served, options);
     },
   },
 };
@@ -83,16 +86,18 @@ async function askAll(photo, state, served, options) {
   const able = knowing(state, served);
   for (const { pin } of able) {
     options.progress(`Asking ${pin} (${answers.length + 1} of ${able.length}) …`);
-    const request = mapRequest(state, pin);
+    const request = mapRequest(state, pin, served);
     answers.push({ request, map: await askForMap(photo, request, options) });
   }
   return answers;
 }
 
-async function loadMask(photo, request, model, served, options) {
+async function loadMask(photo, request, model, state, served, options) {
   const body = await askForJson(photo, request, options);
   const colours = await served.coloursOf(model);
-  const regions = body.classes.map((region) => ({ ...region, color: colours.get(region.class), visible: true }));
+  const regions = body.classes.map((region) => ({
+    ...region, color: colours.get(region.class), visible: true, place: placeOf(region, forEachPixel),
+  }));
   const names = regions.map((region) => region.class).join(", ");
   const ignored = body.ignore?.rle ? ` ${(100 * body.ignore.share).toFixed(1)} % is ignored.` : "";
   if (ignored) regions.push({ ...body.ignore, class: "ignored", color: IGNORED, visible: true });
@@ -106,6 +111,7 @@ async function loadMask(photo, request, model, served, options) {
         note: what.toLowerCase(),
         description: regions.length ? `${what}: ${regions.map((region) => region.class).join(", ")}` : `${what}: background alone`,
         layer,
+        labels: () => regions.filter(({ visible, place }) => state.names && visible && place).map((region) => ({ text: region.class, ...region.place })),
         paint: () => paintRegions(regions.filter((region) => region.visible), forEachPixel, width, height, layer),
       },
     ],
@@ -117,11 +123,16 @@ async function loadMask(photo, request, model, served, options) {
   };
 }
 
+function nothingToShow(state, served) {
+  const why = compared(state, served).length ? `None of the ticked methods knows ${state.className}.` : "No method is ticked.";
+  return { panes: [], requests: [], caption: `${why} Tick one under Methods.` };
+}
+
 function nothingToCompare(photo, { className }, { request, map }) {
   return {
     panes: [mapPane(photo, map, request.title, className)],
     requests: [request],
-    caption: `Only ${request.title} knows ${className}: this is its heatmap, and nothing to compare it with.`,
+    caption: `Only ${request.title} is ticked and knows ${className}: this is its heatmap, and nothing to compare it with.`,
   };
 }
 
@@ -146,15 +157,26 @@ function enlarge(photo, map) {
 }
 
 function knowing(state, served) {
-  return served.cams.filter(({ classes }) => classes.includes(state.className));
+  return compared(state, served).filter(({ classes }) => classes.includes(state.className));
+}
+
+// The methods to compare: those that are ticked.
+export function compared(state, { cams }) {
+  return cams.filter(({ pin }) => !state.without.includes(pin));
+}
+
+function otherClasses(state, served) {
+  const segmenter = served.segmenters.find(({ pin }) => pin === state.segmenter);
+  const cam = served.cams.find(({ pin }) => pin === state.model);
+  return cam && !knowSame(cam, segmenter) ? ` ${segmenter.pin} knows other classes than ${cam.pin}.` : "";
 }
 
 function unaware(state, served) {
-  const names = served.cams.filter((model) => !model.classes.includes(state.className)).map(({ pin }) => pin);
+  const names = compared(state, served).filter((model) => !model.classes.includes(state.className)).map(({ pin }) => pin);
   return names.length ? `Without ${names.join(", ")}, which ${names.length > 1 ? "do" : "does"} not know this class.` : "";
 }
 
-function outsideTags({ tags, className }) {
+function outsideTags({ photo: { tags }, className }) {
   return tags.length && !tags.includes(className) ? `${className} is not among the tags, so its map is empty.` : null;
 }
 
@@ -163,7 +185,7 @@ function scoreSentence(state, served, score) {
     served.cams.find((model) => model.pin === state.model) ?? served.cams[0];
   const who = state.model === ALL ? "All methods together give" : `${pin} gives`;
   const sentence = `${who} ${state.className} a score of ${score.toFixed(2)}`;
-  if (state.tags.length || state.model === ALL) return `${sentence}.`;
+  if (state.photo.tags.length || state.model === ALL) return `${sentence}.`;
   const threshold = thresholds[classes.indexOf(state.className)];
   return `${sentence}; from ${threshold.toFixed(2)} on it counts as present.`;
 }

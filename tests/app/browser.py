@@ -26,12 +26,16 @@ class Page:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    def open(self, server: Server, width: int = 1280, height: int = 800, scheme: str = "light") -> "Page":
+    def open(
+        self, server: Server, width: int = 1280, height: int = 800, scheme: str = "light", address: str = ""
+    ) -> "Page":
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        self.driver.get(server.url)
+        self.driver.get(f"{server.url}/static/icon.svg")
+        self.run("sessionStorage.clear()")  # the photos of the test before
+        self.driver.get(f"{server.url}/{address}")
         return self
 
     def find(self, selector: str) -> WebElement:
@@ -93,6 +97,16 @@ class Page:
         yield
         self.run("window.fetch = window.ask; for (const go of window.waiting) go();")
         self.wait_until_idle()
+
+    def saved(self, folder: Path, button: str = "#save") -> list[Path]:
+        """The files that the browser saves into an empty folder when that button is pressed."""
+        behaviour = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+        before = set(folder.iterdir())
+        self.find(button).click()
+        self.wait_until_idle()
+        self.wait(lambda: [path for path in set(folder.iterdir()) - before if path.suffix != ".crdownload"])
+        return sorted(set(folder.iterdir()) - before)
 
     def hosts(self) -> set[str]:
         """Whom the browser has asked for anything since the last call."""

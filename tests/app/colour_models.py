@@ -36,7 +36,10 @@ def write_cam_model(directory: Path, name: str = "drs_colours", version: int = 1
 
 
 def write_segmentation_model(directory: Path, name: str = "deeplab_colours", version: int = 1, **card: object) -> Path:
-    """logits = 20 * (weights . RGB) for the classes and 10 for the background, at every pixel."""
+    """logits = 20 * (weights . RGB) for the classes and 10 for the background, at every pixel.
+
+    With `presence_thresholds` also scores: ReLU(weights . RGB), averaged over the photo.
+    """
     classes = card.get("classes", VOC_CLASSES)
     nodes = [
         *_activation_nodes(),
@@ -52,6 +55,11 @@ def write_segmentation_model(directory: Path, name: str = "deeplab_colours", ver
     ]
     outputs = {"logits": ["N", len(classes) + 1, "H", "W"], "mask": ["N", "H", "W"]}
     fields = {"task": "segmentation", "method": "deeplabv3", "output_stride": 1}
+    if card.get("presence_thresholds"):
+        nodes.append(helper.make_node("Relu", ["activation"], ["active"]))
+        nodes.append(helper.make_node("ReduceMean", ["active", "plane"], ["scores"], keepdims=0))
+        constants.append(numpy_helper.from_array(np.array([2, 3]), "plane"))
+        outputs["scores"] = ["N", len(classes)]
     return _write(directory, name, version, nodes, constants, outputs, {**fields, "classes": classes, **card})
 
 

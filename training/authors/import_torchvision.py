@@ -94,6 +94,10 @@ class CoarseSegmenter(nn.Module):
         features = self.backbone(images)
         return self.classifier(features if self.two_features else features["out"])
 
+    def predict(self, images: Tensor) -> tuple[Tensor, None]:
+        """See `Segmenter.predict`; it has no tag head."""
+        return self(images), None
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -294,6 +294,8 @@ class SegmenterConfig(Section):
     `labels = "ground-truth"` is the fully supervised upper bound; such a run has this network alone.
     `rounds`: after each but the last, the segmenter's own masks of the training photos, kept to the photos' tags, and the
     maps make the labels of the next (`training.stages.rounds`). `own_share`: of those masks.
+    `presence_threshold`: a class that the tag head (`options.tag_weight`) holds to be less likely in the whole photo gets no
+    pixel where nobody says that it is there.
     """
 
     architecture: str = "deeplabv3plus"
@@ -307,6 +309,9 @@ class SegmenterConfig(Section):
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # classes rarer than this share are shown more often
     crf: bool = False  # measure the masks after a dense CRF as well
     preferred_size: int | None = Field(default=None, ge=32, le=4096)  # px of the long side it sees; None: [localize]'s
+    presence_threshold: float | None = Field(
+        default=None, ge=0, le=1
+    )  # of the tag head's probabilities; None: not asked
     views: ViewConfig = ViewConfig()
     options: dict[str, Any] = {}
     fit: FitConfig = FitConfig()

@@ -1,6 +1,7 @@
 """Networks as they are served: normalisation inside, outputs as `docs/onnx-contract.md` names them."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -58,19 +59,31 @@ class ServedSoftmaxClassifier(ServedClassifier):
         return logits.softmax(dim=1)[:, self.kept], cams[:, self.kept]
 
 
+class Predictor(Protocol):
+    """What a served segmenter is made of; `Segmenter` is one."""
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), and of the tags (N, C) where it has a tag head."""
+
+
 class ServedSegmenter(nn.Module):
-    """image -> (logits, mask)."""
+    """image -> (logits, mask), and with `scored` the probabilities of the classes in the whole photo (`TagHead`)."""
 
-    outputs = ("logits", "mask")
-
-    def __init__(self, segmenter: nn.Module) -> None:
+    def __init__(self, segmenter: Predictor, scored: bool = False) -> None:
         super().__init__()
-        self.normalize, self.network = Normalize(), segmenter
+        self.normalize, self.network, self.scored = Normalize(), segmenter, scored
+        self.outputs = ("logits", "mask", "scores") if scored else ("logits", "mask")
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, 3) -> logits (N, C + 1, h, w), labels uint8 (N, H, W): arg-max of the enlarged logits."""
-        logits = self.network(self.normalize(image))
-        return logits, enlarge(logits, image.shape[1:3]).argmax(dim=1).to(torch.uint8)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (N, H, W, 3) -> logits (N, C + 1, h, w), labels uint8 (N, H, W): arg-max of the enlarged logits; and,
+        with `scored`, probabilities (N, C).
+        """
+        logits, tag_logits = self.network.predict(self.normalize(image))
+        mask = enlarge(logits, image.shape[1:3]).argmax(dim=1).to(torch.uint8)
+        if not self.scored:
+            return logits, mask
+        assert tag_logits is not None  # `serve_segmenter` asks for scores of networks with a tag head alone
+        return logits, mask, tag_logits.sigmoid()
 
 
 class TorchModel:

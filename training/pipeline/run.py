@@ -36,7 +36,14 @@ from training.stages.pseudo_label import pseudo_label_run
 from training.stages.refine import refine_run
 from training.stages.rounds import fit_rounds
 from training.stages.saliency import DEFAULT_METHOD, write_saliency
-from training.stages.segmenter import SEGMENTER, fit_segmenter, load_segmenter, require_segmenter, segmenter_card
+from training.stages.segmenter import (
+    SEGMENTER,
+    fit_segmenter,
+    load_segmenter,
+    require_segmenter,
+    segmenter_card,
+    serve_segmenter,
+)
 from training.stages.threshold import agreeing_threshold
 
 STATE = "state.json"
@@ -215,7 +222,7 @@ def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
     if config.segmenter is not None:
         card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
         version = config.export.version_of_segmenter
-        todo.append((lambda: ServedSegmenter(load_segmenter(config, len(photos.classes))), card, version))
+        todo.append((lambda: serve_segmenter(load_segmenter(config, len(photos.classes)), card), card, version))
     path = config.out / EXPORTED
     noted_paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
     paths = list(takewhile(Path.is_file, noted_paths))  # an export that was stopped goes on

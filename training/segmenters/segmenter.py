@@ -93,14 +93,18 @@ class Segmenter(nn.Module):
         maximum = torch.stack([full, *(enlarge(logits, full.shape[2:]) for logits in scaled)]).amax(dim=0)
         return [full, *scaled, maximum], tag_logits
 
-    def forward(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first; with `msc` the maximum, with
-        `tag_weight` shared out by the tags (`TagHead`).
+        `tag_weight` shared out by the tags (`TagHead`); and, with `tag_weight`, logits of the tags (N, C).
         """
         outputs, tag_logits = self.outputs(images)
         if self.tag_head is None or tag_logits is None:
-            return outputs[-1]
-        return self.tag_head.share_out(outputs[-1], tag_logits)
+            return outputs[-1], None
+        return self.tag_head.share_out(outputs[-1], tag_logits), tag_logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> the logits of `predict`."""
+        return self.predict(images)[0]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss and its parts before their weights, of "images" and "label_maps" (N, H, W).

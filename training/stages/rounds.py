@@ -16,11 +16,18 @@ from app.inference.labels import label_of
 from app.inference.maps.localization import Model
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
-from training.export.served import ServedSegmenter, TorchModel
+from training.export.served import TorchModel
 from training.fit import make_fabric
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import label_map_of, photo_maps, write_label_map
-from training.stages.segmenter import SEGMENTER, fit_segmenter, load_segmenter, require_segmenter, segmenter_card
+from training.stages.segmenter import (
+    SEGMENTER,
+    fit_segmenter,
+    load_segmenter,
+    require_segmenter,
+    segmenter_card,
+    serve_segmenter,
+)
 
 
 def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Path:
@@ -38,7 +45,7 @@ def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Pat
         if fabric.is_global_zero:
             segmenter = load_segmenter(config, len(photos.classes), folder)
             card = segmenter_card(config, photos.classes)
-            relabel(TorchModel(ServedSegmenter(segmenter), card, fabric.device), photos, config, labels)
+            relabel(TorchModel(serve_segmenter(segmenter, card), card, fabric.device), photos, config, labels)
         fabric.barrier()
         label_maps = labels
     return fit_segmenter(of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER)
@@ -58,7 +65,7 @@ def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) ->
         path = out / f"{name}.png"
         if not path.is_file():
             photo = photo_maps(config, name, photos.image(name), stored)
-            probabilities = segment_probabilities(model, photo.image, (1.0,), flip=False)
+            probabilities, _ = segment_probabilities(model, photo.image, (1.0,), flip=False)
             blended = blend_masks(photo.maps, probabilities, photo.class_indices, threshold, segmenter.own_share)
             write_label_map(path, label_map_of(replace(photo, maps=blended), config.pseudo_label))
 

@@ -16,6 +16,7 @@ from training.config.run_config import RunConfig, validate_config
 from training.config.tables import SegmenterConfig
 from training.data import TaggedPhotos
 from training.data.views import LabelledViews
+from training.export.served import ServedSegmenter
 from training.fit import fit, make_fabric
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
@@ -95,6 +96,20 @@ def require_segmenter(config: RunConfig) -> SegmenterConfig:
     return config.segmenter
 
 
+def presence_thresholds_of(settings: SegmenterConfig, class_count: int) -> tuple[float, ...]:
+    """One for each class, or none where the network is not asked. Raises ConfigError where it has no tag head to ask."""
+    if settings.presence_threshold is None:
+        return ()
+    if not check_segmenter(settings).tag_weight:
+        raise ConfigError("[segmenter] presence_threshold asks the tag head; set options.tag_weight, or leave it out")
+    return (settings.presence_threshold,) * class_count
+
+
+def serve_segmenter(segmenter: Segmenter, card: ModelCard) -> ServedSegmenter:
+    """The network with the outputs that its card names."""
+    return ServedSegmenter(segmenter, scored=bool(card.presence_thresholds))
+
+
 def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
     """The card of the run's segmenter, figures left out."""
     settings = require_segmenter(config)
@@ -108,6 +123,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         classes=classes,
         output_stride=settings.output_stride,
         preferred_size=settings.preferred_size or config.localize.preferred_size,
+        presence_thresholds=presence_thresholds_of(settings, len(classes)),
         data=config.export.data,
         data_licence=config.export.data_licence,
         seed=settings.seed_of_round(settings.rounds),

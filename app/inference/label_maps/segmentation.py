@@ -7,7 +7,7 @@ import numpy as np
 from app.inference.arrays import enlarged_strips, mask_from_logits, resize_bilinear, softmax
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
-from app.inference.maps.localization import Model, Refinement
+from app.inference.maps.localization import Model, Refinement, present_classes
 from app.inference.maps.pamr import refine_pamr
 
 TEST_SCALES = (0.75, 1.0, 1.25)  # of the preferred size, with their mirrors: a better and slower answer
@@ -35,6 +35,7 @@ def segment(
     flip: bool = False,
     class_indices: tuple[int, ...] | None = None,
     complete: bool = True,
+    presence_threshold: float | None = None,
     threshold: float = 0.0,
     below: int = BACKGROUND,
     refine: Refinement = "none",
@@ -46,7 +47,8 @@ def segment(
     Args:
         scales, flip: views of the photo, whose probabilities are averaged.
         class_indices, complete: the classes known to be in the photo, and whether that is all of them (`keep_classes`). Any
-            class where None.
+            class where None, but of a model that gives `scores` those alone that reach their presence threshold, or
+            `presence_threshold`.
         threshold: a pixel whose best probability lies below it gets the label `below`.
         refine: "pamr" refines the probabilities of the labels that win somewhere by the look of the photo.
     """
@@ -54,13 +56,23 @@ def segment(
     if scales == (1.0,) and not flip and class_indices is None and not threshold and refine == "none":
         outputs = run_views(model, image, 1.0, mirror=False)
         logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
+        candidates, probabilities = np.unique(mask), softmax(logits)
+        if "scores" in outputs:
+            present = present_classes(model.card, outputs["scores"][0], presence_threshold)
+            allowed = np.array([BACKGROUND, *map(label_of, present)])
+            if not np.isin(candidates, allowed).all():
+                probabilities = keep_classes(probabilities, present, complete=False)
+                candidates = allowed[np.unique(logits[allowed].argmax(axis=0))]
+                mask = mask_from_logits(logits, candidates, *mask.shape)
         if mask.shape != (height, width):
-            mask = mask_from_logits(logits, np.unique(mask), height, width)
-        probabilities = softmax(logits)
-        return Segmentation(mask, mean_scores(mask, logits.argmax(axis=0), probabilities), probabilities)
-    probabilities = segment_probabilities(model, image, scales, flip)
+            mask = mask_from_logits(logits, candidates, height, width)
+        return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+    probabilities, class_scores = segment_probabilities(model, image, scales, flip)
     if class_indices is not None:
         probabilities = keep_classes(probabilities, class_indices, complete)
+    elif class_scores is not None:
+        present = present_classes(model.card, class_scores, presence_threshold)
+        probabilities = keep_classes(probabilities, present, complete=False)
     geometry = geometry_of(image.shape, model.card.preferred_size)
     input_size = geometry.input_height, geometry.input_width
     candidates = np.union1d(BACKGROUND, mask_from_logits(probabilities, np.arange(len(probabilities)), *input_size))
@@ -108,19 +120,27 @@ def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...], comp
     return kept
 
 
-def segment_probabilities(model: Model, image: np.ndarray, scales: tuple[float, ...], flip: bool) -> np.ndarray:
-    """Probabilities (C + 1, h, w) of a segmenter: the mean over all scales and, with `flip`, their mirrors.
+def segment_probabilities(
+    model: Model, image: np.ndarray, scales: tuple[float, ...], flip: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Probabilities (C + 1, h, w) of a segmenter, and those of the classes in the whole photo (C,) where it gives them.
 
-    (h, w) is the size of the logits at the preferred size, where that is among the scales, else at the first.
+    Both are means over all scales and, with `flip`, their mirrors. (h, w) is the size of the logits at the preferred size,
+    where that is among the scales, else at the first.
     """
-    views = []
+    views: list[np.ndarray] = []
+    class_scores: list[np.ndarray] = []
     for scale in scales:
-        logits = run_views(model, image, scale, flip)["logits"].astype(np.float32, copy=False)
+        outputs = run_views(model, image, scale, flip)
+        logits = outputs["logits"].astype(np.float32, copy=False)
+        if "scores" in outputs:
+            class_scores.extend(outputs["scores"])
         views.append(softmax(logits[0]))
         if flip:
             views[-1] = (views[-1] + softmax(logits[1])[:, :, ::-1]) / 2
     height, width = views[scales.index(1.0) if 1.0 in scales else 0].shape[1:]
-    return np.mean([resize_bilinear(view, height, width) for view in views], axis=0)
+    probabilities = np.mean([resize_bilinear(view, height, width) for view in views], axis=0)
+    return probabilities, np.mean(class_scores, axis=0) if class_scores else None
 
 
 def run_views(model: Model, image: np.ndarray, scale: float, mirror: bool) -> dict[str, np.ndarray]:

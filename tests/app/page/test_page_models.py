@@ -18,7 +18,7 @@ def test_methods_that_do_not_know_a_class_are_named(browser, models_directory):
         assert [caption.text for caption in page.all("#stage figcaption b")] == ["drs_colours/1"]
         assert "Without cam_colours/2, cam_colours/10" in page.text("#caption")
         page.click("#tab-disagreement")
-        assert "Only drs_colours/1 knows aeroplane" in page.text("#caption")
+        assert "Only drs_colours/1 is ticked and knows aeroplane" in page.text("#caption")
 
 
 def test_one_cam_model_with_odd_class_names(browser, tmp_path):

@@ -94,14 +94,14 @@ def test_a_threshold_that_passes_the_other_one_and_comes_back_leaves_it(cat):
 @pytest.fixture
 def graded(browser: Page, tmp_path: Path) -> Iterator[Page]:
     """A page whose models have background thresholds of their own: 0.2 and 0.3 of a, 0.6 of b, which is the default."""
-    for name, version, threshold, method in (("a", 1, 0.2, "cam"), ("a", 2, 0.3, "cam"), ("b", 1, 0.6, "drs")):
+    for name, version, threshold, method in (("a", 1, 0.2, "drs"), ("a", 2, 0.3, "drs"), ("b", 1, 0.6, "cam")):
         write_cam_model(tmp_path / "models", name, version, background_threshold=threshold, method=method)
     with page_on(browser, tmp_path / "models", write_photo(tmp_path / "red.png")) as page:
         page.click("#tab-pseudoLabel")
         yield page
 
 
-def test_the_thresholds_of_a_model_are_shown_at_once(graded):
+def test_the_thresholds_of_a_model_are_shown_at_once(graded, tmp_path):
     def shown() -> tuple[str, str | None, str | None]:
         background = graded.find("#background")
         return (
@@ -118,8 +118,10 @@ def test_the_thresholds_of_a_model_are_shown_at_once(graded):
         graded.find("#model option[value='b/1']").click()
         graded.find("#model option[value='all']").click()
         assert shown() == ("0.30", "30", "0.30")
-    all_fused = graded.find("#downloads a[href*='format=json']").get_attribute("href")
-    assert httpx2.get(str(all_fused)).json()["thresholds"]["background"] == 0.3
+    graded.click("#format option[value='json']")
+    [all_fused] = re.findall(r"http\S+?(?='| -o)", str(graded.find("#curl").get_attribute("value")))
+    red = (tmp_path / "red.png").read_bytes()
+    assert httpx2.post(all_fused, files={"file": red}).json()["thresholds"]["background"] == 0.3
     graded.slide("background", 90)
     graded.wait_until_idle()
     with graded.held():

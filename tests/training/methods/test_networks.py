@@ -15,11 +15,11 @@ from app.inference.model_card import ModelCard
 from training.backbones import BACKBONES, build_backbone, takes_modulation
 from training.config.tables import ClassifierConfig, SegmenterConfig
 from training.export.onnx_file import check_export, export_model, quantize, shrink_weights
-from training.export.served import ServedClassifier, ServedSegmenter
+from training.export.served import ServedClassifier
 from training.methods import METHODS
 from training.segmenters import SEGMENTERS
 from training.stages.classifier import build_classifier
-from training.stages.segmenter import build_segmenter
+from training.stages.segmenter import build_segmenter, serve_segmenter
 
 CLASSES = ("cat", "dog", "person")
 SIZES = ((64, 96), (80, 56))
@@ -115,8 +115,12 @@ def test_segmenter_labels_pixels_and_learns(key: str, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("key", SEGMENTER_OPTIONS)
 def test_exported_segmenter_equals_torch_and_survives_fewer_bits(key: str, tmp_path: Path) -> None:
-    served = ServedSegmenter(segmenter(key))
-    path = export_model(served, card("segmentation", key), tmp_path)
+    network = segmenter(key)
+    described = card("segmentation", key)
+    if network.tag_head is not None:  # its say is exported too
+        described = described.model_copy(update={"presence_thresholds": (0.3,) * len(CLASSES)})
+    served = serve_segmenter(network, described)
+    path = export_model(served, described, tmp_path)
     check_export(served, Engine(path))
     image = np.random.default_rng(0).integers(0, 256, (1, 70, 90, 3), dtype=np.uint8)
     full = Engine(path).run(image)["logits"]
