@@ -42,7 +42,8 @@ def read_jpeg(data: bytes) -> JpegFile:
 
     Raises UndecodableImageError for a file of more segments than any encoder writes.
     """
-    kept, exif, xmp, in_scans = [b"\xff\xd8"], b"", [], False
+    kept, exif, in_scans = [b"\xff\xd8"], b"", False
+    xmp: list[bytes] = []
     end = 2
     for marker, start, stop in _segments(data):
         content = data[start + 2 : stop]

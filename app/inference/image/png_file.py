@@ -42,7 +42,8 @@ def read_png(data: bytes) -> PngFile:
 
     Raises UndecodableImageError for a file of more chunks than any encoder writes.
     """
-    kept, texts, exif, transparent = [SIGNATURE], [], b"", b""
+    kept, exif, transparent = [SIGNATURE], b"", b""
+    texts: list[tuple[bytes, bytes]] = []
     depth, palette = data[24:25] or b"\x08", data[25:26] == bytes([PALETTE])  # of IHDR, behind width and height
     end = len(SIGNATURE)
     for kind, start, stop in _chunks(data):

@@ -58,7 +58,7 @@ def read_tools(label_config: str) -> list[Tool]:
         for element in root.iter()
         if element.tag.lower() == "image" and (value := element.get("value", "")).startswith("$")
     }
-    tools = []
+    tools: list[Tool] = []
     for element in root.iter():
         kind = next((kind for kind in KINDS if kind == element.tag.lower()), None)
         image = next((name for name in element.get("toName", "").split(",") if name in images), None)
