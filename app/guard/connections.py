@@ -9,6 +9,7 @@ uvicorn waits for ever for the rest of a request's headers, for a body and for a
 """
 
 import asyncio
+import socket
 from typing import Any, ClassVar
 
 from uvicorn.config import Config
@@ -17,6 +18,8 @@ from uvicorn.server import ServerState
 
 from app.runtime.settings import Settings
 
+# What the system holds of a reply: a fixed size, which it would otherwise enlarge to megabytes that count as read.
+SEND_BUFFER_BYTES = 262_144
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n"
@@ -48,6 +51,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if (connected := transport.get_extra_info("socket")) is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if len(self.connections) > self.max_connections and not self._make_room():
             transport.write(FULL % len(FULL_BODY) + FULL_BODY)
             transport.close()
