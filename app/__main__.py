@@ -102,6 +102,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="NAME=VALUE",
         help=f"a parameter of POST /analyze: {', '.join(SETTABLE)}",
     )
+    command.add_argument(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="of photos with a tag that is no class; default fail",
+    )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
     return parser.parse_args(arguments)
 
@@ -127,6 +133,7 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         settings.worker_count,
         options.prune,
         choices=options.choices,
+        skip=options.on_error == "skip",
     )
 
 

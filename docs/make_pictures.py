@@ -1,6 +1,6 @@
-"""Takes the pictures of docs/page.md in Chromium, from the models in models/: `python docs/make_pictures.py DOG.jpg`.
+"""Takes the pictures of docs/page.md in Chromium, from the models in models/: `python docs/make_pictures.py DOG.jpg [FOLDER]`.
 
-The dog comes from PASCAL VOC 2012's `val` (the file is not part of the project), the others are those of tests/photos.
+FOLDER is one that `label` made, of which review.html is shown. The dog comes from PASCAL VOC 2012's `val` (the file is not part of the project), the others are those of tests/photos.
 """
 
 import io
@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -22,9 +24,17 @@ DESKTOP, PHONE = (1280, 860), (390, 844)
 
 
 def keep(page: Page, name: str) -> None:
-    """Write what the browser shows as docs/images/NAME.jpg."""
+    """Write what the browser shows as docs/images/NAME.jpg, with nothing under the pointer."""
+    ActionChains(page.driver).move_to_element(page.find("h1")).perform()
     shown = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
-    shown.save(OUT / f"{name}.jpg", quality=85, subsampling=0, optimize=True)
+    shown.save(OUT / f"{name}.jpg", quality=78, optimize=True)
+
+
+def tag(page: Page, *names: str) -> None:
+    """Type what is in the photo."""
+    for name in names:
+        page.find("#tag").send_keys(name + Keys.ENTER)
+        page.wait_until_idle()
 
 
 def main() -> None:
@@ -37,20 +47,34 @@ def main() -> None:
     ):
         server.wait_until_ready()
         page = Page(driver)
-        page.open(server, *DESKTOP).upload(dog, CAT, PERSON)
+        page.open(server, *DESKTOP)
+        page.wait(lambda: page.all("#examples button"))
+        keep(page, "page-first")
+        page.upload(dog, CAT, PERSON)
+        tag(page, "dog", "chair")
         keep(page, "page")
         page.click("#tab-methods")
         keep(page, "page-methods")
+        page.click("#tab-mask")
+        keep(page, "page-mask")
         text = Path(folder) / "notes.txt"
         text.write_text("no photo")
-        page.upload(text)
+        page.upload(text, CAT)
         page.wait(lambda: page.find("#alert").is_displayed())
         keep(page, "page-refused")
         page.open(server, *DESKTOP, scheme="dark").upload(CAT)
         page.click("#tab-mask")
         keep(page, "page-dark")
         page.open(server, *PHONE).upload(PERSON)
+        page.click("#tab-mask")
         keep(page, "page-phone")
+        if len(sys.argv) > 2:
+            page.driver.set_window_size(*DESKTOP)
+            size = {"width": DESKTOP[0], "height": DESKTOP[1], "deviceScaleFactor": 1, "mobile": False}
+            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            page.driver.get((Path(sys.argv[2]).resolve() / "review.html").as_uri())
+            page.wait(lambda: page.run("return document.getElementById('picture').complete"))
+            keep(page, "review")
 
 
 if __name__ == "__main__":

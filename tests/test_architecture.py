@@ -259,6 +259,21 @@ def test_training_writes_files_whole_or_not_at_all() -> None:
     assert not offences
 
 
+def test_only_the_analysis_chooses_views_classes_and_thresholds() -> None:
+    """Whoever answers for a photo asks `app.inference.analysis`; training's stages make maps and labels of their own."""
+    choosers = {"segment", "scale_cams", "conditional_cams", "label_from_maps", "present_classes", "tagged_classes"}
+    offences = [
+        f"{name} uses {alias.name}"
+        for name, tree in TREES.items()
+        if room_of(name) not in ("app.inference", "training.stages", "training.authors", "training.label_rules")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("app.inference")
+        for alias in node.names
+        if alias.name in choosers
+    ]
+    assert not offences
+
+
 def test_no_import_cycles() -> None:
     done: set[str] = set()
 

@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,12 +25,18 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def test_the_reference_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+def load_script(name: str) -> ModuleType:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    make_api = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_api)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_the_reference_is_up_to_date() -> None:
+    make_api = load_script("make_api")
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert text == make_api.reference(), "docs/api.md is out of date: run `make api`"
     for path in ("/segment", "/cam", "/pseudo-label", "/analyze", "/models"):
@@ -56,3 +64,16 @@ def test_examples_run(program: list[str], name: str, said: str, left: set[str], 
 
 def test_every_example_is_run() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {"quickstart.sh", "quickstart.py", "quickstart.mjs"}
+
+
+def test_the_rooms_are_drawn_as_they_are() -> None:
+    """`python docs/make_architecture.py` writes them anew."""
+    for path, text in load_script("make_architecture").written().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path} is older than the code"
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:app|training|tests|docs)/[\w/.]+)`", page)
+    assert len(named) > 30
+    assert not [name for name in named if not (ROOT / name).exists()]

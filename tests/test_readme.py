@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.app.server import start_server
+from training.config.learning import PretrainConfig
 from training.config.run_config import RunConfig, read_config
-from training.config.tables import PretrainConfig
 from training.pipeline.compare import CompareConfig
 
 README = Path("README.md").read_text(encoding="utf-8")

@@ -37,8 +37,8 @@ from training.authors.import_torchvision import import_torchvision
 from training.authors.parity import format_table, run_parity
 from training.authors.released import CONVERTERS
 from training.config.data import ScenesConfig
+from training.config.learning import PretrainConfig
 from training.config.run_config import RunConfig, read_config, validate_config
-from training.config.tables import PretrainConfig
 from training.data import DataConfig, open_source
 from training.data.scenes import write_folder
 from training.masks.evaluate import evaluate_file
@@ -200,12 +200,12 @@ def start_run(config: RunConfig) -> Path:
 
 
 def given(options: argparse.Namespace, flag: str) -> bool:
-    """Whether a flag was used."""
+    """Tell whether a flag was used."""
     return getattr(options, flag.removeprefix("--").replace("-", "_"), None) is not None
 
 
 def act_evaluate(options: argparse.Namespace) -> str:
-    """Figures of one ONNX file."""
+    """Measure one ONNX file."""
     common = tuple(name for name in (options.common or "").split(",") if name)
     crf, scales = bool(options.crf), bool(options.scales)
     measured = evaluate_file(options.model, folder_of(options), options.split, common, crf, scales)
@@ -237,7 +237,7 @@ def act_pseudo_label(options: argparse.Namespace) -> Path:
 
 
 def folder_of(options: argparse.Namespace) -> DataConfig:
-    """The folder named by --data."""
+    """Return the folder named by --data."""
     if options.data is None:
         raise ConfigError(f"{options.verb} --model needs --data DIR, a folder with labels.csv")
     return DataConfig(source="folder", root=options.data, on_error=options.on_error or "fail")
@@ -258,7 +258,7 @@ def act_saliency(options: argparse.Namespace) -> object:
 
 
 def act_sheet(options: argparse.Namespace) -> Path:
-    """A contact sheet."""
+    """Write a contact sheet."""
     named = tuple(name_of(name) for name in options.photos)
     count = len(named) or options.count
     if not 1 <= count <= MAX_SHOWN:
@@ -274,7 +274,7 @@ def act_scenes(options: argparse.Namespace) -> Path:
 
 
 def act_import(options: argparse.Namespace) -> Path:
-    """An authors' file, or a network of torchvision, as a served model."""
+    """Make a served model of an authors' file, or of a network of torchvision."""
     if options.torchvision is not None:
         classes = None if options.classes is None else [name.strip() for name in options.classes.split(",")]
         return import_torchvision(options.torchvision, options.models, options.checkpoint, classes, options.name)
@@ -286,7 +286,7 @@ def act_import(options: argparse.Namespace) -> Path:
 
 
 def act_parity(options: argparse.Namespace) -> str:
-    """The table of differences. Exit status 1 where an array differs or is missing."""
+    """Return the table of differences. Exit status 1 where an array differs or is missing."""
     rows = run_parity(options.directories)
     table = format_table(rows)
     if not all(row.ok for row in rows):

@@ -48,7 +48,7 @@ def load_weights(path: Path, module: torch.nn.Module) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of torch weights, its container and prefix taken off.
+    """Return the state dict in a file of torch weights, its container and prefix taken off.
 
     Raises DataError where the file is missing, holds anything but tensors and plain containers (loading it would run
     code from it), or has no state dict.

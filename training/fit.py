@@ -25,7 +25,7 @@ from tqdm import tqdm
 from app.inference.errors import ConfigError, Tag2MaskError
 from app.inference.whole_file import whole_file
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler
 
 CHECK_CLOCK = 4  # steps between looks at the clock
@@ -63,7 +63,7 @@ class Progress:
 
 
 def make_fabric(config: FitConfig) -> Fabric:
-    """One device, or as many processes as torchrun started. Raises ConfigError where the device cannot be had."""
+    """Return one device, or as many processes as torchrun started. Raises ConfigError where the device cannot be had."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     nodes = int(os.environ.get("WORLD_SIZE", 1)) // local
     try:
@@ -75,7 +75,7 @@ def make_fabric(config: FitConfig) -> Fabric:
 
 
 def learning_rate_factor(step: int, total: int, config: FitConfig) -> float:
-    """Factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay.
+    """Return the factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay.
 
     The warm-up begins with `warmup_start`; one from zero begins a step later, where its first would be wasted.
     """
@@ -210,7 +210,7 @@ class _Loop:
         self._end_epoch(log)
 
     def _due(self, saved: float) -> bool:
-        """Whether it is time for a checkpoint, by the clock of the first process."""
+        """Tell whether it is time for a checkpoint, by the clock of the first process."""
         return self.fabric.broadcast(time.monotonic() - saved > self.config.checkpoint_seconds)
 
     def _step(self, batch: dict[str, Tensor], factor: float) -> dict[str, float]:
@@ -238,7 +238,7 @@ class _Loop:
         )
 
     def _measured(self, validate: Callable[[nn.Module], Metrics]) -> Metrics:
-        """The figures of the first process, which alone measures; its error, where it has one, is raised in all."""
+        """Return the figures of the first process, which alone measures; its error, where it has one, is raised in all."""
         outcome: Metrics | Tag2MaskError = {}
         if self.fabric.is_global_zero:
             try:

@@ -30,13 +30,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.batch.data_set import files_of, write, write_csv, write_data_set, writing
-from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller, ServerGoneError
-from app.batch.photos import FolderPhoto, check_tags, find_photos
+from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller
+from app.batch.photos import FolderPhoto, find_photos, known_tags
 from app.batch.review import outlines_of
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.choices import FILE as CHOICES
 from app.inference.choices import Choice, read_choices
-from app.inference.errors import DataError, Tag2MaskError
+from app.inference.errors import DataError, ServerGoneError, Tag2MaskError
 from app.inference.file_names import shown
 from app.inference.image import encode
 from app.inference.image.decode import Photo, decode
@@ -58,32 +58,42 @@ def label_folder(
     workers: int = 1,
     prune: bool = False,
     choices: Path | None = None,
+    skip: bool = False,
 ) -> tuple[str, bool]:
     """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
 
     What is done already is left as it is, unless the photo or its tags have changed; with `prune` the files of photos that
     are gone are removed. `choices` is a list of what was decided about photos; OUT/choices.csv where left out and there.
-    Raises DataError for a folder without photos, tags that are no classes, or an `out` that was made otherwise.
+    With `skip` a photo with a tag that is no class is refused and the others go on. Raises DataError for a folder without
+    photos, tags that are no classes, or an `out` that was made otherwise.
     """
     with writing(out):
-        return label_found(photos, out, labeller, tags, workers, prune, choices)
+        return label_found(photos, out, labeller, tags, workers, prune, choices, skip)
 
 
 def label_found(
-    photos: Path, out: Path, labeller: Labeller, tags: Path | None, workers: int, prune: bool, choices: Path | None
+    photos: Path,
+    out: Path,
+    labeller: Labeller,
+    tags: Path | None,
+    workers: int,
+    prune: bool,
+    choices: Path | None,
+    skip: bool,
 ) -> tuple[str, bool]:
     """What `label_folder` does; an OSError is one of writing into `out`."""
     decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
     found = find_photos(photos, out, None if tags is None else read_tags(tags))
-    tasks = [chosen(task, decided) for task in found.tasks]
-    check_tags(tasks, labeller.classes)
+    there = [chosen(task, decided) for task in found.tasks]
+    tasks, refused = known_tags(there, labeller.classes, skip)
+    refused |= found.left_out
+    total = len(tasks) + len(refused)
     check_settings(out, labeller, tagged=tags is not None)
-    gone = find_gone(photos, out, tasks, prune)
+    gone = find_gone(photos, out, there, prune)
     if prune:
         for path in (path for name in gone for path in (*files_of(out, name), *yolo_files(out, name))):
             path.unlink(missing_ok=True)
     todo = [task for task in tasks if not is_done(out, task)]
-    refused = dict(found.left_out)
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar,
@@ -96,7 +106,6 @@ def label_found(
     write_data_set(out, names, labeller, decided)
     listed = [(shown(path), reason) for path, reason in sorted(refused.items())]
     write_csv(out / "refused.csv", ("photo", "reason"), listed)
-    total = len(tasks) + len(found.left_out)
     lines = [f"{len(names)} of {total} photos labelled into {out}; review.html shows them, worst first"]
     lines += said_of_choices(decided, names)
     untagged = sum(task.tags == () for task in tasks)

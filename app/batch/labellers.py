@@ -18,7 +18,7 @@ import numpy as np
 
 from app.http.parameters import AnalyzeParameters
 from app.inference.analysis import Analyzer
-from app.inference.errors import DataError, ServiceError, UnavailableError
+from app.inference.errors import DataError, ServerGoneError, UnavailableError
 from app.inference.image.decode import Photo, decode
 from app.inference.labels import BACKGROUND
 from app.runtime.model_store import Catalog, ModelStore, pin
@@ -202,10 +202,6 @@ def emptied(found: Labelled) -> Labelled:
         probabilities[BACKGROUND] = 1
     label_map = np.full_like(found.label_map, BACKGROUND)
     return replace(found, label_map=label_map, mask=mask, probabilities=probabilities, present=())
-
-
-class ServerGoneError(ServiceError):
-    """The server does not answer: no photo is to blame, and none after it will fare better."""
 
 
 def _detail(body: bytes) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.inference.errors import DataError, UnknownClassError
+from app.inference.errors import DataError, nearest_name
 from app.inference.file_names import safe_name, shown, spellings
 from app.inference.image.decode import kind_of
 from app.inference.tags import PHOTO_SUFFIXES
 
+NAMED, MOST_LISTED = 5, 100  # photos, and classes, in a message
 HEAD_BYTES = 32  # by which a file's kind is told
 # What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
 BY_SYSTEMS = {
@@ -158,9 +159,25 @@ def check_complete(tasks: list[FolderPhoto], tags: Mapping[str, tuple[str, ...]]
         )
 
 
-def check_tags(tasks: list[FolderPhoto], classes: tuple[str, ...]) -> None:
-    """Raise UnknownClassError for a tag that is none of the model's classes."""
+def known_tags(
+    tasks: list[FolderPhoto], classes: tuple[str, ...], skip: bool
+) -> tuple[list[FolderPhoto], dict[Path, str]]:
+    """The photos whose tags are all classes of the model, and why each other one is left out.
+
+    Raises DataError where there is such a one and it is not to be skipped; the message names the first few.
+    """
+    refused = {}
     for task in tasks:
-        for tag in task.tags or ():
-            if tag not in classes:
-                raise UnknownClassError(tag, classes, "labels.csv")
+        unknown = [tag for tag in task.tags or () if tag not in classes]
+        if unknown:
+            nearest = nearest_name(unknown[0], classes)
+            hint = f", did you mean {nearest!r}?" if nearest else ""
+            refused[task.path] = f"the tag {unknown[0]!r} is no class of the model{hint}"
+    if refused and not skip:
+        named = [f"{shown(path.name)} ({reason})" for path, reason in list(refused.items())[:NAMED]]
+        raise DataError(
+            f"{len(refused)} of {len(tasks)} photos have a tag that is no class: {'; '.join(named)}"
+            f"{'; ...' if len(refused) > NAMED else ''}. The model knows {', '.join(classes[:MOST_LISTED])}. Correct the tags, or "
+            f"leave those photos out with --on-error skip."
+        )
+    return [task for task in tasks if task.path not in refused], refused

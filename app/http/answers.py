@@ -1,22 +1,35 @@
 """The answers of the endpoints that take a photo, each worked out whole on one worker."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from starlette.responses import Response
 
 from app.http.describe import (
+    as_asked,
     describe_map,
     describe_maps,
     describe_mask,
     describe_pseudo_label,
     image_info,
 )
-from app.http.formats import encode_map, encode_maps, encode_mask
+from app.http.formats import FORMATS, Maps, Mask
 from app.http.job import Job
-from app.http.parameters import AnalyzeParameters, CamParameters, PseudoLabelParameters, SegmentParameters
+from app.http.parameters import (
+    AnalyzeParameters,
+    CamParameters,
+    PhotoParameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+)
 from app.http.schemas import AnalyzeReply
+from app.inference.analysis import Analysis
 from app.inference.errors import ReplyTooLargeError
 from app.inference.image import encode
 from app.inference.labels import MAX_CLASSES, label_of
+from app.inference.maps.localization import Localization
+from app.runtime.model_store import pin
 
 
 def answer_segment(job: Job, parameters: SegmentParameters) -> Response:
@@ -54,13 +67,13 @@ def answer_cam(job: Job, parameters: CamParameters) -> Response:
     score = {"X-Class-Score": f"{analysis.scores[index]:.6f}"}
     if job.format == "json":
         return job.respond(describe_map(job, analysis, parameters, index), score)
-    return job.respond(encode_map(job, analysis, parameters, localization, index), score)
+    return job.respond(encode_maps(job, analysis, parameters, localization, (index,)), score)
 
 
 def answer_cams(job: Job, parameters: CamParameters) -> Response:
     """`/cam` of all classes: a description, arrays, or the regions of the classes that are there."""
     analysis = job.analyze()
-    if job.format == "npy":
+    if FORMATS[job.format].at_full_size:
         check_reply_size(job, analysis.result_size(job.cams[0]))
     localization = analysis.maps()
     classes, scores = job.cams[0].card.classes, {}
@@ -68,7 +81,7 @@ def answer_cams(job: Job, parameters: CamParameters) -> Response:
         scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in analysis.scores)
     if job.format == "json":
         return job.respond(describe_maps(job, analysis, parameters), scores)
-    indices = analysis.present if job.format in ("coco", "hf") else tuple(range(len(classes)))
+    indices = analysis.present if FORMATS[job.format].of_present else tuple(range(len(classes)))
     return job.respond(encode_maps(job, analysis, parameters, localization, indices), scores)
 
 
@@ -100,6 +113,54 @@ def answer_analyze(job: Job, parameters: AnalyzeParameters) -> Response:
         timings_ms=job.stopwatch.milliseconds,
     )
     return job.respond(reply)
+
+
+def encode_mask(
+    job: Job,
+    analysis: Analysis,
+    parameters: PhotoParameters,
+    mask: np.ndarray,
+    scores: Mapping[int, float],
+    arrays: Mapping[str, np.ndarray],
+) -> bytes:
+    """A label map in the format asked for; `arrays` are everything that was computed."""
+    encode_to = FORMATS[job.format].mask
+    assert encode_to is not None
+    with job.stopwatch.stage("encode"):
+        return encode_to(Mask(**common_of(job, analysis, parameters), mask=mask, scores=scores, arrays=arrays))
+
+
+def encode_maps(
+    job: Job, analysis: Analysis, parameters: CamParameters, localization: Localization, indices: tuple[int, ...]
+) -> bytes:
+    """The maps of these classes in the format asked for."""
+    form, card = FORMATS[job.format], job.cams[0].card
+    encode_to = form.map if job.class_index is not None else form.maps
+    assert encode_to is not None
+    with job.stopwatch.stage("encode"):
+        return encode_to(
+            Maps(
+                **common_of(job, analysis, parameters),
+                localization=localization,
+                indices=indices,
+                scores=analysis.scores,
+                size=analysis.result_size(job.cams[0]),
+                threshold=parameters.threshold,
+                region_threshold=card.background_threshold if parameters.threshold is None else parameters.threshold,
+            )
+        )
+
+
+def common_of(job: Job, analysis: Analysis, parameters: PhotoParameters) -> dict[str, Any]:
+    """What every format is given."""
+    models = [{"name": pin(engine), "sha256": engine.sha256} for engine in job.engines]
+    return {
+        "classes": job.engines[0].card.classes,
+        "image": analysis.photo.image,
+        "name": job.upload.id,
+        "shape": parameters.regions,
+        "info": {"image_id": job.upload.id, "models": models, "parameters": as_asked(parameters)},
+    }
 
 
 def check_reply_size(job: Job, size: tuple[int, int]) -> None:

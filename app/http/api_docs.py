@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.http.negotiate import MEDIA_TYPES
+from app.http.formats import media_type
 from app.http.schemas import AnalyzeReply, CamReply, CamsReply, Problem, PseudoLabelReply, SegmentReply
 
 PROBLEM_TYPE = "application/problem+json"
@@ -226,11 +226,11 @@ def _photo_body() -> dict[str, Any]:
 
 def _pictures(*words: str) -> dict[str, Any]:
     """OpenAPI content of the binary formats."""
-    return {MEDIA_TYPES[word]: {"schema": {"type": "string", "format": "binary"}} for word in words}
+    return {media_type(word): {"schema": {"type": "string", "format": "binary"}} for word in words}
 
 
 def _result(model: Any, example: dict[str, Any], words: tuple[str, ...], description: str) -> dict[int | str, Any]:
-    content = {MEDIA_TYPES["json"]: {"example": example}, **_pictures(*words)}
+    content = {media_type("json"): {"example": example}, **_pictures(*words)}
     return {200: {"model": model, "description": description, "content": content}}
 
 

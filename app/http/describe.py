@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from app.http.formats import all_maps_words, map_words, mask_words
 from app.http.job import Job
-from app.http.negotiate import ALL_CAMS_FORMATS, BINARY
 from app.http.parameters import (
     ALL_CLASSES,
     AnalyzeParameters,
@@ -36,8 +36,7 @@ from app.inference.analysis import Analysis
 from app.inference.display import css_colour, display_colours
 from app.inference.engine import Engine
 from app.inference.image.decode import Photo
-from app.inference.image.encode import mask_to_rle
-from app.inference.label_maps.regions import RunLengths, count_labels, regions_of
+from app.inference.label_maps.regions import count_labels, mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.runtime.model_files import is_version
 from app.runtime.model_store import Catalog, Task
@@ -65,7 +64,7 @@ def map_info(job: Job, analysis: Analysis, parameters: LocalizationParameters, c
         label=label_of(class_index),
         score=score,
         present=score >= card.presence_thresholds[class_index],
-        links=format_links(job, "/cam", "cam", kept, BINARY),
+        links=format_links(job, "/cam", "cam", kept, map_words()),
     )
 
 
@@ -137,7 +136,7 @@ def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | 
         scales=list(scales),
         flip=flip,
         links={
-            **format_links(job, "/segment", "segmentation", as_asked(parameters, SegmentParameters), BINARY),
+            **format_links(job, "/segment", "segmentation", as_asked(parameters, SegmentParameters), mask_words()),
             **result_links(job, [region.class_name for region in regions]),
         },
         timings_ms=job.stopwatch.milliseconds,
@@ -166,7 +165,7 @@ def describe_maps(job: Job, analysis: Analysis, parameters: CamParameters | Anal
         **provenance(job, analysis, job.cams),
         thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
         classes=[map_info(job, analysis, parameters, index) for index in analysis.maps().class_indices],
-        links=format_links(job, "/cam", "cam", kept, ALL_CAMS_FORMATS[1:]) if plain else {},
+        links=format_links(job, "/cam", "cam", kept, all_maps_words()) if plain else {},
         **inference(analysis, parameters),
         timings_ms=job.stopwatch.milliseconds,
     )
@@ -198,7 +197,7 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
         classes=regions,
         ignore=ignored,
         links={
-            **format_links(job, "/pseudo-label", "cam", as_asked(parameters, PseudoLabelParameters), BINARY),
+            **format_links(job, "/pseudo-label", "cam", as_asked(parameters, PseudoLabelParameters), mask_words()),
             **result_links(job, present),
         },
         timings_ms=job.stopwatch.milliseconds,
@@ -208,7 +207,7 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
 def ignored_pixels(label_map: np.ndarray) -> IgnoredPixels:
     """The part of a uint8 (H, W) label map that is labelled "ignore"."""
     pixels = count_labels(label_map)[IGNORE_INDEX]
-    rle = RunLengths(**mask_to_rle(label_map == IGNORE_INDEX)) if pixels else None
+    rle = mask_to_rle(label_map == IGNORE_INDEX) if pixels else None
     return IgnoredPixels(pixels=pixels, share=pixels / label_map.size, rle=rle)
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from app.http.negotiate import MEDIA_TYPES
+from app.http.formats import FORMATS, media_type
 from app.http.schemas import Reply
 from app.inference.analysis import Analysis, Analyzer
 from app.inference.engine import Engine
@@ -43,7 +43,7 @@ class Job:
     def analyze(self) -> Analysis:
         """The analysis of the photo. It is decoded at full size where its own pixels are part of the answer."""
         self.stopwatch.add("queue", 1000 * (time.perf_counter() - self.submitted))
-        whole = self.format == "overlay" and self.analyzer.options.size == "image"
+        whole = FORMATS[self.format].shows_photo and self.analyzer.options.size == "image"
         limit = self.settings.max_image_pixels
         analysis = self.analyzer.read(self.upload.data, max_image_pixels=limit, whole=whole, stopwatch=self.stopwatch)
         if analysis.photo.note:
@@ -83,7 +83,7 @@ class Job:
             "Server-Timing": ", ".join(f"{name};dur={ms:g}" for name, ms in timings),
         }
         return Response(
-            content, 200, {**provenance, **self.notes, **self.caching, **(headers or {})}, MEDIA_TYPES[self.format]
+            content, 200, {**provenance, **self.notes, **self.caching, **(headers or {})}, media_type(self.format)
         )
 
     @property

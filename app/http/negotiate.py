@@ -2,25 +2,8 @@
 
 from collections.abc import Sequence
 
+from app.http.formats import FORMATS, media_type
 from app.inference.errors import NotAcceptableError, ParameterError, nearest_name
-
-MEDIA_TYPES = {
-    "json": "application/json",
-    "png": "image/png",
-    "overlay": "image/jpeg",
-    "gray8": "image/png",
-    "gray16": "image/png",
-    "npy": "application/x-npy",
-    "npz": "application/x-npz",
-    "coco": "application/json",
-    "hf": "application/json",
-}
-# What each endpoint can answer; the first word is what `*/*` gets.
-BINARY = ("png", "overlay", "gray8", "gray16", "npy", "npz", "coco", "hf")
-SEGMENT_FORMATS = ("json", *BINARY)
-CAM_FORMATS = PSEUDO_LABEL_FORMATS = (*BINARY[:5], "json", *BINARY[5:])
-ALL_CAMS_FORMATS = ("json", "npy", "npz", "coco", "hf")
-ANALYZE_FORMATS = ("json", "npz")
 
 
 def choose_format(wanted: str | None, accept: str | None, available: Sequence[str]) -> str:
@@ -34,13 +17,13 @@ def choose_format(wanted: str | None, accept: str | None, available: Sequence[st
     if wanted is not None:
         return _check_word(wanted, available)
     ranges = parse_accept(accept) if accept and accept.strip() else [("*/*", 1.0)]
-    qualities = [_quality(MEDIA_TYPES[word], ranges) for word in available]
+    qualities = [_quality(media_type(word), ranges) for word in available]
     best = max(qualities)
     if best <= 0:
-        types = ", ".join(dict.fromkeys(f"{MEDIA_TYPES[word]} (format={word})" for word in available))
+        types = ", ".join(dict.fromkeys(f"{media_type(word)} (format={word})" for word in available))
         raise NotAcceptableError(
             f"Accept: {accept!r:.200} allows nothing that can be sent here. Available: {types}.",
-            available=[{"format": word, "type": MEDIA_TYPES[word]} for word in available],
+            available=[{"format": word, "type": media_type(word)} for word in available],
         )
     return available[qualities.index(best)]
 
@@ -70,9 +53,9 @@ def _parse_quality(text: str) -> float:
     return quality if 0 <= quality <= 1 else 0.0
 
 
-def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
+def _quality(kind: str, ranges: list[tuple[str, float]]) -> float:
     """The quality the most specific matching range gives to a media type; 0 where none matches."""
-    for pattern in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
+    for pattern in (kind, kind.partition("/")[0] + "/*", "*/*"):
         matching = [quality for media_range, quality in ranges if media_range == pattern]
         if matching:
             return max(matching)
@@ -82,7 +65,7 @@ def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
 def _check_word(wanted: str, available: Sequence[str]) -> str:
     if wanted in available:
         return wanted
-    if wanted in MEDIA_TYPES:
+    if wanted in FORMATS:
         problem = f"format={wanted} cannot be had of this request"
     else:
         nearest = nearest_name(wanted, available)

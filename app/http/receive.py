@@ -9,6 +9,7 @@ from starlette.requests import Request
 from app.inference.errors import ParameterError, UnsupportedTypeError, UploadError, UploadTooLargeError
 
 FILE_FIELD = "file"
+UPLOAD_SETTING = "TAG2MASK_MAX_UPLOAD_BYTES"
 MAX_DIGITS = 18  # of a number in a header: longer ones are no lengths, and cost more to read than to send
 FRAMING_BYTES = 16_384  # what a multipart body may add to its file: boundaries, part headers
 REMEDY = "Send the photo as multipart field 'file' (curl -F file=@photo.jpg) or as raw body of type image/*."
@@ -38,9 +39,9 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
-async def receive_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, whatever its type. Raises UploadTooLargeError."""
-    return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
+async def receive_body(request: Request, max_bytes: int, setting: str = UPLOAD_SETTING) -> bytes:
+    """The whole body, whatever its type; `setting` is the one that holds its limit. Raises UploadTooLargeError."""
+    return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes, setting)])
 
 
 async def wait_for_disconnect(request: Request) -> None:
@@ -75,22 +76,24 @@ async def _receive_form(request: Request, max_bytes: int) -> bytes:
         await form.close()
 
 
-async def _limited(request: Request, limit: int, stated_limit: int) -> AsyncGenerator[bytes, None]:
+async def _limited(
+    request: Request, limit: int, stated_limit: int, setting: str = UPLOAD_SETTING
+) -> AsyncGenerator[bytes, None]:
     """The body's chunks, up to `limit` bytes; by the Content-Length already before the first."""
     declared = whole_number(request.headers.get("content-length", ""))
     if declared is not None and declared > limit:
-        raise _too_large(declared, stated_limit)
+        raise _too_large(declared, stated_limit, setting)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > limit:
-            raise _too_large(received, stated_limit)
+            raise _too_large(received, stated_limit, setting)
         yield chunk
 
 
-def _too_large(size: int, limit: int) -> UploadTooLargeError:
+def _too_large(size: int, limit: int, setting: str = UPLOAD_SETTING) -> UploadTooLargeError:
     return UploadTooLargeError(
         f"the upload has {size} bytes or more; the limit is {limit}. Send a smaller or more compressed copy, "
-        "or raise TAG2MASK_MAX_UPLOAD_BYTES where the service is yours.",
+        f"or raise {setting} where the service is yours.",
         limit=limit,
     )

@@ -1,6 +1,6 @@
 """The endpoints: choose the models and the format, then decode, predict and encode on a worker."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.http import answers, api_docs, negotiate
+from app.http import answers, api_docs, formats, negotiate
 from app.http.caching import entity_tag, matches
 from app.http.describe import classes_reply, models_reply
 from app.http.job import Job
@@ -59,7 +59,7 @@ router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 @router.post("/segment", **api_docs.POST_SEGMENT)
 async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
-    job = await prepare(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    job = await prepare(request, "segmentation", parameters, formats.mask_words(), json_first=True)
     response = await run(request, answers.answer_segment, job, parameters)
     set_image_cookie(request, response, job.upload)
     return response
@@ -67,7 +67,7 @@ async def segment_upload(request: Request, parameters: Annotated[SegmentParamete
 
 @router.get("/segment", **api_docs.GET_SEGMENT)
 async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
-    job = await prepare(request, "segmentation", parameters, negotiate.SEGMENT_FORMATS)
+    job = await prepare(request, "segmentation", parameters, formats.mask_words(), json_first=True)
     return await run(request, answers.answer_segment, job, parameters)
 
 
@@ -93,7 +93,7 @@ async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLa
 
 @router.post("/analyze", **api_docs.POST_ANALYZE)
 async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
-    job = await prepare(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    job = await prepare(request, "cam", parameters, (formats.NPZ.word,), json_first=True)
     response = await run(request, answers.answer_analyze, job, parameters)
     set_image_cookie(request, response, job.upload)
     return response
@@ -101,7 +101,7 @@ async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParamete
 
 @router.get("/analyze", **api_docs.GET_ANALYZE)
 async def analyze_kept(request: Request, parameters: Annotated[KeptAnalyzeParameters, Query()]) -> Response:
-    job = await prepare(request, "cam", parameters, negotiate.ANALYZE_FORMATS)
+    job = await prepare(request, "cam", parameters, (formats.NPZ.word,), json_first=True)
     return await run(request, answers.answer_analyze, job, parameters)
 
 
@@ -142,8 +142,8 @@ answer_head(router)
 async def cam(request: Request, parameters: CamParameters) -> Response:
     """`/cam` of one class, or of all."""
     everything = parameters.class_name == ALL_CLASSES
-    formats = negotiate.ALL_CAMS_FORMATS if everything else negotiate.CAM_FORMATS
-    job = await prepare(request, "cam", parameters, formats)
+    words = formats.all_maps_words() if everything else formats.map_words()
+    job = await prepare(request, "cam", parameters, words, json_first=everything)
     if everything:
         return await run(request, answers.answer_cams, job, parameters)
     return await run(request, answers.answer_cam, job, parameters)
@@ -151,19 +151,25 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
     """`/pseudo-label` of an upload or of a kept photo."""
-    job = await prepare(request, "cam", parameters, negotiate.PSEUDO_LABEL_FORMATS)
+    job = await prepare(request, "cam", parameters, formats.mask_words())
     return await run(request, answers.answer_pseudo_label, job, parameters)
 
 
-async def prepare(request: Request, task: Task, parameters: PhotoParameters, formats: Sequence[str]) -> Job:
-    """Everything that can be refused without the photo, in order of cost; then the photo itself."""
+async def prepare(
+    request: Request, task: Task, parameters: PhotoParameters, words: tuple[str, ...], json_first: bool = False
+) -> Job:
+    """Everything that can be refused without the photo, in order of cost; then the photo itself.
+
+    `words` are the formats besides JSON that the endpoint answers in, `json_first` makes JSON the default.
+    """
     service = service_of(request)
     catalog = service.models.catalog
     engines = choose_engines(catalog, task, parameters)
     segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
     used = (*engines, *((segmenter,) if segmenter else ()))
     request.state.model = ",".join(map(pin, engines))
-    word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), formats)
+    available = (formats.JSON.word, *words) if json_first else formats.with_json(words)
+    word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), available)
     index = None
     if isinstance(parameters, CamParameters) and parameters.class_name != ALL_CLASSES:
         index = class_index(engines[0].card, parameters.class_name)

@@ -52,9 +52,8 @@ class Engine:
         except Exception as error:  # ONNX Runtime raises classes of its own for a file that is no model
             if device == "cuda":
                 raise DeviceError(f"{self.path} could not be loaded on CUDA: {error}. {_CUDA_REMEDY}") from error
-            remedy = ". Save it as one file, with its weights inside" if "external" in str(error).lower() else ""
-            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}{remedy}") from error
-        self.card = ModelCard.from_metadata(dict(self._session.get_modelmeta().custom_metadata_map), str(self.path))
+            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}") from error
+        self.card = self._read_card()
         self.providers: list[str] = self._session.get_providers()
         if device == "cuda" and CUDA_PROVIDER not in self.providers:
             raise DeviceError(f"{self.path}: ONNX Runtime fell back to {self.providers}. {_CUDA_REMEDY}")
@@ -99,6 +98,13 @@ class Engine:
             )
             for name in self.card.outputs
         }
+
+    def _read_card(self) -> ModelCard:
+        try:
+            metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise ModelCardError(f"{self.path}: its metadata are no text ({error}). Export the model again.") from error
+        return ModelCard.from_metadata(metadata, str(self.path))
 
     def _check_interface(self) -> None:
         inputs = {node.name: node.type for node in self._session.get_inputs()}

@@ -5,6 +5,7 @@ Tag2MaskError
 ├── ModelStoreError              the models directory, or a default model, that cannot be served
 ├── DeviceError                  the device asked for cannot be had
 ├── AddressError                 the address to listen at cannot be had
+├── ServerGoneError              the server that labels a folder does not answer
 ├── TrainingError                of the offline package
 │   ├── ConfigError              a run's configuration
 │   └── DataError                a photo, a tag, a list or a mask
@@ -64,6 +65,10 @@ class DeviceError(Tag2MaskError):
 
 class AddressError(Tag2MaskError):
     """The address to listen at cannot be had."""
+
+
+class ServerGoneError(Tag2MaskError):
+    """The server that labels a folder does not answer: no photo is to blame, and none after it will fare better."""
 
 
 class TrainingError(Tag2MaskError):

@@ -20,7 +20,6 @@ from app.inference.model_card import IMAGE_INPUT
 from app.runtime.settings import Settings
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-DATATYPES = {"uint8": "UINT8", "float32": "FP32", "float16": "FP16"}
 LONGEST_NUMBER = {"uint8": 4}  # bytes of a number and its comma in JSON
 MAX_NUMBER = 25  # bytes of a floating point number and its comma in JSON
 NUMBERS_AT_A_TIME = 16_384  # written in one go: json holds the interpreter lock, and the event loop wants its turn
@@ -171,7 +170,7 @@ def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray],
     check_size(outputs, {name: wanted.get(name, everything) for name in outputs}, limit)
     described, blocks = [], []
     for name, values in outputs.items():
-        entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[values.dtype.name], "shape": list(values.shape)}
+        entry: dict[str, Any] = {"name": name, "datatype": engine.interface[name][0], "shape": list(values.shape)}
         if wanted.get(name, everything):
             blocks.append(values.tobytes())
             entry["parameters"] = {"binary_data_size": len(blocks[-1])}

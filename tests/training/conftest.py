@@ -1,13 +1,21 @@
-"""Small real data sets, written to disk."""
+"""Small real data sets, written to disk; exports that tests share."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.training.data.samples import HEIGHT, WIDTH, save_mask, save_photo
+from tests.training.exports import exported_once, shared_directory
+
+
+@pytest.fixture
+def exports_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of the test export a layout of a network that some test has exported before from its file."""
+    with exported_once(shared_directory(tmp_path_factory)):
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from app.inference.errors import ConfigError
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler, repeat_factors
 from training.fit import fit, learning_rate_factor, make_fabric
 
@@ -109,7 +109,7 @@ from app.inference.errors import ConfigError
 from pathlib import Path
 sys.path.insert(0, ".")
 from tests.training.test_fit import Line, Points
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.fit import fit, make_fabric
 config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu")
 fabric = make_fabric(config)

@@ -109,7 +109,7 @@ class Origin:
 
     @classmethod
     def of(cls, name: str, checkpoint: Path | None) -> "Origin":
-        """The weights whose published file has the checkpoint's name, else the default ones.
+        """Return the weights whose published file has the checkpoint's name, else the default ones.
 
         Raises ConfigError for weights that want another normalisation than the served graph does.
         """
@@ -125,7 +125,7 @@ class Origin:
         return cls(name, weights, checkpoint)
 
     def state(self) -> dict[str, Tensor]:
-        """The weights. Raises ConfigError where they cannot be downloaded, DataError where the file is refused."""
+        """Return the weights. Raises ConfigError where they cannot be downloaded, DataError where the file is refused."""
         state = read_state(self.checkpoint) if self.checkpoint else download(self.weights)
         return {OLD_DENSENET.sub(r"\1\2.", key): value for key, value in state.items()}
 
@@ -135,7 +135,7 @@ class Origin:
         return str(self.checkpoint or self.weights.url)
 
     def card(self, served: str | None, output_stride: int, **fields: Any) -> ModelCard:
-        """The card of the model `served`; the network's name where that is None.
+        """Return the card of the model `served`; the network's name where that is None.
 
         The preferred size is the one that torchvision gives a photo's shorter side in its own evaluation. Raises
         ConfigError for a name that no model can have.
@@ -231,7 +231,7 @@ def import_segmenter(origin: Origin, models_directory: Path, served: str | None)
 
 
 def find_trunk(name: str) -> Callable[[Any], nn.Module]:
-    """What takes the pooled part out of a classifier. Raises ConfigError for a network of another build."""
+    """Return what takes the pooled part out of a classifier. Raises ConfigError for a network of another build."""
     for family, trunk_of in TRUNKS.items():
         if name.startswith(family):
             return trunk_of
@@ -248,7 +248,7 @@ def unique_names(categories: Sequence[str]) -> tuple[str, ...]:
 
 
 def kept_indices(names: tuple[str, ...], wanted: Sequence[str]) -> list[int]:
-    """Indices of the classes `wanted`. Raises ConfigError for a name that is unknown or given twice."""
+    """Return the indices of the classes `wanted`. Raises ConfigError for a name that is unknown or given twice."""
     for name in wanted:
         if name not in names:
             nearest = nearest_name(name, names)

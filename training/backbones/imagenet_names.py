@@ -29,14 +29,14 @@ def nouns() -> dict[str, tuple[int, ...]]:
 
 
 def imagenet_classes(name: str) -> tuple[int, ...]:
-    """Indices of the ImageNet classes that the name of a class means, in lower or upper case; none where it means none."""
+    """Return the indices of the ImageNet classes that the name of a class means, in lower or upper case; none where it means none."""
     noun = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
     meant = {index for synonym in SYNONYMS.get(noun, (noun,)) for index in nouns().get(synonym, ())}
     return tuple(sorted(meant))
 
 
 def name_rows(imagenet_head: Tensor, classes: tuple[str, ...]) -> Tensor:
-    """What ImageNet's head knows of classes by their names: its rows (1000, D) -> (C, D).
+    """Return what ImageNet's head knows of classes by their names: its rows (1000, D) -> (C, D).
 
     A class's row is the mean of the rows that its name means less the mean of all rows; zero where the name means none.
     """

@@ -60,11 +60,11 @@ class ResNet(ResidualBackbone):
         return self.after_stem(self.stem(images))
 
     def stem(self, images: Tensor) -> Tensor:
-        """What precedes the four stages: (N, 64, H / 4, W / 4)."""
+        """Return what precedes the four stages: (N, 64, H / 4, W / 4)."""
         return self.maxpool(self.act1(self.bn1(self.conv1(images))))
 
     def after_stem(self, x: Tensor) -> list[Tensor]:
-        """What `forward` gives, from `stem(images)`."""
+        """Return what `forward` gives, from `stem(images)`."""
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:

@@ -83,7 +83,7 @@ class Small(ResidualBackbone):
         return self.after_stem(self.stem(images))
 
     def after_stem(self, x: Tensor) -> list[Tensor]:
-        """What `forward` gives, from `stem(images)` (N, 32, H / 2, W / 2)."""
+        """Return what `forward` gives, from `stem(images)` (N, 32, H / 2, W / 2)."""
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -91,7 +91,7 @@ class Small(ResidualBackbone):
         return features
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """Weights learned on 50,000 small photos of 200 classes (experiments/photos/pretrain.toml), beside this file."""
+        """Return the weights learned on 50,000 small photos of 200 classes (experiments/photos/pretrain.toml), beside this file."""
         return read_state(Path(__file__).with_suffix(".pt"))
 
 

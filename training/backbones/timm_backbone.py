@@ -134,7 +134,7 @@ class TimmBackbone(Backbone):
         return self.adapt_state(imagenet_state(self.name))
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict of timm's whole network under this module's keys; one that has these keys comes back as it is."""
+        """Return the state dict of timm's whole network under this module's keys; one that has these keys comes back as it is."""
         if any(key.startswith("net.") for key in state):
             return state
         adapted = {key.replace("conv_head.", "head.0.").replace("bn2.", "head.1."): value for key, value in state.items()
@@ -149,7 +149,7 @@ class TimmBackbone(Backbone):
 
 
 def create(name: str, output_stride: int) -> tuple[nn.Module, nn.Sequential]:
-    """The four stages, and the convolution and normalisation that EfficientNets have between them and the average.
+    """Return the four stages, and the convolution and normalisation that EfficientNets have between them and the average.
 
     Raises ConfigError where timm has no such network, or it cannot have this output stride.
     """
@@ -171,7 +171,7 @@ def create(name: str, output_stride: int) -> tuple[nn.Module, nn.Sequential]:
 
 
 def head_of(name: str) -> nn.Sequential:
-    """The convolution and normalisation between the last stage and the average; empty where the network has none.
+    """Return the convolution and normalisation between the last stage and the average; empty where the network has none.
 
     The whole network is laid out without memory; these two alone get some, and start as timm starts them.
     """
@@ -197,7 +197,7 @@ def channels_of(net: Any, head: nn.Sequential) -> tuple[int, int, int, int]:
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, of photos in [0, 1], that the network's weights expect."""
+    """Return the mean and deviation, of photos in [0, 1], that the network's weights expect."""
     if name in LITE_PACKAGES:
         return (127 / 255,) * 3, (128 / 255,) * 3
     config = timm.get_pretrained_cfg(name)
@@ -205,7 +205,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def imagenet_state(name: str) -> dict[str, Tensor]:
-    """The state dict of the whole network with its 1000-way head. Raises ConfigError where it cannot be had."""
+    """Return the state dict of the whole network with its 1000-way head. Raises ConfigError where it cannot be had."""
     if name in LITE_PACKAGES:
         return lite_state(name)
     try:
@@ -218,7 +218,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
 
 
 def imagenet_head(name: str) -> Tensor:
-    """The rows (1000, D) by which the network names ImageNet's classes, from its averaged last features (D,)."""
+    """Return the rows (1000, D) by which the network names ImageNet's classes, from its averaged last features (D,)."""
     state = imagenet_state(name)
     config = timm.get_pretrained_cfg(name)
     assert config is not None  # else there were no weights
@@ -227,12 +227,12 @@ def imagenet_head(name: str) -> Tensor:
 
 
 def column(values: tuple[float, ...]) -> Tensor:
-    """Three numbers as a tensor that is broadcast over maps (N, 3, H, W)."""
+    """Return three numbers as a tensor that is broadcast over maps (N, 3, H, W)."""
     return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
 
 
 def watch(backbone: TimmBackbone) -> list[Place]:
-    """The modules that made a map in a forward pass of a blank photo, in the order of their work."""
+    """Return the modules that made a map in a forward pass of a blank photo, in the order of their work."""
     places: list[Place] = []
     finished: list[nn.Module] = []
     ends = [feature_module(backbone.net, name) for name in stages_of(backbone.net)]
@@ -263,20 +263,20 @@ def watch(backbone: TimmBackbone) -> list[Place]:
 
 
 def stages_of(net: Any) -> list[str]:
-    """The names of the modules that end the four stages."""
+    """Return the names of the modules that end the four stages."""
     return net.feature_info.module_name()
 
 
 def feature_module(net: nn.Module, name: str) -> nn.Module:
-    """The module that ends a stage; timm's lists of features write stages.0 as stages_0."""
+    """Return the module that ends a stage; timm's lists of features write stages.0 as stages_0."""
     return net.get_submodule(name if name.split(".")[0] in dict(net.named_children()) else name.replace(".", "_"))
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether a module is an activation function, and not the gate of a squeeze-and-excitation."""
+    """Tell whether a module is an activation function, and not the gate of a squeeze-and-excitation."""
     return type(module).__module__.startswith(ACTIVATION_MODULES) and not isinstance(module, GATES)
 
 
 def has_own_parameters(backbone: nn.Module, name: str) -> bool:
-    """Whether a module holds parameters itself."""
+    """Tell whether a module holds parameters itself."""
     return next(backbone.get_submodule(name).parameters(recurse=False), None) is not None

@@ -50,7 +50,7 @@ class ScenesConfig(_Table):
 
 
 def fault_of(classes: Sequence[str]) -> str | None:
-    """What keeps names from being the classes of a data set, and the remedy; None where nothing does."""
+    """Return what keeps names from being the classes of a data set, and the remedy; None where nothing does."""
     reserved = [name for name in classes if name.casefold() in RESERVED]
     if reserved:
         return f"{reserved[0]!r} is no class of things: what has no class is the background anyway. Leave it out."

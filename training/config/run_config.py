@@ -8,17 +8,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from app.inference.errors import ConfigError
 from training.config.data import DataConfig
-from training.config.tables import (
-    ClassifierConfig,
-    ExportConfig,
-    LocalizeConfig,
-    NeedsConfig,
-    PseudoLabelConfig,
-    RefineConfig,
-    SaliencyConfig,
-    Section,
-    SegmenterConfig,
-)
+from training.config.learning import Section
+from training.config.map_tables import ClassifierConfig, LocalizeConfig, RefineConfig
+from training.config.tables import ExportConfig, NeedsConfig, PseudoLabelConfig, SaliencyConfig, SegmenterConfig
 from training.label_rules import RULES
 
 

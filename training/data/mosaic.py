@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from app.inference.errors import ConfigError
-from training.config.tables import MosaicConfig
+from training.config.learning import MosaicConfig
 from training.data.augment import normalize
 from training.data.class_zip import ClassZip
 from training.data.views import TaggedViews

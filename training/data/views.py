@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from app.inference.errors import DataError
 from app.inference.image.decode import decode_labels
 from app.inference.labels import IGNORE_INDEX
-from training.config.tables import ViewConfig
+from training.config.learning import ViewConfig
 from training.data.augment import cut_out, generator, jitter_colours, normalize, scale_and_crop
 from training.data.source import TaggedPhotos, read_grey, reading
 

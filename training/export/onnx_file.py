@@ -117,7 +117,7 @@ def natural_noise(rng: np.random.Generator, count: int, height: int, width: int)
 
 
 def difference(ours: np.ndarray, reference: np.ndarray) -> float:
-    """Largest difference relative to the largest reference value; share of differing pixels for integers."""
+    """Return the largest difference relative to the largest reference value; share of differing pixels for integers."""
     if ours.shape != reference.shape or not (np.isfinite(ours).all() and np.isfinite(reference).all()):
         return float("inf")
     if reference.dtype == np.uint8:
@@ -126,7 +126,7 @@ def difference(ours: np.ndarray, reference: np.ndarray) -> float:
 
 
 def card_of(path: Path) -> ModelCard:
-    """The card of an exported file."""
+    """Return the card of an exported file."""
     return Engine(path, device="cpu").card
 
 

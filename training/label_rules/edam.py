@@ -87,7 +87,7 @@ def edam_pseudo_label(
     alpha: float = ALPHA,
     beta: float = BETA,
 ) -> np.ndarray:
-    """The released code's rule; ties go to the background, then to the lowest label.
+    """Label by the released code's rule; ties go to the background, then to the lowest label.
 
     Args:
         maps: (K, H, W) in [0, 1], of the classes present, by `normalize_edam` (so that the peak exceeds beta).
@@ -112,7 +112,7 @@ def edam_paper_pseudo_label(
     alpha: float = ALPHA,
     beta: float = BETA,
 ) -> np.ndarray:
-    """The paper's rule, on masks as the DA layer gives them: not divided by their maxima, the background's among them.
+    """Label by the paper's rule, on masks as the DA layer gives them: not divided by their maxima, the background's among them.
 
     The paper leaves the unit of its saliency threshold open; here it is the released code's.
 

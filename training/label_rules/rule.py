@@ -63,7 +63,7 @@ class PhotoMaps:
         return self.saliency
 
     def full_size(self, refine: str) -> np.ndarray:
-        """The maps (K, H, W) at the photo's size, smoothed by PAMR before where `refine` is "pamr"."""
+        """Return the maps (K, H, W) at the photo's size, smoothed by PAMR before where `refine` is "pamr"."""
         maps = self.maps
         if refine == "pamr" and self.class_indices:
             maps = refine_pamr(resize_image(self.image, *maps.shape[1:]), maps)

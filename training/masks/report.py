@@ -15,54 +15,41 @@ from PIL import Image
 
 from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
+from app.inference.display import css_colour
 from app.inference.engine import Engine
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
+from app.inference.labels import label_of, voc_colours
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth, read_mask
+from training.masks.report_keys import meaning_of
 from training.stages.localize import final_maps, load_maps
 
 PHOTOS = 24
 SHOWN_SIDE = 400  # px
-TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{ name }}: report</title>
-<style>
- body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #1c1c22 }
- table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .7rem; border-bottom: 1px solid #ddd }
- th { text-align: left } td.figure { text-align: right; font-variant-numeric: tabular-nums }
- .photos td { padding: .2rem; vertical-align: top; border: 0; font-size: 12px } .photos img { width: 220px; height: auto }
- details { margin: 1rem 0 } pre { background: #f5f5f7; padding: 1rem; overflow: auto }
-</style>
-<h1>{{ name }}</h1>
-<h2>Figures (percent)</h2>
-{% for title, rows in tables %}
-<h3>{{ title }}</h3>
-<table>{% for key, value in rows %}<tr><th>{{ key }}</th><td class="figure">{{ value }}</td></tr>{% endfor %}</table>
-{% endfor %}
-<h2>Curves</h2>
-{% for title, picture in curves %}<figure><img alt="{{ title }}" src="{{ picture }}"></figure>{% endfor %}
-<h2>Photos of {{ split }}</h2>
-<table class="photos"><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr>
-{% for row in photos %}<tr>{% for caption, picture in row %}
-<td>{% if picture %}<img loading="lazy" alt="{{ caption }}" src="{{ picture }}"><br>{% endif %}{{ caption }}</td>
-{% endfor %}</tr>{% endfor %}</table>
-<details><summary>Configuration</summary><pre>{{ config }}</pre></details>
-</html>
-""")
-COLUMNS = ("photo", "localization map", "pseudo-label", "mask", "ground truth")
+TEMPLATE = Path(__file__).with_name("report.html")
+COLUMNS = {
+    "photo": "its tags below it",
+    "heatmap": "where the classifier looks for the first tag, with its score",
+    "pseudo-label": "what the segmenter is trained on; pale where the pixel is ignored",
+    "mask": "what the segmenter says, which is told no tag",
+    "truth": "the mask that somebody drew, which measuring alone reads",
+}
 
 
 def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> Path:
     """Write `report.html` into the run's folder from what its stages left there."""
-    page = TEMPLATE.render(
+    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(
         name=config.name,
+        explained=COLUMNS,
+        legend=legend(photos.classes),
+        meaning_of=meaning_of,
         tables=figure_tables(json.loads((config.out / "figures.json").read_text())),
         curves=[(stage, curve(config.out / stage / "log.csv", stage)) for stage in ("classifier", "segmenter")
                 if (config.out / stage / "log.csv").is_file()],
-        columns=COLUMNS,
         split=photos.report_split,
         photos=photo_rows(config, photos, models),
         config=config.model_dump_json(indent=1),
@@ -86,7 +73,13 @@ def figure_tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, An
         rows += (
             [(f"{key} {part}", number) for part, number in value.items()] if isinstance(value, dict) else [(key, value)]
         )
-    return [*tables, ("pseudo-labels, and a constant background as the lower bound (mIoU)", rows)]
+    return [*tables, ("Labels, and a constant background as the lower bound", rows)]
+
+
+def legend(classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Every class with its colour in the pictures."""
+    colours = voc_colours(label_of(np.arange(len(classes))))
+    return [(name, css_colour(colour)) for name, colour in zip(classes, colours, strict=True)]
 
 
 def curve(path: Path, title: str) -> str:

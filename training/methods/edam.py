@@ -216,7 +216,7 @@ class EdamClassifier(Classifier):
         return self.classify(self.tokens(features, masks, 1), 1), masks[:, : self.class_count]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses of a batch in which every `group_size` consecutive images form a group (`training.data.pairing`)."""
+        """Return the losses of a batch in which every `group_size` consecutive images form a group (`training.data.pairing`)."""
         images, image_labels = batch["images"], batch["image_labels"]
         size = self.options.group_size
         if len(images) % size:

@@ -52,16 +52,16 @@ class Classifier(nn.Module):
 
     @classmethod
     def photos_per_group(cls, options: Any) -> int:
-        """How many consecutive photos of a batch belong together and share a class; 1 where every photo is seen alone."""
+        """Return how many consecutive photos of a batch belong together and share a class; 1 where every photo is seen alone."""
         return 1
 
     @classmethod
     def first_stage(cls, options: Any) -> FirstStage | None:
-        """The network that a method of two stages trains alone first; None for a method of one stage."""
+        """Return the network that a method of two stages trains alone first; None for a method of one stage."""
         return None
 
     def branches(self) -> "list[tuple[Classifier, float]]":
-        """The networks that make the maps, each with the share of its maps in the result."""
+        """Return the networks that make the maps, each with the share of its maps in the result."""
         return [(self, 1.0)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         return {"loss": F.multilabel_soft_margin_loss(logits.float(), batch["image_labels"])}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The backbone at the base rate, everything else at `head_lr_scale` times it."""
+        """Return the backbone at the base rate, everything else at `head_lr_scale` times it."""
         return backbone_and_head(self, self.head_lr_scale)
 
 

@@ -25,12 +25,14 @@ from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.pamr import refine_pamr
 from app.inference.whole_file import write_whole
+from training.config.learning import Section
+from training.config.map_tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig
 from training.config.run_config import RunConfig, validate_config
-from training.config.tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig, Section
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.export.onnx_file import current_commit
-from training.masks.evaluate import Sweep, sweep_maps
+from training.masks.confusion import Sweep
+from training.masks.evaluate import sweep_maps
 from training.methods import Classifier, FirstStage
 from training.pipeline.run import VERBS, do
 from training.stages.classifier import check_classifier, load_classifier, torch_classifier, validation_map
@@ -114,7 +116,7 @@ def compare(config: CompareConfig) -> Path:
 
 
 def settings_of(config: CompareConfig, row: Row) -> dict[str, Any]:
-    """What a row's figures depend on."""
+    """Return what a row's figures depend on."""
     common = config.model_dump(mode="json", exclude={"rows", "name", "out", *(() if row.refined else ("drs",))})
     fused = {other.name: settings_of(config, other) for other in config.rows if other.name in row.fuse}
     own = row.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
@@ -144,7 +146,7 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
 
 
 def localizer_of(own: RunConfig, photos: TaggedPhotos, classifier: Classifier, inference: str) -> Localizer:
-    """How a row's classifier is asked for maps."""
+    """Return how a row's classifier is asked for maps."""
     device = Fabric(accelerator=own.classifier.fit.accelerator, devices=1).device
     model = torch_classifier(own, photos.classes, classifier, device)
     return make_localizer(model, classifier, own.localize.model_copy(update={"inference": inference}))
@@ -165,7 +167,7 @@ def measure_fused(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict
 def measure(
     config: CompareConfig, photos: TaggedPhotos, localize: Localizer, walk: Refiner | None = None
 ) -> dict[str, dict[str, float]]:
-    """Figures of one localizer's maps on the report split: as they are, after each refinement, inside what is salient."""
+    """Return the figures of one localizer's maps on the report split: as they are, after each refinement, inside what is salient."""
     seconds: dict[str, list[float]] = defaultdict(list)
     saliency = {method: choose_method(method, config.data, photos) for method in config.saliency}
 
@@ -202,7 +204,7 @@ def figures_of(sweep: Sweep, seconds: float) -> dict[str, float]:
 
 
 def run_config(config: CompareConfig, row: Row) -> RunConfig:
-    """The run that trains a row's classifier."""
+    """Return the run that trains a row's classifier."""
     run = slug(row.run or row.name)
     classifier = merged(config.classifier, row.classifier)
     if row.spotlight is not None:
@@ -222,7 +224,7 @@ def run_config(config: CompareConfig, row: Row) -> RunConfig:
 
 
 def first_stage_of(row: Row, name: str, options: dict[str, Any]) -> FirstStage:
-    """The first stage of a row's method. Raises ConfigError where the method trains in one stage."""
+    """Return the first stage of a row's method. Raises ConfigError where the method trains in one stage."""
     method, checked = check_classifier(ClassifierConfig(method=name, options=options))
     first = method.first_stage(checked)
     if first is None:
@@ -242,12 +244,12 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """A row's name as the name of a folder."""
+    """Return a row's name as the name of a folder."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def format_table(config: CompareConfig, rows: list[dict[str, Any]], split: str) -> str:
-    """The table in Markdown, with what it took to make it."""
+    """Return the table in Markdown, with what it took to make it."""
     commits, seeds = ({str(row[key]) for row in rows if key in row} for key in ("commit", "seed"))
     refinements = REFINEMENTS | {method: f"PAMR, saliency `{method}`" for method in config.saliency}
     header = ["classifier", "epochs", "mAP", "inference", "map mIoU", "precision", "recall", "s/image"]
@@ -276,5 +278,5 @@ def format_table(config: CompareConfig, rows: list[dict[str, Any]], split: str) 
 
 
 def miou(figures: dict[str, float]) -> str:
-    """A mean IoU and the threshold it belongs to."""
+    """Return a mean IoU and the threshold it belongs to."""
     return f"{figures['miou']:.1f} ({figures['threshold']:.2f})"

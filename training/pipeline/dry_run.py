@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config.run_config import RunConfig, validate_config
+from training.stages.classifier import check_classifier
 
 STEPS = 2
 TINY_RATE = 1e-9  # random weights must survive two steps at a rate meant for trained ones
@@ -17,7 +18,7 @@ SCENES = {"count": 4, "val_count": 2, "size": 96, "class_count": 3, "random_seed
 
 
 def dry(config: RunConfig, out: Path) -> RunConfig:
-    """The run made so small that it takes a minute on a CPU; everything it writes goes under `out`."""
+    """Return the run made so small that it takes a minute on a CPU; everything it writes goes under `out`."""
     values = config.model_dump()
     values |= {"out": out, "data": {"source": "scenes", "scenes": SCENES}, "needs": {}}
     values["export"] |= {"models": out / "models", "version": None, "precision": "float32", "common": ()}
@@ -37,7 +38,9 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
         values["refine"]["drs"] |= {"photos": None, "size": SIDE, "scales": (SIDE,)}
     if importlib.util.find_spec("pydensecrf") is None:
         without_crf(values)
-    values["classifier"]["options"].pop("spotlight_weights", None)
+    method, options = check_classifier(config.classifier)
+    if first := method.first_stage(options):
+        values["classifier"]["options"].pop(first.weights_option, None)
     values["classifier"]["mosaic"] = None
     return validate_config(RunConfig, values, f"{config.name} (dry run)")
 

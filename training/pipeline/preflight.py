@@ -15,8 +15,8 @@ import torch
 
 from app.inference.errors import ConfigError
 from training.backbones import PRETRAINED, build_backbone
+from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig
-from training.config.tables import ClassifierConfig
 from training.masks.check import fault_of_masks
 from training.pipeline.run import Photos, photos_of
 from training.smoothing.opencv import load_opencv
@@ -38,7 +38,7 @@ class Need:
 
 
 def needs_of(config: RunConfig, photos: Photos | None = None) -> list[Need]:
-    """Everything the run needs that can be looked at beforehand; `photos` gives the run's photos, which are opened here if at all."""
+    """List what the run needs and can be looked at beforehand; `photos` opens the run's photos where a need asks for them."""
     photos = photos or photos_of(config)
     return [
         *place_needs(config),
@@ -62,7 +62,7 @@ def require(needs: list[Need]) -> None:
 
 
 def data_needs(config: RunConfig) -> Iterator[Need]:
-    """The photos and their tags."""
+    """Look at the photos and their tags."""
     data = config.data
     if data.source == "scenes":
         yield Need(f"data: {data.scenes.count} + {data.scenes.val_count} generated scenes")
@@ -90,7 +90,7 @@ def place_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def mask_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
-    """Masks that can be measured against, where the photos that are reported have any."""
+    """Look at masks that can be measured against, where the photos that are reported have any."""
     if config.data.source != "scenes" and config.data.root is not None and config.data.root.is_dir():
         count, fault = fault_of_masks(config.data, photos())
         if fault:
@@ -98,7 +98,7 @@ def mask_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
 
 
 def weight_needs(config: RunConfig) -> Iterator[Need]:
-    """The weights that networks start from; pre-trained ones are fetched now where they are not here yet."""
+    """Look at the weights that networks start from; pre-trained ones are fetched now where they are not here yet."""
     tables: list[tuple[str, Any]] = [("segmenter", config.segmenter)]
     if not config.supervised:
         refine = config.refine
@@ -134,7 +134,7 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def first_stage_needs(settings: ClassifierConfig) -> Iterator[Need]:
-    """The weights of a method's first stage, where the configuration names a file of them."""
+    """Look at the weights of a method's first stage, where the configuration names a file of them."""
     if refusal(check_classifier, settings):  # which `network_needs` reports
         return
     method, options = check_classifier(settings)
@@ -146,7 +146,7 @@ def first_stage_needs(settings: ClassifierConfig) -> Iterator[Need]:
 
 
 def refusal(work: Callable[..., Any], *arguments: Any) -> str | None:
-    """The message of the ConfigError that `work` raises; None where it raises none."""
+    """Return the message of the ConfigError that `work` raises; None where it raises none."""
     try:
         work(*arguments)
     except ConfigError as error:
@@ -163,7 +163,7 @@ def network_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def fusion_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
-    """Maps of other runs, of every photo."""
+    """Look at maps of other runs, of every photo."""
     if config.refine is None or config.supervised:
         return
     for folder in config.refine.others:
@@ -181,7 +181,7 @@ def fusion_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
 
 
 def saliency_needs(config: RunConfig) -> Iterator[Need]:
-    """The folder of saliency, or the library that estimates it."""
+    """Look at the folder of saliency, or the library that estimates it."""
     if config.saliency is None or config.supervised:
         return
     folder = config.saliency.folder
@@ -199,7 +199,7 @@ def saliency_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def extra_needs(config: RunConfig) -> Iterator[Need]:
-    """The dense CRF, an extra that is built from source."""
+    """Look at the dense CRF, an extra that is built from source."""
     segmenter, labelled = config.segmenter, not config.supervised
     refine = config.refine if labelled else None
     users = {

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from app.inference.model_card import ModelCard
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos, open_source
-from training.export.onnx_file import ExportError, card_of, export_model, shrink_weights, update_figures
+from training.export.onnx_file import export_model
 from training.export.served import ServedClassifier, ServedSegmenter
 from training.fit import make_fabric
-from training.masks.evaluate import Evaluation, evaluate_file, label_figures
 from training.masks.report import write_report
 from training.masks.supervised import write_ground_truth
+from training.pipeline.measuring import EXPORTED, evaluate, exported
 from training.stages.classifier import (
     classifier_card,
     fit_classifier,
@@ -31,7 +31,6 @@ from training.stages.classifier import (
     torch_classifier,
 )
 from training.stages.localize import localize_split
-from training.stages.pseudo_label import SUMMARY as LABELLED
 from training.stages.pseudo_label import pseudo_label_run
 from training.stages.refine import refine_run
 from training.stages.rounds import fit_rounds
@@ -47,8 +46,6 @@ from training.stages.segmenter import (
 from training.stages.threshold import agreeing_threshold
 
 STATE = "state.json"
-EXPORTED = "exported.json"
-MAX_LOSS = 0.5  # points of mean IoU that weights of fewer bits may cost
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Stage:
     tags: bool = False
 
     def concerns(self, config: RunConfig) -> bool:
-        """Whether the run has this stage."""
+        """Tell whether the run has this stage."""
         return (self.table is None or getattr(config, self.table) is not None) and not (self.tags and config.supervised)
 
 
@@ -76,7 +73,7 @@ Photos = Callable[[], TaggedPhotos]  # gives a run's photos, opened at the first
 
 
 def photos_of(config: RunConfig) -> Photos:
-    """The run's photos, which are opened once, where a stage asks for them."""
+    """Return the run's photos, which are opened once, where a stage asks for them."""
     return functools.cache(functools.partial(open_source, config.data))
 
 
@@ -126,7 +123,7 @@ def do(stage: Stage, config: RunConfig, photos: Photos | None = None) -> None:
 
 
 def written(out: Path) -> set[Path]:
-    """What a run's folder holds besides the notes."""
+    """Return what a run's folder holds besides the notes."""
     return {path for path in out.rglob("*") if path.is_file() and path.name != STATE}
 
 
@@ -139,7 +136,7 @@ def require_done(stage: Stage, config: RunConfig) -> None:
 
 
 def is_done(stage: Stage, config: RunConfig) -> bool:
-    """Whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
+    """Tell whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
     noted = read_state(config.out).get(stage.name)
     if noted is None:
         return False
@@ -158,13 +155,13 @@ def is_done(stage: Stage, config: RunConfig) -> bool:
 
 
 def settings_of(stage: Stage, config: RunConfig) -> dict[str, Any]:
-    """The tables a stage depends on, defaults filled in."""
+    """Return the tables a stage depends on, defaults filled in."""
     values = config.model_dump(mode="json")
     return {table: values[table] for table in stage.tables}
 
 
 def read_state(out: Path) -> dict[str, Any]:
-    """What is noted of the run's stages."""
+    """Return what is noted of the run's stages."""
     path = out / STATE
     return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -230,63 +227,6 @@ def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
         paths.append(export_model(build(), card, config.export.models, version))
         write_whole(path, json.dumps([str(entry) for entry in paths]))
     return paths
-
-
-def evaluate(config: RunConfig, photos: TaggedPhotos) -> Path:
-    """Measure the exported files and the pseudo-labels; write `figures.json` and the figures into the cards."""
-    figures: dict[str, Any] = {"models": {}}
-    for path in exported(config):
-        measured = measure(path, config, photos)
-        if config.export.precision != card_of(path).precision == "float32":
-            measured = replace_by_smaller(path, config, photos, measured)
-        sha256 = update_figures(path, measured.figures, measured.measured_on)
-        figures["models"][measured.model] = asdict(measured) | {"sha256": sha256}
-    if (config.out / "pseudo_labels" / LABELLED).is_file():
-        figures |= label_figures(config.data, photos, config.out / "pseudo_labels")
-    path = config.out / "figures.json"
-    write_whole(path, json.dumps(figures, indent=1))
-    return path
-
-
-def measure(path: Path, config: RunConfig, photos: TaggedPhotos) -> Evaluation:
-    """The figures of an exported file on the report split."""
-    crf = config.segmenter is not None and config.segmenter.crf
-    return evaluate_file(path, config.data, None, config.export.common, crf, scales=True, photos=photos)
-
-
-def replace_by_smaller(path: Path, config: RunConfig, photos: TaggedPhotos, full: Evaluation) -> Evaluation:
-    """Put a file of weights in the run's precision in the place of a measured float32 one; the card keeps both figures.
-
-    Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point or cannot be
-    measured for want of masks.
-    """
-    main = [name for name in full.figures if name.endswith("miou")]
-    if not main:
-        raise ExportError(
-            f'{path}: without masks in `{full.split}` {config.export.precision} cannot be judged; set precision = "float32"'
-        )
-    shrunk = shrink_weights(path, config.export.precision)
-    try:
-        measured = measure(shrunk, config, photos)
-        lost = max(full.figures[name] - measured.figures[name] for name in main)
-        if lost > MAX_LOSS:
-            raise ExportError(
-                f"{path}: {config.export.precision} costs {lost:.2f} points of mean IoU; the limit is {MAX_LOSS}"
-            )
-        kept = {f"float32_{name}": full.figures[name] for name in main}
-        update_figures(shrunk, kept, full.measured_on)
-        shrunk.replace(path)
-    finally:
-        shrunk.unlink(missing_ok=True)
-    return measured
-
-
-def exported(config: RunConfig) -> list[Path]:
-    """The ONNX files of the run. Raises ConfigError where it has not been exported."""
-    path = config.out / EXPORTED
-    if not path.is_file():
-        raise ConfigError(f"run {config.name} has not been exported; `python -m training export CONFIG` does it")
-    return [Path(entry) for entry in json.loads(path.read_text())]
 
 
 def report(config: RunConfig, photos: TaggedPhotos) -> Path:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from app.inference.arrays import resize_bilinear
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.maps.localization import ScaleCams
-from training.config.tables import AdvcamConfig
+from training.config.map_tables import AdvcamConfig
 from training.data.augment import normalize
 from training.methods import Classifier
 
@@ -62,7 +62,7 @@ def climb(
     steps: int,
     watch: Callable[[Step], None] | None = None,
 ) -> Tensor:
-    """The sum of the regions (h, w) of one class over `steps` steps.
+    """Return the sum of the regions (h, w) of one class over `steps` steps.
 
     Args:
         pair: a normalised image and its mirror image (2, 3, H, W).
@@ -95,14 +95,14 @@ def region(score: Tensor, features: Tensor) -> Tensor:
 
 
 def step_up(images: Tensor, gradient: Tensor, size: float) -> Tensor:
-    """The images a step further along the gradient, inside their own range of values."""
+    """Return the images a step further along the gradient, inside their own range of values."""
     moved = images + size * gradient / (gradient.abs().max() + TINY)
     return moved.clamp(images.min(), images.max())
 
 
 @contextmanager
 def last_features(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that receives the last stage's features of every forward pass inside the block."""
+    """Yield a list that receives the last stage's features of every forward pass inside the block."""
     captured: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], features: list[Tensor]) -> None:
@@ -122,7 +122,7 @@ def advcam(
     preferred_size: int,
     climbing: AdvcamConfig | None = None,
 ) -> ScaleCams:
-    """Maps of the classes `class_indices` of one uint8 (H, W, 3) photo, by climbing at every scale.
+    """Return the maps of the classes `class_indices` of one uint8 (H, W, 3) photo, by climbing at every scale.
 
     The classifier must be in evaluation mode. Returns one map (K, h, w) per class at a quarter of the network input's
     size, scales and branches already joined, in the container that plain maps come in; scores are those of the photo.
@@ -147,7 +147,7 @@ def advcam(
 
 
 def image_pair(image: np.ndarray, preferred_size: int, scale: float) -> Tensor:
-    """A photo at a scale, normalised, and its mirror image: (2, 3, h, w)."""
+    """Return a photo at a scale, normalised, and its mirror image: (2, 3, h, w)."""
     size = geometry_of(image.shape, preferred_size, scale)
     normalized = normalize(resize_image(image, size.input_height, size.input_width))
     return torch.stack([normalized, normalized.flip(-1)])

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from app.inference.errors import DataError
 from app.inference.whole_file import whole_file
 from training.backbones import build_backbone
-from training.config.tables import DrsConfig
+from training.config.map_tables import DrsConfig
 from training.data import TaggedPhotos
 from training.data.augment import generator, jitter_colours, normalize
 from training.methods import Classifier, Options
@@ -80,7 +80,7 @@ class DrsRefinement(Classifier):
         return torch.log(scores / (1 - scores)), maps.relu()
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared error of {"images" (N, 3, H, W), "maps" (N, C, H, W): A of the first network, in [0, 1]}."""
+        """Return the mean squared error of {"images" (N, 3, H, W), "maps" (N, C, H, W): A of the first network, in [0, 1]}."""
         maps = batch["maps"]
         refined = enlarge_maps(self.maps(batch["images"]).float(), maps.shape[2:])
         return {"loss": F.mse_loss(refined, refinement_target(maps))}
@@ -113,7 +113,7 @@ def normalize_drs_cams(cams: Tensor, size: tuple[int, int] | torch.Size) -> Tens
 def drs_localization_maps(
     classifier: Classifier, image: np.ndarray, class_indices: tuple[int, ...], config: DrsConfig
 ) -> np.ndarray:
-    """Maps of a photo (H, W, 3) for refinement: uint8 (K, size, size), 255 meaning 1; maximum over the scales."""
+    """Return the maps of a photo (H, W, 3) for refinement: uint8 (K, size, size), 255 meaning 1; maximum over the scales."""
     size = (config.size, config.size)
     maps = [
         normalize_drs_cams(classifier(view)[1].float(), size)[:, list(class_indices)]
@@ -135,7 +135,7 @@ def refined_maps(
 
 
 def square_views(image: np.ndarray, config: DrsConfig, device: torch.device) -> list[Tensor]:
-    """The photo as `size` x `size`, then as normalised (1, 3, s, s) for every scale s."""
+    """Return the photo as `size` x `size`, then as normalised (1, 3, s, s) for every scale s."""
     square = normalize(np.asarray(resize_square(image, config.size)))[None].to(device)
     return [F.interpolate(square, size=(s, s), mode="bilinear", align_corners=False) for s in config.scales]
 
@@ -166,7 +166,7 @@ class MapFolder:
     directory: Path
 
     def path(self, name: str) -> Path:
-        """The file of a photo."""
+        """Return the file of a photo."""
         return self.directory / f"{name}.npz"
 
     def write(self, name: str, class_indices: tuple[int, ...], maps: np.ndarray) -> None:

@@ -32,7 +32,7 @@ from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.maps.pamr import refine_pamr
 from training.backbones import Backbone, ResidualBackbone, build_backbone
-from training.config.tables import IrnConfig
+from training.config.map_tables import IrnConfig
 from training.data.augment import normalize
 from training.refinement.random_walk import paths, refine_walk
 from training.smoothing.crf import SMOOTHNESS, dense_field

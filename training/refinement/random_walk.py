@@ -61,7 +61,7 @@ def affinities(edge: np.ndarray, radius: int) -> np.ndarray:
 
 
 def neighbours(edge: np.ndarray, radius: int) -> tuple[list[Offset], np.ndarray]:
-    """Offsets of a pixel's 2 D + 1 neighbours, itself first, and its affinities to them (2 D + 1, h, w)."""
+    """Return the offsets of a pixel's 2 D + 1 neighbours, itself first, and its affinities to them (2 D + 1, h, w)."""
     height, width = edge.shape
     offsets: list[Offset] = [(0, 0)]
     stacked = [np.ones_like(edge)]
@@ -85,7 +85,7 @@ def random_walk(
     exponent: float = 1.5,
     dense: bool = False,
 ) -> np.ndarray:
-    """Maps (K, h, w) >= 0 after 2^`doublings` steps along an edge map (h, w) in [0, 1]: float32 (K, h, w).
+    """Return the maps (K, h, w) >= 0 after 2^`doublings` steps along an edge map (h, w) in [0, 1]: float32 (K, h, w).
 
     `dense` squares the matrix of all pairs of pixels in float32, as released; the two differ by its rounding, some 2e-5.
     """
@@ -119,7 +119,7 @@ def walk(maps: np.ndarray, offsets: list[Offset], weights: np.ndarray, steps: in
 def square_walk(
     maps: np.ndarray, offsets: list[Offset], affinity: np.ndarray, beta: float, doublings: int
 ) -> np.ndarray:
-    """The walk by squaring the matrix (h w, h w) of all pairs of pixels."""
+    """Return the walk by squaring the matrix (h w, h w) of all pairs of pixels."""
     _, height, width = affinity.shape
     index = np.arange(height * width).reshape(height, width)
     matrix = torch.zeros(height * width, height * width)

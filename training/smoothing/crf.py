@@ -21,7 +21,7 @@ def dense_field(
     gaussian: tuple[float, float],
     bilateral: tuple[float, float, float],
 ) -> np.ndarray:
-    """Mean-field inference in a dense CRF whose unary term is -log of the probabilities.
+    """Run mean-field inference in a dense CRF whose unary term is -log of the probabilities.
 
     Args:
         image: uint8 (H, W, 3).

@@ -15,6 +15,8 @@ A cut of a small photo sees large regions of one colour, a cut of a larger one t
 weakly supervised segmentation here takes this step; they use a dense CRF in its place.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from app.inference.arrays import resize_bilinear
@@ -39,21 +41,62 @@ def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ..
     Raises:
         ConfigError: OpenCV is not installed.
     """
-    size = image.shape[:2]
     if not class_indices:
-        return np.full(size, BACKGROUND, np.uint8)
-    votes, scores = np.zeros(size, np.float32), np.zeros((len(maps), *size), np.float32)
+        return np.full(image.shape[:2], BACKGROUND, np.uint8)
+    return name_things(votes_of_cuts(image, maps, threshold), refine_small(image, maps), class_indices)
+
+
+def join_labels(
+    image: np.ndarray,
+    maps: np.ndarray,
+    probabilities: np.ndarray,
+    class_indices: tuple[int, ...],
+    threshold: float,
+    share: float,
+) -> np.ndarray:
+    """The labels of a photo, uint8 (H, W), from the cuts that its maps start and from a segmenter.
+
+    A pixel is a thing where (1 - share) V + share P is above one half, with V the share of the cuts that say so and P the
+    sum of `probabilities` (K, h, w) of the classes present after PAMR; its class is the one that the segmenter holds to be
+    likeliest. The rest is as in `cut_labels`.
+    """
+    if not class_indices:
+        return np.full(image.shape[:2], BACKGROUND, np.uint8)
+    refined = refine_small(image, probabilities)
+    things = (1 - share) * votes_of_cuts(image, maps, threshold) + share * refined.sum(axis=0)
+    return name_things(things, refined, class_indices)
+
+
+def votes_of_cuts(image: np.ndarray, maps: np.ndarray, threshold: float) -> np.ndarray:
+    """The share of the cuts, one for each of `SIZES`, that see a thing in a pixel: (H, W) in [0, 1]."""
+    size = image.shape[:2]
+    votes = []
+    for view, refined in small_views(image, maps):
+        things = cut(view, refined.max(axis=0), threshold)
+        votes.append(resize_bilinear(things[None].astype(np.float32), *size)[0])
+    return np.mean(votes, axis=0)
+
+
+def refine_small(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Maps (K, h, w) at the photo's size (K, H, W), the mean of what PAMR makes of them at `SIZES`."""
+    return np.mean([resize_bilinear(refined, *image.shape[:2]) for _, refined in small_views(image, maps)], axis=0)
+
+
+def small_views(image: np.ndarray, maps: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The photo at each of `SIZES`, and the maps (K, h, w) after PAMR at that size."""
     for long_side in SIZES:
         view = shrink(image, long_side)
-        refined = refine_pamr(view, resize_bilinear(maps, *view.shape[:2]))
-        votes += resize_bilinear(cut(view, refined.max(axis=0), threshold)[None].astype(np.float32), *size)[0]
-        scores += resize_bilinear(refined, *size)
+        yield view, refine_pamr(view, resize_bilinear(maps, *view.shape[:2]))
+
+
+def name_things(things: np.ndarray, scores: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
+    """Labels uint8 (H, W): the class of the greatest score (K, H, W) where `things` (H, W) is above one half."""
     winners = label_of(np.asarray(class_indices, int)).astype(np.uint8)[scores.argmax(axis=0)]
-    return np.where(votes > len(SIZES) / 2, winners, BACKGROUND).astype(np.uint8)
+    return np.where(things > 0.5, winners, BACKGROUND).astype(np.uint8)
 
 
 def shrink(image: np.ndarray, long_side: int) -> np.ndarray:
-    """A photo uint8 (H, W, 3) at a long side of so many px."""
+    """Return a photo uint8 (H, W, 3) at a long side of so many px."""
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -62,7 +105,7 @@ def shrink(image: np.ndarray, long_side: int) -> np.ndarray:
 
 
 def cut(image: np.ndarray, greatest: np.ndarray, threshold: float) -> np.ndarray:
-    """Where one cut sees things: bool (h, w).
+    """Return where one cut sees things: bool (h, w).
 
     Args:
         image: uint8 (h, w, 3).

@@ -13,8 +13,9 @@ from app.inference.maps.localization import scale_cams
 from app.inference.model_card import ModelCard
 from training.backbones import Backbone, check_weights
 from training.checkpoint import load_weights, save_weights
+from training.config.learning import FitConfig
+from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig, validate_config
-from training.config.tables import ClassifierConfig, FitConfig
 from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.data.mosaic import MosaicViews
@@ -34,13 +35,13 @@ MOST_HELD_OUT = 0.2  # share of the photos that those few may be, where `held_ou
 
 
 def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
-    """A classifier by its configuration. `weights` (see `build_backbone`) start its backbone."""
+    """Return a classifier by its configuration. `weights` (see `build_backbone`) start its backbone."""
     method, options = check_classifier(config)
     return method(class_count, config.backbone, config.output_stride, weights, options)
 
 
 def check_classifier(config: ClassifierConfig) -> tuple[type[Classifier], Options]:
-    """The method and its options. Raises ConfigError where there is no such method, or it knows no such option."""
+    """Return the method and its options. Raises ConfigError where there is no such method, or it knows no such option."""
     if config.method not in METHODS:
         raise ConfigError(f"unknown method {config.method!r}; there are {', '.join(METHODS)}")
     if config.first_views is not None and config.first_fit is None:
@@ -73,7 +74,7 @@ def fit_classifier(config: RunConfig, photos: TaggedPhotos) -> Path:
 
 
 def first_stage(settings: ClassifierConfig) -> tuple[ClassifierConfig, str]:
-    """The first of a method's two stages, and the option of the second that takes its weights.
+    """Return the first of a method's two stages, and the option of the second that takes its weights.
 
     Raises ConfigError where the method has one stage alone.
     """
@@ -120,7 +121,7 @@ def require_photos(photos: TaggedPhotos, splits: tuple[str, ...]) -> None:
 
 
 def hold_out(photos: TaggedPhotos, share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The photos of `train` the classifier is trained on, and those held out, which presence thresholds are fitted on.
+    """Return the photos of `train` the classifier is trained on, and those held out, which presence thresholds are fitted on.
 
     A hash of the name chooses a `share`, but at least five photos. None is held out where five are more than a fifth of
     `train`, or the share is 0; nor the last photos of a class.
@@ -142,7 +143,7 @@ def hold_out(photos: TaggedPhotos, share: float) -> tuple[tuple[str, ...], tuple
 def make_sampler(
     fabric: Fabric, image_labels: np.ndarray, config: FitConfig, repeat_threshold: float, group_size: int = 1
 ) -> EpochSampler:
-    """The order of the photos: rare classes repeated, in groups where the method wants groups."""
+    """Return the order of the photos: rare classes repeated, in groups where the method wants groups."""
     repeats = repeat_factors(image_labels, repeat_threshold)
     place = (config.seed, fabric.global_rank, fabric.world_size, repeats)
     if group_size > 1:
@@ -151,7 +152,7 @@ def make_sampler(
 
 
 def load_classifier(config: RunConfig, class_count: int) -> Classifier:
-    """The classifier `fit_classifier` trained."""
+    """Return the classifier `fit_classifier` trained."""
     classifier = build_classifier(config.classifier, class_count)
     load_weights(config.out / "classifier" / "weights.pt", classifier)
     return classifier.eval()
@@ -168,7 +169,7 @@ def fill_backbone(backbone: Backbone, config: RunConfig, class_count: int) -> No
 
 
 def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> ModelCard:
-    """The card of the run's classifier, figures left out."""
+    """Return the card of the run's classifier, figures left out."""
     settings, threshold = config.classifier, config.export.background_threshold
     if not isinstance(threshold, float):
         threshold = config.pseudo_label.background_threshold
@@ -202,7 +203,7 @@ def torch_classifier(
 
 @torch.no_grad()
 def validation_map(module: nn.Module, photos: TaggedPhotos, split: str, size: int, batch_size: int) -> float:
-    """Mean average precision in percent on a split, photos squeezed to `size` x `size`."""
+    """Return the mean average precision in percent on a split, photos squeezed to `size` x `size`."""
     device = next(module.parameters()).device
     names, scores = photos.names(split), []
     for start in range(0, len(names), batch_size):

@@ -19,8 +19,8 @@ from app.inference.errors import DataError
 from app.inference.image.preprocess import Geometry
 from app.inference.maps.localization import ScaleCams, conditional_cams, scale_cams
 from app.inference.whole_file import whole_file
+from training.config.map_tables import LocalizeConfig
 from training.config.run_config import RunConfig
-from training.config.tables import LocalizeConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
 from training.methods import Classifier
@@ -69,7 +69,7 @@ def localize_photos(localize: Localizer, photos: TaggedPhotos, names: tuple[str,
 
 
 def make_localizer(model: TorchModel, classifier: Classifier, config: LocalizeConfig) -> Localizer:
-    """The configured way from a photo to the maps of given classes; `model` serves `classifier`."""
+    """Return the configured way from a photo to the maps of given classes; `model` serves `classifier`."""
 
     def plain(image: np.ndarray, indices: tuple[int, ...]) -> StoredMaps:
         return StoredMaps(indices, scale_cams(model, image).select(indices))
@@ -86,7 +86,7 @@ def make_localizer(model: TorchModel, classifier: Classifier, config: LocalizeCo
 
 
 def quartered(views: ScaleCams) -> ScaleCams:
-    """Maps of the network input's size at a quarter of it."""
+    """Return the maps of the network input's size at a quarter of it."""
     sides = views.geometry.input_height, views.geometry.input_width
     size = [-(-side // MAP_STRIDE) for side in sides]
     return ScaleCams(views.scores, tuple(resize_bilinear(cam, *size) for cam in views.cams), views.geometry)
@@ -118,7 +118,7 @@ def load_maps(path: Path) -> StoredMaps:
 
 
 def final_maps(config: RunConfig) -> Path:
-    """The folder whose maps become labels: refined ones where the run refines."""
+    """Return the folder whose maps become labels: refined ones where the run refines."""
     return config.out / ("cams" if config.refine is None else "refined")
 
 

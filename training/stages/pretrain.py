@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from app.inference.errors import DataError
 from training.backbones import Backbone, build_backbone
 from training.checkpoint import save_weights
-from training.config.tables import PretrainConfig
+from training.config.learning import PretrainConfig
 from training.data.class_zip import ClassZip
 from training.fit import Metrics, fit, make_fabric
 
@@ -88,7 +88,7 @@ def view_size(config: PretrainConfig, epoch: int) -> int:
 
 
 def top1(module: nn.Module, dataset: ClassZip, batch_size: int) -> float:
-    """Share of photos whose best class is the right one, in percent."""
+    """Return the share of photos whose best class is the right one, in percent."""
     device = next(module.parameters()).device
     right = 0
     for start in range(0, len(dataset), batch_size):

@@ -22,7 +22,7 @@ def mean_average_precision(image_labels: np.ndarray, scores: np.ndarray) -> floa
 
 
 def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The score threshold with the largest F1 (`score >= threshold` means present); 0.5 where there is no positive.
+    """Return the score threshold with the largest F1 (`score >= threshold` means present); 0.5 where there is no positive.
 
     Args:
         labels: 0 or 1, (N,).

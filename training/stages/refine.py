@@ -16,8 +16,8 @@ from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.localization import ScaleCams
 from training.checkpoint import load_weights, save_weights
+from training.config.map_tables import DrsConfig, IrnConfig, RefineConfig
 from training.config.run_config import RunConfig
-from training.config.tables import DrsConfig, IrnConfig, RefineConfig
 from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.data.views import LabelledViews
@@ -46,7 +46,7 @@ def refine_run(config: RunConfig, photos: TaggedPhotos) -> Path:
 
 
 def fused(stored: StoredMaps, name: str, others: tuple[Path, ...]) -> StoredMaps:
-    """A photo's maps and those that other runs keep of it as one. Raises DataError where they are not of the same tags."""
+    """Return a photo's maps and those that other runs keep of it as one. Raises DataError where they are not of the same tags."""
     methods = [stored, *(load_maps(folder / f"{name}.npz") for folder in others)]
     for folder, other in zip(others, methods[1:], strict=True):
         if other.class_indices != stored.class_indices:
@@ -64,7 +64,7 @@ def fit_refiner(config: RunConfig, photos: TaggedPhotos) -> Refiner:
 
 
 def require_refine(config: RunConfig) -> RefineConfig:
-    """The [refine] table. Raises ConfigError where the run has none."""
+    """Return the [refine] table. Raises ConfigError where the run has none."""
     if config.refine is None:
         raise ConfigError(f"run {config.name} has no [refine] table; add one to refine its maps")
     return config.refine
@@ -125,7 +125,7 @@ def irn_refiner(network: IrnNetwork, settings: IrnConfig, preferred_size: int) -
 
 
 def drs_refiner(network: DrsRefinement, settings: DrsConfig) -> Refiner:
-    """What the refinement network answers for the photo's classes; it may leave [0, 1]."""
+    """Return what the refinement network answers for the photo's classes; it may leave [0, 1]."""
 
     def refine(image: np.ndarray, stored: StoredMaps) -> StoredMaps:
         return finished(stored, refined_maps(network, image, stored.class_indices, settings))

@@ -20,7 +20,7 @@ from app.inference.errors import ConfigError
 from app.inference.image.preprocess import geometry_of, resize_image
 from training.backbones.imagenet_names import name_rows
 from training.backbones.timm_backbone import PREFIX, imagenet_head
-from training.config.tables import RegressionConfig
+from training.config.learning import RegressionConfig
 from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.methods import Classifier
@@ -50,7 +50,7 @@ def start_by_regression(
 
 
 def head_layers(classifier: Classifier) -> list[nn.Conv2d]:
-    """The 1x1 convolutions that make the class maps, one for each branch. Raises ConfigError where there is none."""
+    """Return the 1x1 convolutions that make the class maps, one for each branch. Raises ConfigError where there is none."""
     layers = [getattr(branch, "classifier", None) for branch, _ in classifier.branches()]
     heads = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
     if len(heads) < len(layers):
@@ -61,7 +61,7 @@ def head_layers(classifier: Classifier) -> list[nn.Conv2d]:
 
 
 def known_rows(backbone: str, classes: tuple[str, ...], width: int) -> Tensor:
-    """What ImageNet's head of a timm network knows of the classes' names, (C, D). Raises ConfigError where it has none."""
+    """Return what ImageNet's head of a timm network knows of the classes' names, (C, D). Raises ConfigError where it has none."""
     rows = imagenet_head(backbone.removeprefix(PREFIX)) if backbone.startswith(PREFIX) else torch.zeros(0, 0)
     if rows.shape[1] != width:
         raise ConfigError(
@@ -75,7 +75,7 @@ def known_rows(backbone: str, classes: tuple[str, ...], width: int) -> Tensor:
 def averaged_features(
     classifier: Classifier, heads: list[nn.Conv2d], photos: TaggedPhotos, names: tuple[str, ...], size: int
 ) -> list[Tensor]:
-    """What every head sees of every photo, averaged over it: one (N, D) a head. `size` is the long side in px."""
+    """Return what every head sees of every photo, averaged over it: one (N, D) a head. `size` is the long side in px."""
     device = next(classifier.parameters()).device
     seen: list[list[Tensor]] = [[] for _ in heads]
     handles = [

@@ -18,6 +18,7 @@ from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
 from training.fit import make_fabric
+from training.smoothing.grabcut import join_labels
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import label_map_of, photo_maps, write_label_map
 from training.stages.segmenter import (
@@ -33,26 +34,28 @@ from training.stages.segmenter import (
 def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Path:
     """Train the segmenter `rounds` times, first on `label_maps`; write `segmenter/weights.pt`, the last one's weights.
 
-    Every round starts where the first did: labels are noisy, and what goes on from its own weights learns the noise. The
-    seed of a round is its number on from the run's.
+    Every round starts where the first did: labels are noisy, and what goes on from its own weights learns the noise. Where
+    time is short `go_on` lets each start from the weights before it. The seed of a round is its number on from the run's.
     """
     settings = require_segmenter(config)
     fabric = make_fabric(settings.fit)
+    start: Path | None = None
     for number in range(1, settings.rounds):
         folder, labels = f"{SEGMENTER}-{number}", config.out / f"pseudo_labels-{number + 1}"
         if not fabric.broadcast((config.out / folder / "weights.pt").is_file()):
-            fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder)
+            fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder, start)
         if fabric.is_global_zero:
             segmenter = load_segmenter(config, len(photos.classes), folder)
             card = segmenter_card(config, photos.classes)
             relabel(TorchModel(serve_segmenter(segmenter, card), card, fabric.device), photos, config, labels)
         fabric.barrier()
         label_maps = labels
-    return fit_segmenter(of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER)
+        start = config.out / folder / "weights.pt" if settings.go_on else None
+    return fit_segmenter(of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER, start)
 
 
 def of_round(config: RunConfig, number: int) -> RunConfig:
-    """The run with the seed of a round, from 1."""
+    """Return the run with the seed of a round, from 1."""
     settings = require_segmenter(config)
     fit = settings.fit.model_copy(update={"seed": settings.seed_of_round(number)})
     return config.model_copy(update={"segmenter": settings.model_copy(update={"fit": fit})})
@@ -66,17 +69,25 @@ def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) ->
         if not path.is_file():
             photo = photo_maps(config, name, photos.image(name), stored)
             probabilities, _ = segment_probabilities(model, photo.image, (1.0,), flip=False)
-            blended = blend_masks(photo.maps, probabilities, photo.class_indices, threshold, segmenter.own_share)
-            write_label_map(path, label_map_of(replace(photo, maps=blended), config.pseudo_label))
+            own = kept_masks(probabilities, photo.class_indices)
+            if config.pseudo_label.refine == "grabcut":
+                label_map = join_labels(
+                    photo.image, photo.maps, own, photo.class_indices, threshold, segmenter.own_share
+                )
+            else:
+                blended = blend_masks(photo.maps, own, threshold, segmenter.own_share)
+                label_map = label_map_of(replace(photo, maps=blended), config.pseudo_label)
+            write_label_map(path, label_map)
 
 
-def blend_masks(
-    maps: np.ndarray, probabilities: np.ndarray, class_indices: tuple[int, ...], threshold: float, share: float
-) -> np.ndarray:
-    """(1 - share) M + share 2 t P, with maps M (K, h, w), the background's threshold t and the segmenter's probabilities.
+def kept_masks(probabilities: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
+    """The segmenter's probabilities (C + 1, h, w), kept to the photo's classes (`keep_classes`): (K, h, w) of these."""
+    return keep_classes(probabilities, class_indices, complete=True)[[label_of(index) for index in class_indices]]
 
-    P (K, h, w) are those (C + 1, h, w) kept to the photo's classes; one half, where a pixel is as likely a thing as not, is
-    put at t, which is that for maps.
+
+def blend_masks(maps: np.ndarray, own: np.ndarray, threshold: float, share: float) -> np.ndarray:
+    """(1 - share) M + share 2 t P, with maps M (K, h, w), the background's threshold t, and P of `kept_masks`.
+
+    One half, where a pixel is as likely a thing as not, is put at t, which is that for maps.
     """
-    kept = keep_classes(probabilities, class_indices, complete=True)[[label_of(index) for index in class_indices]]
-    return (1 - share) * maps + share * 2 * threshold * resize_bilinear(kept, *maps.shape[1:])
+    return (1 - share) * maps + share * 2 * threshold * resize_bilinear(own, *maps.shape[1:])

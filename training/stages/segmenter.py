@@ -41,15 +41,23 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
 
 
-def fit_segmenter(config: RunConfig, photos: TaggedPhotos, label_maps: Path, out: Path) -> Path:
-    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt."""
+def fit_segmenter(
+    config: RunConfig, photos: TaggedPhotos, label_maps: Path, out: Path, start: Path | None = None
+) -> Path:
+    """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt.
+
+    `start` is a file of the whole segmenter's weights to go on from; without one its backbone starts as configured.
+    """
     settings = require_segmenter(config)
     require_photos(photos, ("train", photos.report_split))
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
     from_classifier = settings.weights == "classifier"
-    segmenter = build_segmenter(settings, len(photos.classes), None if from_classifier else settings.weights)
-    if from_classifier:
+    first = None if from_classifier or start else settings.weights
+    segmenter = build_segmenter(settings, len(photos.classes), first)
+    if start:
+        load_weights(start, segmenter)
+    elif from_classifier:
         fill_backbone(segmenter.backbone, config, len(photos.classes))
     names = photos.names("train")
     planes = {}

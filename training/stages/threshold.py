@@ -19,7 +19,7 @@ PHOTOS = 500  # evenly spaced ones of `train` are looked at
 
 
 def agreeing_threshold(config: RunConfig, photos: TaggedPhotos) -> float:
-    """The threshold of `THRESHOLDS` for the run's maps `cams`, by its saliency. Raises DataError where nothing overlaps."""
+    """Return the threshold of `THRESHOLDS` for the run's maps `cams`, by its saliency. Raises DataError where nothing overlaps."""
     limit = 0 if config.saliency is None else config.saliency.limit
     shared, joined = (np.zeros(len(THRESHOLDS)) for _ in range(2))
     for name, stored in iterate_maps(config.out / "cams", evenly_spaced(photos.names("train"), PHOTOS), "threshold"):

@@ -1,4 +1,4 @@
-"""Results -> bytes: mask -> PNG, overlay, RLE; localization map -> colour or grey PNG, overlay; arrays -> npy.
+"""Results -> bytes: mask -> PNG, overlay; localization map -> colour or grey PNG, overlay; arrays -> npy.
 
 PNGs are written at compression level 1 to 3: the higher levels cost more time than the network, for a few percent.
 """
@@ -6,11 +6,10 @@ PNGs are written at compression level 1 to 3: the higher levels cost more time t
 import io
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from app.inference.labels import BACKGROUND, voc_palette
 
@@ -33,13 +32,6 @@ INFERNO = (
 )
 
 
-class RunLengths(TypedDict):
-    """COCO's compressed run-length encoding: `size` is [height, width], runs go down the columns."""
-
-    size: list[int]
-    counts: str
-
-
 @lru_cache(maxsize=1)
 def heat_palette() -> np.ndarray:
     """The 256 RGB colours of a heatmap, uint8 (256, 3), dark for 0 and light for 1."""
@@ -60,19 +52,6 @@ def mask_to_overlay(mask: np.ndarray, image: np.ndarray) -> bytes:
     opacity = np.full(256, round(MASK_OPACITY * 255), np.uint8)
     opacity[BACKGROUND] = 0
     return _overlay(image, _with_palette(mask, voc_palette()), opacity[mask])
-
-
-def mask_to_rle(region: np.ndarray) -> RunLengths:
-    """COCO run-length encoding of a bool (H, W) region."""
-    encoded = coco_mask.encode(np.asfortranarray(region, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-
-
-def box_of(region: np.ndarray) -> list[int]:
-    """Bounding box of a bool (H, W) region as COCO has it: [x, y, width, height] in pixels."""
-    columns, rows = np.flatnonzero(region.any(axis=0)), np.flatnonzero(region.any(axis=1))
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
 
 
 def map_to_png(localization_map: np.ndarray) -> bytes:

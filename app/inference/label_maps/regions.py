@@ -1,6 +1,5 @@
-"""The pixels of a label as regions: COCO run lengths or polygons, boxes, COCO documents, Hugging Face's list of masks."""
+"""The pixels of a label as regions: COCO run lengths or polygons, boxes, COCO documents."""
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,9 +8,9 @@ import contourpy
 import numpy as np
 import shapely
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.inference.image.encode import box_of, labels_to_gray8, mask_to_rle
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of
 
 Shape = Literal["rle", "polygons"]
@@ -71,9 +70,22 @@ def region_of(class_name: str, label: int, where: np.ndarray, score: float, shap
         pixels=pixels,
         share=pixels / where.size,
         box=box_of(where),
-        rle=RunLengths(**mask_to_rle(where)) if shape == "rle" else None,
+        rle=mask_to_rle(where) if shape == "rle" else None,
         polygons=polygons_of(where) if shape == "polygons" else None,
     )
+
+
+def mask_to_rle(where: np.ndarray) -> RunLengths:
+    """COCO run-length encoding of a bool (H, W) region; runs go down the columns."""
+    encoded = coco_mask.encode(np.asfortranarray(where, dtype=np.uint8))
+    return RunLengths(size=[int(side) for side in encoded["size"]], counts=encoded["counts"].decode("ascii"))
+
+
+def box_of(where: np.ndarray) -> list[int]:
+    """Bounding box of a bool (H, W) region as COCO has it: [x, y, width, height] in pixels."""
+    columns, rows = np.flatnonzero(where.any(axis=0)), np.flatnonzero(where.any(axis=1))
+    left, top = int(columns[0]), int(rows[0])
+    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
 
 
 def polygons_of(where: np.ndarray) -> list[list[float]]:
@@ -131,12 +143,6 @@ def coco_annotation(region: Region, number: int, image_number: int) -> dict[str,
         "iscrowd": 0,
         "score": region.score,
     }
-
-
-def hugging_face_segment(class_name: str, score: float, where: np.ndarray) -> dict[str, Any]:
-    """One entry of what Hugging Face's image segmentation answers; the mask is the base64 of a 0/255 grey PNG."""
-    mask = base64.b64encode(labels_to_gray8(white(where))).decode("ascii")
-    return {"label": class_name, "score": score, "mask": mask}
 
 
 def white(where: np.ndarray) -> np.ndarray:

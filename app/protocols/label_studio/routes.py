@@ -19,19 +19,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from app.http.receive import receive_body
 from app.inference.errors import (
     ClientLeftError,
     ParameterError,
     QueueFullError,
     ServiceError,
     StoppingError,
-    UploadTooLargeError,
 )
 from app.protocols.label_studio.config import Tool, choose_labels, read_tools
 from app.protocols.label_studio.host import Host
 from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
 from app.runtime.model_store import pin
-from app.runtime.service import Service
+from app.runtime.service import service_of
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/label-studio", include_in_schema=False)
@@ -135,16 +135,9 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     """The JSON of a request, read by a thread. Raises UploadTooLargeError, and ParameterError that repeats no value."""
     settings = service_of(request).settings
     limit = min(settings.max_json_bytes, settings.max_upload_bytes)
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise UploadTooLargeError(
-                f"the body has more than {limit} bytes, which is the limit (TAG2MASK_MAX_JSON_BYTES). Send fewer tasks at a time.",
-                limit=limit,
-            )
+    data = await receive_body(request, limit, "TAG2MASK_MAX_JSON_BYTES")
     try:
-        return await run_in_threadpool(kind.model_validate_json, bytes(data))
+        return await run_in_threadpool(kind.model_validate_json, data)
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
         named = [(".".join(map(str, entry["loc"])) or "body", entry["msg"]) for entry in found]
@@ -195,9 +188,3 @@ async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[Ta
     finally:
         for future in (watching, *answers):
             future.cancel()
-
-
-def service_of(request: Request) -> Service:
-    """The service this application was made for."""
-    service: Service = request.app.state.service
-    return service

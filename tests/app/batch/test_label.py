@@ -23,9 +23,9 @@ from pycocotools.coco import COCO
 
 from app.__main__ import STOPPED
 from app.batch.folder import label_folder
-from app.batch.labellers import InProcess, Remote, ServerGoneError
+from app.batch.labellers import InProcess, Remote
 from app.http.parameters import AnalyzeParameters
-from app.inference.errors import DataError, ParameterError, UnknownClassError
+from app.inference.errors import DataError, ParameterError, ServerGoneError
 from app.inference.label_maps.quality import quality_of
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, BLUE, DOG, GREEN, PERSON, RED, halves, to_file
@@ -106,13 +106,28 @@ def test_the_data_set_loads_in_torchvision(photos, tmp_path, labeller):
     assert DOG in np.array(mask)
 
 
+def test_photos_with_an_unknown_tag_can_be_left_out(photos, tmp_path, labeller):
+    (photos / "broken.jpg").unlink()
+    tags = tmp_path / "labels.csv"
+    tags.write_text("name,classes\ndog,dog\nperson.webp,persn\nturned,dgo\n")
+    said, complete = label_folder(photos, tmp_path / "out", labeller, tags, skip=True)
+    assert not complete
+    assert said.startswith("1 of 3 photos labelled")
+    reasons = {Path(row["photo"]).name: row["reason"] for row in rows_of(tmp_path / "out" / "refused.csv")}
+    assert reasons["person.webp"] == "the tag 'persn' is no class of the model, did you mean 'person'?"
+    assert set(reasons) == {"person.webp", "turned.jpg"}
+
+
 def test_tags_gate_the_labels_and_must_be_complete(photos, tmp_path, labeller):
     tags = tmp_path / "labels.csv"
     tags.write_text("name,classes\ndog,cat\nperson.webp,person\nturned,dgo\n")
     with pytest.raises(DataError, match="1 of 4 photos have no row in the tags \\(first: broken\\)"):
         label_folder(photos, tmp_path / "out", labeller, tags)
     (photos / "broken.jpg").unlink()
-    with pytest.raises(UnknownClassError, match=r"unknown class 'dgo'\. Did you mean 'dog'"):
+    wrong = (
+        r"1 of 3 photos have a tag that is no class: turned.jpg \(the tag 'dgo' is no class .*, did you mean 'dog'\?\)"
+    )
+    with pytest.raises(DataError, match=wrong):
         label_folder(photos, tmp_path / "out", labeller, tags)
     tags.write_text("name,classes\ndog,cat\nperson.webp,person\nturned,\n")
     said, complete = label_folder(photos, tmp_path / "out", labeller, tags)

@@ -17,7 +17,7 @@ from app.batch.review import outline_of, outlines_of, reasons_of
 from app.batch.yolo import yolo_text
 from app.http.parameters import AnalyzeParameters
 from app.inference.choices import Choice, read_choices
-from app.inference.errors import DataError, UnknownClassError
+from app.inference.errors import DataError
 from app.runtime.settings import Settings
 from tests.app.browser import Page
 from tests.app.colour_models import BLACK, BLUE, DOG, PERSON, RED, halves, to_file
@@ -74,7 +74,7 @@ def test_a_list_of_choices_may_lie_elsewhere(label: Label, labelled: Path, tmp_p
     label(choices=choices(tmp_path / "mine.csv", "dog.png,retag,"))
     with Image.open(labelled / "SegmentationClass" / "dog.png") as mask:
         assert not np.array(mask).any()  # no class at all: background
-    with pytest.raises(UnknownClassError, match="'dgo'"):
+    with pytest.raises(DataError, match="'dgo'"):
         label(choices=choices(tmp_path / "mine.csv", "dog,retag,dgo"))
 
 

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from app.inference.errors import ConfigError, DataError
+from training.config.learning import MosaicConfig
+from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig, read_config, validate_config
-from training.config.tables import ClassifierConfig, MosaicConfig
 from training.data import open_source
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.data.mosaic import MosaicViews

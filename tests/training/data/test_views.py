@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.inference.errors import DataError
 from app.inference.labels import IGNORE_INDEX
-from training.config.tables import ViewConfig
+from training.config.learning import ViewConfig
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.augment import cut_out, jitter_colours, turn_hue
 from training.data.views import LabelledViews, TaggedViews

@@ -10,8 +10,9 @@ from app.inference.arrays import pseudo_label, resize_bilinear
 from app.inference.labels import IGNORE_INDEX
 from tests.app.colour_models import DOG, GREEN, RED, SIDE, halves, write_segmentation_model
 from training.data import DataConfig
-from training.masks.evaluate import THRESHOLDS, Confusion, Sweep, evaluate_file
-from training.stages.ranking import best_f1_threshold, mean_average_precision
+from training.masks.confusion import Confusion, Sweep
+from training.masks.evaluate import evaluate_file
+from training.stages.ranking import THRESHOLDS, best_f1_threshold, mean_average_precision
 
 
 def test_iou_by_hand() -> None:

@@ -13,7 +13,7 @@ from training.authors.released import convert_released
 from training.authors.released import drs as drs_checkpoint
 from training.backbones.vgg16 import BLOCKS
 from training.checkpoint import read_state
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.data import TaggedPhotos
 from training.fit import fit, make_fabric
 from training.methods.drs import DrsClassifier, Suppression

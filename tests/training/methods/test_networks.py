@@ -13,8 +13,9 @@ from app.inference.errors import ConfigError, DataError
 from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
 from training.backbones import BACKBONES, build_backbone, takes_modulation
-from training.config.tables import ClassifierConfig, SegmenterConfig
-from training.export.onnx_file import check_export, export_model, quantize, shrink_weights
+from training.config.map_tables import ClassifierConfig
+from training.config.tables import SegmenterConfig
+from training.export.onnx_file import export_model, next_version, quantize, shrink_weights
 from training.export.served import ServedClassifier
 from training.methods import METHODS
 from training.segmenters import SEGMENTERS
@@ -92,7 +93,13 @@ def test_exported_method_equals_torch(key: str, tmp_path: Path) -> None:
     assert path == tmp_path / "tried" / "1" / "model.onnx"
     engine = Engine(path)
     assert max(engine.card.export_check.values()) < 1e-4
-    assert export_model(ServedClassifier(model), card("cam", "cam"), tmp_path).parent.name == "2"
+
+
+def test_the_next_version_is_one_above_the_highest(tmp_path: Path) -> None:
+    assert next_version(tmp_path / "tried") == 1
+    for name in ("2", "10", "notes"):
+        (tmp_path / "tried" / name).mkdir(parents=True)
+    assert next_version(tmp_path / "tried") == 11
 
 
 @pytest.mark.parametrize("key", SEGMENTER_OPTIONS)
@@ -120,8 +127,8 @@ def test_exported_segmenter_equals_torch_and_survives_fewer_bits(key: str, tmp_p
     if network.tag_head is not None:  # its say is exported too
         described = described.model_copy(update={"presence_thresholds": (0.3,) * len(CLASSES)})
     served = serve_segmenter(network, described)
-    path = export_model(served, described, tmp_path)
-    check_export(served, Engine(path))
+    path = export_model(served, described, tmp_path)  # which compares it with torch, and raises
+    assert max(Engine(path).card.export_check.values()) < 1e-4
     image = np.random.default_rng(0).integers(0, 256, (1, 70, 90, 3), dtype=np.uint8)
     full = Engine(path).run(image)["logits"]
     for precision, size, error in (("float16", 0.6, 0.01), ("int8", 0.35, 0.1)):

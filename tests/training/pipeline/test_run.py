@@ -1,5 +1,6 @@
 """The whole road on generated photos: tags -> classifier -> maps -> pseudo-labels -> segmenter -> ONNX -> a served mask."""
 
+import html
 import io
 import json
 import shutil
@@ -19,8 +20,9 @@ from app.runtime.settings import Settings
 from training.__main__ import main, start_run
 from training.config.run_config import RunConfig, read_config
 from training.data import SOURCES, DataConfig, TaggedPhotos, open_source
-from training.masks.evaluate import Confusion
+from training.masks.confusion import Confusion
 from training.masks.ground_truth import GroundTruth
+from training.masks.report_keys import meaning_of
 from training.pipeline.run import run
 
 CONFIG = Path("experiments/scenes/cam.toml")
@@ -121,6 +123,14 @@ def test_the_report_shows_pictures(road: RunConfig) -> None:
     page = (road.out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64") >= 80
     assert page.count("data:image/png;base64") == 2
+    assert page.index("data:image/jpeg") < page.index("<h2>Figures")  # pictures come first
+    figures = json.loads((road.out / "figures.json").read_text())
+    keys = {key for model in figures["models"].values() for key in model["figures"]}
+    assert [key for key in sorted(keys) if not meaning_of(key)] == []
+    for key in keys:
+        assert html.escape(meaning_of(key), quote=False) in page.replace("&#39;", "'").replace("&#34;", '"')
+    for name in ("pseudo_label_train miou", "constant_background_val recall"):
+        assert meaning_of(name)
 
 
 def test_a_second_run_does_nothing_and_other_settings_are_refused(road: RunConfig) -> None:
@@ -133,7 +143,9 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(road: RunConfi
         run(other)
 
 
-def test_own_photos_without_masks_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_photos_without_masks_are_enough(
+    tmp_path: Path, exports_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Thirty tagged photos of one's own: nothing but JPEGs and a labels.csv."""
     main(["scenes", str(tmp_path / "written"), "--count", "24", "--val-count", "6", "--class-count", "3"])
     own = tmp_path / "own"

@@ -9,7 +9,7 @@ from app.inference.errors import ConfigError, DataError
 from app.inference.labels import IGNORE_INDEX
 from training.authors.released import irn
 from training.backbones import build_backbone
-from training.config.tables import ViewConfig
+from training.config.learning import ViewConfig
 from training.refinement.irn import (
     IrnConfig,
     IrnNetwork,

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from training.config.tables import PseudoLabelConfig
 from training.label_rules import PhotoMaps
-from training.smoothing.grabcut import cut_labels
+from training.smoothing.grabcut import cut_labels, join_labels
 from training.stages.pseudo_label import label_map_of
 
 HEIGHT, WIDTH = 60, 80
@@ -48,6 +48,24 @@ def test_each_pixel_takes_the_class_of_its_greatest_map() -> None:
     assert labels[30, 24] == 3
     assert labels[30, 56] == 8
     assert labels[5, 5] == 0
+
+
+def test_a_segmenter_has_its_say() -> None:
+    maps, own = blurred((30, 40), 12), np.zeros((1, HEIGHT, WIDTH), np.float32)
+    assert np.array_equal(join_labels(photo(), maps, own, (4,), 0.2, 0.2), cut_labels(photo(), maps, (4,), 0.2))
+    assert not join_labels(photo(), maps, own, (4,), 0.2, 0.6).any()
+    own[0][THING] = 1
+    own[0, :, 40:] = 0  # it sees the left half
+    half = join_labels(photo(), maps, own, (4,), 0.2, 0.8)
+    assert half[30, 30] == 5
+    assert half[30, 50] == 0
+
+
+def test_the_segmenter_names_what_the_cuts_find() -> None:
+    maps = np.concatenate([blurred((30, 40), 12), 0.5 * blurred((30, 40), 12)])
+    own = np.stack([np.full((HEIGHT, WIDTH), 0.1), np.full((HEIGHT, WIDTH), 0.5)]).astype(np.float32)
+    assert join_labels(photo(), maps, own, (2, 7), 0.2, 0.5)[30, 40] == 8
+    assert cut_labels(photo(), maps, (2, 7), 0.2)[30, 40] == 3
 
 
 def test_a_photo_without_classes_is_background() -> None:

@@ -11,8 +11,8 @@ from app.inference.errors import DataError
 from app.inference.image.preprocess import Geometry
 from app.inference.maps.class_conditional import ConditionalOptions, class_conditional_maps, uint8_cams
 from app.inference.maps.localization import ScaleCams, scale_cams
+from training.config.map_tables import LocalizeConfig
 from training.config.run_config import RunConfig
-from training.config.tables import LocalizeConfig
 from training.stages.classifier import build_classifier, torch_classifier
 from training.stages.localize import StoredMaps, load_maps, make_localizer, save_maps
 

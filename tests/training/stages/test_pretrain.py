@@ -13,8 +13,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from training.backbones import build_backbone
+from training.config.learning import PretrainConfig
 from training.config.run_config import validate_config
-from training.config.tables import PretrainConfig
 from training.data.class_zip import ClassZip
 from training.stages.pretrain import ImageClassifier, pretrain, view_size
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from app.inference.errors import ConfigError
+from training.config.learning import RegressionConfig
+from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig
-from training.config.tables import ClassifierConfig, RegressionConfig
 from training.data import open_source
 from training.stages.classifier import build_classifier, fit_classifier, load_classifier, validation_map
 from training.stages.regression import head_layers, regress, start_by_regression

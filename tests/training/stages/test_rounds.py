@@ -1,6 +1,7 @@
 """A segmenter in rounds, the fully supervised upper bound, and masks of several views."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from app.inference.engine import Engine
 from app.inference.errors import ConfigError
 from app.inference.label_maps.segmentation import TEST_SCALES, segment
 from app.inference.labels import BACKGROUND, label_of
+from tests.training.exports import exported_once, shared_directory
 from training.config.run_config import RunConfig, read_config, validate_config
 from training.config.tables import SegmenterConfig
 from training.data import open_source
 from training.data.sampling import repeat_factors
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.pipeline.run import VERBS, do, run
-from training.stages.rounds import blend_masks, of_round
+from training.stages.rounds import blend_masks, fit_rounds, kept_masks, of_round
 from training.stages.segmenter import fit_segmenter, segmenter_card
 
 CONFIG = Path("experiments/scenes/cam.toml")
@@ -32,7 +34,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     changes = [f"out={root / 'run'}", f"export.models={root / 'models'}", "segmenter.rounds=2"]
     changes += ["segmenter.own_share=0.5", "export.version=2", "export.segmenter_version=3"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes])
-    run(config)
+    with exported_once(shared_directory(tmp_path_factory)):
+        run(config)
     return config
 
 
@@ -52,14 +55,16 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
 def test_masks_are_blended_with_maps_by_hand() -> None:
     maps = np.array([[[0.4, 0.0]], [[0.1, 0.2]]], np.float32)  # of the classes 0 and 2
     probabilities = np.array([[[0.2, 0.9]], [[0.1, 0.1]], [[0.4, 0.0]], [[0.3, 0.0]]], np.float32)
-    blended = blend_masks(maps, probabilities, (0, 2), threshold=0.25, share=0.5)
+    blended = blend_masks(maps, kept_masks(probabilities, (0, 2)), threshold=0.25, share=0.5)
     # what was class 1's is shared out 1 : 3, so that P = 0.2, 0.6 on the left; 0.1, 0 on the right
     np.testing.assert_allclose(blended[:, 0], [[0.25, 0.025], [0.2, 0.1]], atol=1e-6)
-    np.testing.assert_array_equal(blend_masks(maps, probabilities, (0, 2), 0.25, 0.0), maps)
+    np.testing.assert_array_equal(blend_masks(maps, kept_masks(probabilities, (0, 2)), 0.25, 0.0), maps)
     certain = np.array([1.0, 0.5, 0.49], np.float32)  # alone, it is a thing where it is as likely as not
-    alone = blend_masks(np.zeros((1, 1, 3), np.float32), np.stack([1 - certain, certain])[:, None], (0,), 0.25, 1.0)
+    alone = blend_masks(
+        np.zeros((1, 1, 3), np.float32), kept_masks(np.stack([1 - certain, certain])[:, None], (0,)), 0.25, 1.0
+    )
     assert (alone[0, 0] >= 0.25).tolist() == [True, True, False]
-    assert blend_masks(maps[:0], probabilities, (), 0.25, 0.5).shape == (0, 1, 2)
+    assert blend_masks(maps[:0], kept_masks(probabilities, ()), 0.25, 0.5).shape == (0, 1, 2)
 
 
 def test_every_round_starts_anew_with_a_seed_of_its_own(taught: RunConfig, tmp_path: Path) -> None:
@@ -71,6 +76,22 @@ def test_every_round_starts_anew_with_a_seed_of_its_own(taught: RunConfig, tmp_p
     of_run = torch.load(taught.out / "segmenter" / "weights.pt", weights_only=True)
     for key, value in torch.load(alone, weights_only=True).items():
         torch.testing.assert_close(value, of_run[key])
+
+
+def test_a_round_can_go_on_from_the_one_before(taught: RunConfig, tmp_path: Path) -> None:
+    table = taught.segmenter.model_copy(
+        update={"go_on": True, "fit": taught.segmenter.fit.model_copy(update={"lr": 1e-9})}
+    )
+    config = taught.model_copy(update={"segmenter": table, "out": tmp_path})
+    for folder in ("cams", "segmenter-1", "pseudo_labels-2"):
+        shutil.copytree(taught.out / folder, tmp_path / folder)
+    last = fit_rounds(config, open_source(config.data), taught.out / "pseudo_labels")
+    first = torch.load(tmp_path / "segmenter-1" / "weights.pt", weights_only=True)
+    for key, value in torch.load(last, weights_only=True).items():
+        if (
+            "running" not in key and "num_batches" not in key
+        ):  # a rate of almost nothing leaves the weights where they were
+            torch.testing.assert_close(value, first[key], rtol=0, atol=1e-5)
 
 
 def test_classifier_and_segmenter_have_versions_of_their_own(taught: RunConfig) -> None:
@@ -87,7 +108,7 @@ def test_a_segmenter_may_see_photos_at_a_size_of_its_own(taught: RunConfig) -> N
     assert segmenter_card(larger, classes).preferred_size == 160
 
 
-def test_the_supervised_bound_has_no_classifier(taught: RunConfig, tmp_path: Path) -> None:
+def test_the_supervised_bound_has_no_classifier(taught: RunConfig, exports_once: None, tmp_path: Path) -> None:
     weights = taught.out / "classifier" / "weights.pt"
     changes = [f"out={tmp_path / 'run'}", f"export.models={tmp_path / 'models'}", "segmenter.labels=ground-truth"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes, f"segmenter.weights={weights}"])

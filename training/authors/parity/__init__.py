@@ -93,12 +93,12 @@ def measure(ours: np.ndarray, reference: np.ndarray) -> float:
 
 
 def measure_share(ours: np.ndarray, reference: np.ndarray) -> float:
-    """Share of the entries that differ."""
+    """Return the share of the entries that differ."""
     return float((ours != reference).mean()) if reference.size else 0.0
 
 
 def format_table(rows: list[Row]) -> str:
-    """The rows as aligned text: file, array, measured difference, tolerance, verdict; then the counts."""
+    """Return the rows as aligned text: file, array, measured difference, tolerance, verdict; then the counts."""
     head = ("file", "array", "measured", "tolerance", "verdict")
     lines = [head, *((row.file, row.array, *_cells(row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]

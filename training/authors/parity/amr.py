@@ -9,7 +9,7 @@ from app.inference.labels import VOC_CLASSES
 from training.authors.parity.reference import Claim, Claims, Reference, images, normal, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import amr
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair
 from training.methods.cam import CamClassifier
 from training.refinement.advcam import AdvcamConfig, Step, advcam, climb
@@ -20,7 +20,7 @@ TOTAL_STEPS = 10  # so few that the rate's decay shows in the second
 
 
 def amr_module(reference: Reference, normalization: str) -> AMM:
-    """An AMM of 32 channels with the fill rule's weights; whole-batch statistics, evaluation mode."""
+    """Return an AMM of 32 channels with the fill rule's weights; whole-batch statistics, evaluation mode."""
     state = {}
     for key, tensor in reference.state("amm_32_16").items():
         name = f"amm.{key}"
@@ -41,14 +41,14 @@ def amr_network(reference: Reference, normalization: str) -> AmrClassifier:
 
 
 def image_pair() -> Tensor:
-    """An image and its mirror image (2, 3, 96, 96)."""
+    """Return an image and its mirror image (2, 3, 96, 96)."""
     image = images((1, 3, 96, 96), 4)
     return torch.cat([image, image.flip(-1)])
 
 
 @torch.no_grad()
 def amr_amm(reference: Reference) -> Claims:
-    """The module, its channel gate alone, and the projection."""
+    """Yield the module, its channel gate alone, and the projection."""
     x = normal((2, 32, 7, 9), 3)
     module = amr_module(reference, "running")
     yield Claim("x", x.numpy(), 0)
@@ -59,7 +59,7 @@ def amr_amm(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def amr_amm_bnbatch(reference: Reference) -> Claims:
-    """The module as the released scripts run it."""
+    """Yield the module as the released scripts run it."""
     x = normal((2, 32, 7, 9), 3)
     yield Claim("x", x.numpy(), 0)
     yield Claim("out", amr_module(reference, "batch")(x).numpy(), MODULE)
@@ -86,7 +86,7 @@ def amr_net(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def amr_net_bnbatch(reference: Reference) -> Claims:
-    """The compensation branch as the released scripts run it."""
+    """Yield the compensation branch as the released scripts run it."""
     network = amr_network(reference, "batch")
     pair = image_pair()
     logits, cams = network.compensation(pair)
@@ -100,7 +100,7 @@ def amr_net_bnbatch(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def amr_loss(reference: Reference) -> Claims:
-    """The training loss and its parts."""
+    """Yield the training loss and its parts."""
     network = amr_network(reference, "running")
     labels = torch.from_numpy(reference.input("label"))
     losses = network.losses({"images": image_pair(), "image_labels": labels})
@@ -110,7 +110,7 @@ def amr_loss(reference: Reference) -> Claims:
 
 
 def amr_advcam(reference: Reference) -> Claims:
-    """Three climbs of each branch, as the released scripts run it.
+    """Yield three climbs of each branch, as the released scripts run it.
 
     Without oneDNN, whose rounding depends on the number of threads: one of a million ReLUs lies so close to zero that a
     different last bit flips it, and the gradient of the second branch then differs by 15 %.
@@ -147,7 +147,7 @@ def amr_advcam_scales(reference: Reference) -> Claims:
 
 
 def amr_step(reference: Reference) -> Claims:
-    """Two steps of the released train_amr.py, of three photos. Its optimiser takes the weight decay for the momentum."""
+    """Yield two steps of the released train_amr.py, of three photos. Its optimiser takes the weight decay for the momentum."""
     options = AmrClassifier.Options(
         statistics="batch", gate_normalization="batch", pair_first_two=True, detached=True, freeze=True
     )
@@ -159,7 +159,7 @@ def amr_step(reference: Reference) -> Claims:
 
 
 def amr_cam_step(reference: Reference) -> Claims:
-    """Two steps of the released train_cam.py, AMR's first stage; at its rate these weights would grow without bound."""
+    """Yield two steps of the released train_cam.py, AMR's first stage; at its rate these weights would grow without bound."""
     options = CamClassifier.Options(freeze=True)
     network = CamClassifier(len(VOC_CLASSES), "resnet50-irn", 16, None, options)
     batch = {"images": images((2, 3, 64, 64), 13), "image_labels": tag_rows((2, 14), (14,))}
@@ -168,5 +168,5 @@ def amr_cam_step(reference: Reference) -> Claims:
 
 
 def fit_of(lr: float) -> FitConfig:
-    """The released optimiser of IRN and AMR."""
+    """Return the released optimiser of IRN and AMR."""
     return FitConfig(lr=lr, momentum=1e-4, nesterov=False, weight_decay=1e-4)

@@ -26,13 +26,13 @@ class StoredModel:
         self._cams: Iterator[np.ndarray] = iter(cams)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The next cams, whatever the images; scores of zero."""
+        """Return the next cams, whatever the images; scores of zero."""
         cam = next(self._cams)
         return {"cam": cam, "scores": np.zeros(cam.shape[:2], np.float32)}
 
 
 def join(cams: Sequence[np.ndarray], size: tuple[int, int]) -> ScaleCams:
-    """What prediction makes of the cams of a photo of `size` (H, W) at four scales."""
+    """Return what prediction makes of the cams of a photo of `size` (H, W) at four scales."""
     return scale_cams(StoredModel(cams, max(size)), np.zeros((*size, 3), np.uint8))
 
 

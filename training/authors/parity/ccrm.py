@@ -13,17 +13,17 @@ MAPS, DIFFERING_PIXELS, CENTRES = 1e-4, 1e-3, 1e-4
 
 
 def ccrm_1class(reference: Reference) -> Claims:
-    """One class: four patches around its centre."""
+    """Yield one class: four patches around its centre."""
     return inference_claims(reference)
 
 
 def ccrm_2class(reference: Reference) -> Claims:
-    """Two classes: four patches that overlap between the centres."""
+    """Yield two classes: four patches that overlap between the centres."""
     return inference_claims(reference)
 
 
 def ccrm_3class(reference: Reference) -> Claims:
-    """Three classes: the whole image."""
+    """Yield three classes: the whole image."""
     return inference_claims(reference)
 
 
@@ -46,7 +46,7 @@ def inference_claims(reference: Reference) -> Claims:
 
 
 def erased_shares(result: ConditionalMaps, rounds: int) -> np.ndarray:
-    """Share of each patch (4, rounds) that each round newly erased; -1 for rounds that were not run."""
+    """Return the share of each patch (4, rounds) that each round newly erased; -1 for rounds that were not run."""
     shares = np.full((len(result.kept), rounds), -1.0)
     for patch, kept in enumerate(result.kept):
         left = [1.0, *(mask.mean() for mask in kept)]

@@ -10,7 +10,8 @@ from app.inference.labels import VOC_CLASSES
 from training.authors.parity.reference import Claim, Claims, Reference, fill, images, normal, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import drs
-from training.config.tables import DrsConfig, FitConfig
+from training.config.learning import FitConfig
+from training.config.map_tables import DrsConfig
 from training.label_rules.drs import drs_pseudo_label
 from training.methods.drs import DrsClassifier, Suppression
 from training.refinement.drs import (
@@ -42,12 +43,12 @@ def drs_module(reference: Reference) -> Claims:
 
 
 def drs_learnable(reference: Reference) -> Claims:
-    """The classifier with learnable suppression."""
+    """Yield the classifier with learnable suppression."""
     return classifier_claims(reference, DrsClassifier.Options(learnable=True))
 
 
 def drs_fixed055(reference: Reference) -> Claims:
-    """The classifier with delta = 0.55."""
+    """Yield the classifier with delta = 0.55."""
     return classifier_claims(reference, DrsClassifier.Options(delta=DELTA))
 
 
@@ -74,7 +75,7 @@ def classifier_claims(reference: Reference, options: Any) -> Claims:
 
 @torch.no_grad()
 def drs_refine(reference: Reference) -> Claims:
-    """The refinement network, with and without gating by the tags."""
+    """Yield the refinement network, with and without gating by the tags."""
     state = drs.convert(reference.state("drs_refine"))
     network = DrsRefinement(len(state["classifier.bias"]), "vgg16", 8, None, DrsRefinement.Options()).eval()
     network.load_state_dict(state)
@@ -119,7 +120,7 @@ def drs_fixed055_step(reference: Reference) -> Claims:
 
 
 def classifier_step(reference: Reference, model: str, options: Any) -> Claims:
-    """Two steps of the released train_cls.py: Nesterov's momentum, the rate constant within an epoch."""
+    """Yield two steps of the released train_cls.py: Nesterov's momentum, the rate constant within an epoch."""
     network = DrsClassifier(len(VOC_CLASSES), "vgg16", 8, None, options)
     batch = {"images": images((2, 3, 64, 64), 11), "image_labels": tag_rows((0, 6), (14,))}
     fit = FitConfig(lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule="step")
@@ -127,7 +128,7 @@ def classifier_step(reference: Reference, model: str, options: Any) -> Claims:
 
 
 def drs_refine_step(reference: Reference) -> Claims:
-    """Two steps of the released train_refine.py (Adam), from maps of random numbers."""
+    """Yield two steps of the released train_refine.py (Adam), from maps of random numbers."""
     network = DrsRefinement(len(VOC_CLASSES), "vgg16", 8, None, DrsRefinement.Options())
     maps = torch.rand((2, len(VOC_CLASSES), 64, 64), generator=torch.Generator().manual_seed(12))
     batch = {"images": images((2, 3, 64, 64), 11), "maps": maps}
@@ -136,13 +137,13 @@ def drs_refine_step(reference: Reference) -> Claims:
 
 
 def one_hot(class_count: int) -> Tensor:
-    """The tags of all DRS fixtures, (1, C)."""
+    """Return the tags of all DRS fixtures, (1, C)."""
     label = torch.zeros(1, class_count)
     label[:, PRESENT] = 1
     return label
 
 
 def absent_maximum(gated: Tensor) -> np.ndarray:
-    """Largest magnitude among the maps (1, C, H, W) of the classes that are not tagged."""
+    """Return the largest magnitude among the maps (1, C, H, W) of the classes that are not tagged."""
     absent = [index for index in range(gated.shape[1]) if index not in PRESENT]
     return gated[:, absent].abs().max().numpy()

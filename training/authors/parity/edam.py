@@ -13,7 +13,7 @@ from training.authors.parity.cam import join
 from training.authors.parity.reference import Claim, Claims, Reference, images, tag_rows
 from training.authors.parity.training_step import Training, training_claims
 from training.authors.released import edam, psa
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.label_rules.edam import edam_pseudo_label, normalize_edam
 from training.methods.cam import CamClassifier
 from training.methods.edam import EdamClassifier, sine_table
@@ -32,14 +32,14 @@ def edam_network(reference: Reference) -> EdamClassifier:
 
 
 def filled(network: M, state: dict[str, torch.Tensor]) -> M:
-    """The network with `state` loaded, every key used; evaluation mode."""
+    """Return the network with `state` loaded, every key used; evaluation mode."""
     network.load_state_dict(state)
     return network.eval()
 
 
 @torch.no_grad()
 def edam_cam(reference: Reference) -> Claims:
-    """Masks of one image."""
+    """Yield masks of one image."""
     network = edam_network(reference)
     features = network.backbone(images((1, 3, 97, 129), 5))[-1]
     raw = network.mask_layer(features)
@@ -49,7 +49,7 @@ def edam_cam(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def edam_train(reference: Reference) -> Claims:
-    """The forward pass of training on one pair at 368 x 368, dropout off."""
+    """Yield the forward pass of training on one pair at 368 x 368, dropout off."""
     network = edam_network(reference)
     classes = torch.from_numpy(reference.input("label_idx"))
     features = network.backbone(images((1, 2, 3, 368, 368), 6)[0])[-1]
@@ -71,7 +71,7 @@ def edam_train(reference: Reference) -> Claims:
 
 
 def edam_rules(reference: Reference) -> Claims:
-    """Masks of four scales, each plain and mirrored -> normalised maps -> labels with and without saliency."""
+    """Yield masks of four scales, each plain and mirrored -> normalised maps -> labels with and without saliency."""
     total = np.zeros_like(reference.array("norm_cam"))
     for index, masks in enumerate(reference.input("masks")):
         enlarged = resize_bilinear(masks, *total.shape[1:])
@@ -104,7 +104,7 @@ def resnet38_cls(reference: Reference) -> Claims:
 
 
 def edam_step(reference: Reference) -> Claims:
-    """Two steps of the released train_EDAM_cls.py, at the beginning of its warm-up; maps of 6 x 6 instead of 46 x 46."""
+    """Yield two steps of the released train_EDAM_cls.py, at the beginning of its warm-up; maps of 6 x 6 instead of 46 x 46."""
     network = EdamClassifier(
         len(VOC_CLASSES), "resnet38", 8, None, EdamClassifier.Options(dropout=0, attention_dropout=0)
     )
@@ -114,7 +114,7 @@ def edam_step(reference: Reference) -> Claims:
 
 
 def psa_step(reference: Reference) -> Claims:
-    """Two steps of PSA's train_cls.py with ResNet-38, whose weights CCRM uses. The optimiser's momentum is the weight
+    """Yield two steps of PSA's train_cls.py with ResNet-38, whose weights CCRM uses. The optimiser's momentum is the weight
     decay; at the released rate these weights would grow without bound.
     """
     options = CamClassifier.Options(freeze=True, freeze_affine=True)

@@ -18,7 +18,7 @@ RADIUS = 5
 
 
 def irn_walk(reference: Reference) -> Claims:
-    """The walk by squaring, in float32; the neighbours and the number of lines of each length."""
+    """Yield the walk by squaring, in float32; the neighbours and the number of lines of each length."""
     cam, edge = reference.input("cam"), reference.input("edge")
     walked = random_walk(cam, edge[0], RADIUS, beta=10.0, doublings=8, exponent=1.5, dense=True)
     yield Claim("rw", walked[:, None], MODULE)
@@ -39,7 +39,7 @@ def irn_net(reference: Reference) -> Claims:
 
 
 def irn_step(reference: Reference) -> Claims:
-    """Two steps of the released train_irn.py."""
+    """Yield two steps of the released train_irn.py."""
     network = IrnNetwork(build_backbone("resnet50-irn", 16), radius=10)
     batch = {"images": images((2, 3, 128, 128), 17), "label_maps": label_maps()}
     mean = ("dp_layers.6.4.running_mean",)  # released: taken once at the end, not in the steps

@@ -83,7 +83,7 @@ class Reference:
     _arrays: dict[str, np.ndarray] | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of the file. Raises DataError where it is missing or unreadable."""
+        """Return all arrays of the file. Raises DataError where it is missing or unreadable."""
         if self._arrays is None:
             self._arrays = read_arrays(self.directory / f"{self.file}.npz")
         return self._arrays
@@ -96,12 +96,12 @@ class Reference:
         return arrays[name]
 
     def input(self, name: str) -> np.ndarray:
-        """One array from which our code starts. It needs no claim: what comes out depends on it."""
+        """Return one array from which our code starts. It needs no claim: what comes out depends on it."""
         self.inputs.append(name)
         return self.array(name)
 
     def state(self, model: str) -> dict[str, Tensor]:
-        """The authors' state dict of `model`, a name in keys.json, filled by the rule."""
+        """Return the authors' state dict of `model`, a name in keys.json, filled by the rule."""
         keys = read_keys(self.directory / KEYS_FILE)
         if model not in keys:
             raise DataError(f"{self.directory / KEYS_FILE} does not know the model {model!r}")
@@ -115,7 +115,7 @@ def digest(array: np.ndarray) -> str:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file. Raises DataError where it is missing or unreadable."""
+    """Return all arrays of an .npz file. Raises DataError where it is missing or unreadable."""
     try:
         with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -149,7 +149,7 @@ def authors_state(entries: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def fill(key: str, shape: tuple[int, ...]) -> Tensor:
-    """One tensor: normal numbers seeded by the key's SHA-256, scaled by what the last part of the name says."""
+    """Return one tensor: normal numbers seeded by the key's SHA-256, scaled by what the last part of the name says."""
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
     kind = key.rpartition(".")[2]
     if kind == "num_batches_tracked":
@@ -181,7 +181,7 @@ def images(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def tag_rows(*rows: tuple[int, ...]) -> Tensor:
-    """Tags of a batch (N, 20): one tuple of class indices for each image."""
+    """Return the tags of a batch (N, 20): one tuple of class indices for each image."""
     image_labels = torch.zeros(len(rows), len(VOC_CLASSES))
     for image_label, classes in zip(image_labels, rows, strict=True):
         image_label[list(classes)] = 1

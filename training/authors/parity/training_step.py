@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.authors.parity.reference import Claim, Claims, Reference
-from training.config.tables import FitConfig
+from training.config.learning import FitConfig
 from training.fit import Learner, learning_rate_factor, make_optimizer, set_learning_rates
 
 STEPS = 2
@@ -73,7 +73,7 @@ def training_claims(
 
 
 def two_steps(network: Learner, batch: State, training: Training) -> tuple[list[dict[str, float]], list[list[float]]]:
-    """Losses of two steps, and the norms of the gradients of each of the optimiser's groups."""
+    """Return the losses of two steps, and the norms of the gradients of each of the optimiser's groups."""
     optimizer = make_optimizer(network, training.fit)
     losses, norms = [], []
     for step in range(STEPS):
@@ -88,7 +88,7 @@ def two_steps(network: Learner, batch: State, training: Training) -> tuple[list[
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """The norm of all gradients together."""
+    """Return the norm of all gradients together."""
     squares = [parameter.grad.square().sum() for parameter in parameters if parameter.grad is not None]
     return float(torch.stack(squares).sum().sqrt())
 

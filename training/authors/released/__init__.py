@@ -20,7 +20,7 @@ CONVERTERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 
 
 def convert_released(method: str, path: Path) -> dict[str, Tensor]:
-    """The weights of an authors' file under our keys. Raises DataError for a method or a file that cannot be used."""
+    """Return the weights of an authors' file under our keys. Raises DataError for a method or a file that cannot be used."""
     if method not in CONVERTERS:
         raise DataError(f"no weight files are known of {method!r}; there are {', '.join(CONVERTERS)}")
     return CONVERTERS[method](read_state(path))

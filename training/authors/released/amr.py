@@ -35,7 +35,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_cam(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of AMR's and IRN's `resnet50_cam` -> those of `CamClassifier`. Raises DataError as `convert` does."""
+    """Return the keys of AMR's and IRN's `resnet50_cam` -> those of `CamClassifier`. Raises DataError as `convert` does."""
     rest = dict(state)
     drop_aliases(rest, branch_aliases("resnet50", "stage", "backbone") | {"newly_added.0.": "classifier."})
     ours = take_resnet(rest, "resnet50.", "backbone.")
@@ -45,7 +45,7 @@ def convert_cam(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def branch_aliases(network: str, stage: str, group: str) -> dict[str, str]:
-    """Prefixes that name the modules of `network` again: `STAGEn.` and, inside a list of the stages, `GROUP.n.`."""
+    """Return the prefixes that name the modules of `network` again: `STAGEn.` and, inside a list of the stages, `GROUP.n.`."""
     aliases: dict[str, str] = {}
     for prefix in (f"{stage}1.", f"{group}.0."):
         aliases |= {f"{prefix}{index}.": f"{network}.{module}." for index, module in STEM.items()}

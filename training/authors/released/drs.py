@@ -45,7 +45,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_learnable(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict of DRS's classifier has learnable suppression."""
+    """Tell whether a state dict of DRS's classifier has learnable suppression."""
     return any(key.endswith(f".{CONTROLLER}") for key in state)
 
 

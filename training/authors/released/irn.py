@@ -43,7 +43,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def backbone_aliases() -> dict[str, str]:
-    """Prefixes that name the modules of `resnet50` again."""
+    """Return the prefixes that name the modules of `resnet50` again."""
     aliases: dict[str, str] = {}
     for index, module in STEM.items():
         aliases |= {f"stage1.{index}.": f"resnet50.{module}.", f"backbone.0.{index}.": f"resnet50.{module}."}
@@ -54,7 +54,7 @@ def backbone_aliases() -> dict[str, str]:
 
 
 def branch_aliases() -> dict[str, str]:
-    """Prefixes that name the layers of the two branches, and the displacement's mean, again."""
+    """Return the prefixes that name the layers of the two branches, and the displacement's mean, again."""
     aliases = {f"fc_edge{number}.": f"edge_layers.{number - 1}." for number in range(1, 7)}
     aliases |= {f"fc_dp{number}.": f"dp_layers.{number - 1}." for number in range(1, 8)}
     return aliases | {"mean_shift.": "dp_layers.6.4."}

@@ -31,11 +31,9 @@ Departures from the released code, each with a switch that restores what it does
 - Maps are divided by their maximum at each scale, released: once after adding up the scales (`training.refinement.advcam` does).
 """
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,87 +42,10 @@ from app.inference.errors import ConfigError
 from training.backbones import Backbone, build_backbone, relu
 from training.checkpoint import read_state
 from training.config.run_config import validate_config
+from training.methods.amr.modulation import AMM, SpatialModulation, Statistics
 from training.methods.method import METHODS, Classifier, FirstStage, Options
 
-LEAST_DEVIATION = 1e-3
-ROOT_TWO_PI = math.sqrt(2 * math.pi)
 NORMALIZE_EPSILON = 1e-5
-Statistics = Literal["image", "batch"]
-
-
-def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False) -> Tensor:
-    """The normal density of v (N, ...) under its own mean and unbiased deviation, of each image or of the whole batch.
-
-    1 where the deviation is below 1e-3, to within rounding. `bounded` leaves out the density's factor: values in (0, 1].
-    """
-    entries = v.detach().to(torch.promote_types(v.dtype, torch.float32))
-    entries = entries.flatten(1) if statistics == "image" else entries.reshape(1, -1)
-    shape = (-1,) + (1,) * (v.ndim - 1)
-    mean = entries.mean(dim=1, keepdim=True)
-    squares = (entries - mean).square().sum(dim=1, keepdim=True)
-    deviation = (squares / (entries.shape[1] - 1)).sqrt().view(shape)
-    varied = deviation > LEAST_DEVIATION  # false for not-a-number, the deviation of a single entry
-    deviation = torch.where(varied, deviation, 1 / ROOT_TWO_PI)  # whose density is 1 at the mean
-    gate = torch.exp(-((v - mean.view(shape)) ** 2) / (2 * deviation**2))
-    return (gate if bounded else gate / (ROOT_TWO_PI * deviation)).to(v.dtype)
-
-
-class ChannelModulation(nn.Module):
-    """x * g(v), v one number for each channel."""
-
-    def __init__(self, channels: int, reduction: int, statistics: Statistics, bounded: bool) -> None:
-        super().__init__()
-        self.statistics, self.bounded = statistics, bounded
-        self.squeeze = nn.Linear(channels, max(1, channels // reduction))
-        self.excite = nn.Linear(max(1, channels // reduction), channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
-        v = self.excite(self.squeeze(x.mean(dim=(2, 3))).relu())
-        return x * gaussian(v, self.statistics, self.bounded)[:, :, None, None]
-
-
-class SpatialModulation(nn.Module):
-    """x * g(v), v one number for each pixel."""
-
-    def __init__(self, statistics: Statistics, normalization: Literal["running", "batch"], bounded: bool) -> None:
-        super().__init__()
-        self.statistics, self.normalization, self.bounded = statistics, normalization, bounded
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.norm = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
-        v = self.conv(torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1))
-        if self.normalization == "batch" and not self.training:
-            v = F.batch_norm(v, None, None, self.norm.weight, self.norm.bias, training=True, eps=self.norm.eps)
-        else:
-            v = self.norm(v)
-        return x * gaussian(v, self.statistics, self.bounded)
-
-
-class AMM(nn.Sequential):
-    """Attention modulation module: channels, then pixels.
-
-    Args:
-        channels: C of the input (N, C, h, w).
-        reduction: C over the width of the hidden layer of the channel gate.
-        statistics: what mu and s are taken of.
-        normalization: statistics of the spatial gate's BatchNorm in evaluation.
-        bounded: gates in (0, 1].
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        statistics: Statistics = "image",
-        normalization: Literal["running", "batch"] = "running",
-        bounded: bool = False,
-    ) -> None:
-        super().__init__()
-        self.channel = ChannelModulation(channels, reduction, statistics, bounded)
-        self.spatial = SpatialModulation(statistics, normalization, bounded)
 
 
 class CompensationBranch(Classifier):
@@ -211,7 +132,7 @@ class AmrClassifier(Classifier):
         return self.spotlight.backbone
 
     def branches(self) -> list[tuple[Classifier, float]]:
-        """The two classifiers, and the shares of their maps in the result."""
+        """Return the two classifiers, and the shares of their maps in the result."""
         return [(self.spotlight, self.options.weight), (self.compensation, 1 - self.options.weight)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +144,7 @@ class AmrClassifier(Classifier):
         return logits, share * normalize(spotlight_cams) + (1 - share) * normalize(compensation_cams)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss and its three parts, of {"images" (N, 3, H, W), "image_labels" (N, C)}."""
+        """Return the loss and its three parts, of {"images" (N, 3, H, W), "image_labels" (N, C)}."""
         images, image_labels = batch["images"], batch["image_labels"]
         logits, spotlight_cams = self.spotlight(images)
         if type(self.spotlight).losses is Classifier.losses:
@@ -285,24 +206,24 @@ class AmrClassifier(Classifier):
 
 
 def spotlight_of(options: AmrClassifier.Options) -> tuple[type[Classifier], Options]:
-    """The method of the spotlight branch and its options. Raises ConfigError for an option that it does not know."""
+    """Return the method of the spotlight branch and its options. Raises ConfigError for an option that it does not know."""
     method = METHODS[options.spotlight]
     return method, validate_config(method.Options, spotlight_table(options), "options.spotlight_options")
 
 
 def spotlight_table(options: AmrClassifier.Options) -> dict[str, Any]:
-    """The options of the spotlight branch; plain CAM starts its head as the compensation branch does its own."""
+    """Return the options of the spotlight branch; plain CAM starts its head as the compensation branch does its own."""
     start = {"head_start": "default"} if options.spotlight == "cam" else {}
     return start | options.spotlight_options
 
 
 def normalize(cams: Tensor) -> Tensor:
-    """Maps (N, C, h, w) >= 0, each divided by its own maximum (plus 1e-5)."""
+    """Return the maps (N, C, h, w) >= 0, each divided by its own maximum (plus 1e-5)."""
     return cams / (cams.amax(dim=(2, 3), keepdim=True) + NORMALIZE_EPSILON)
 
 
 def merge_pair(cams: Tensor) -> Tensor:
-    """Maps (2 or more, C, h, w) of an image and its mirror image -> (C, h, w): the second turned back and added."""
+    """Return the maps (2 or more, C, h, w) of an image and its mirror image -> (C, h, w): the second turned back and added."""
     if len(cams) < 2:
         raise ConfigError("pair_first_two needs a batch of at least 2 images; raise fit.batch_size")
     return cams[0] + cams[1].flip(-1)

@@ -1,0 +1,47 @@
+"""A format from outside the tree: one `Format` and one entry, and the whole service offers it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from app.http import formats
+from app.http.formats import Format, Maps, Mask
+
+
+def share_of_mask(result: Mask) -> bytes:
+    return f"{np.count_nonzero(result.mask) / result.mask.size:.2f}".encode()
+
+
+def share_of_map(result: Maps) -> bytes:
+    return json.dumps({result.classes[index]: float(where.mean()) for index, where in result.found()}).encode()
+
+
+@pytest.fixture
+def _share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of a photo that is not background, as text."""
+    share = Format("share", "text/plain", mask=share_of_mask, map=share_of_map)
+    monkeypatch.setitem(formats.FORMATS, "share", share)
+
+
+@pytest.mark.usefixtures("_share")
+def test_a_format_is_one_file_and_one_entry(client, photo):
+    for path in ("/segment", "/pseudo-label"):
+        mask = np.load(io.BytesIO(client.post(f"{path}?format=npy", files={"file": photo}).content))
+        expected = f"{np.count_nonzero(mask) / mask.size:.2f}"
+        for asked in ({"params": {"format": "share"}}, {"headers": {"accept": "text/plain"}}):
+            reply = client.post(path, files={"file": photo}, **asked)
+            assert (reply.status_code, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8"), reply.text
+            assert reply.text == expected
+    reply = client.post("/cam?class=dog&format=share", files={"file": photo})
+    assert list(reply.json()) == ["dog"]
+    body = client.post("/segment", files={"file": photo}).json()
+    assert client.get(body["links"]["share"]).text == "0.50"  # the links of other replies lead to it
+    refused = client.post("/cam?class=all&format=share", files={"file": photo}).json()  # it shows one map, not all
+    assert "share" not in refused["known"]
+    assert "share" in client.post("/segment?format=shrae", files={"file": photo}).json()["known"]
+
+
+def test_without_the_entry_it_is_unknown(client, photo):
+    assert client.post("/segment?format=share", files={"file": photo}).status_code == 422

@@ -1,0 +1,51 @@
+"""Exports shared by tests: most of a small run's time goes into tracing networks that another test has traced already."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.inference.model_card import ModelCard
+from app.inference.whole_file import whole_file
+from training.export.onnx_file import export_model, next_version, write_card
+from training.export.served import ServedClassifier, ServedSegmenter
+
+
+@contextmanager
+def exported_once(directory: Path) -> Iterator[None]:
+    """Within the block a run exports every layout of a network once; later ones get that file with their own card.
+
+    The weights are those of the first, and it is compared with torch at one size alone: this is for tests of what a run does,
+    not of how good its models are. `directory` may be one for all processes.
+    """
+
+    def export(
+        module: ServedClassifier | ServedSegmenter, card: ModelCard, models: Path, version: int | None = None
+    ) -> Path:
+        layout = f"{module!r} {card.classes} {module.outputs}"
+        known = directory / f"{hashlib.sha256(layout.encode()).hexdigest()}.onnx"
+        if not known.is_file():
+            path = export_model(module, card, models, version)
+            with whole_file(known) as partial:
+                shutil.copy(path, partial)
+            return path
+        card = card.model_copy(update={"version": version or next_version(models / card.name)})
+        path = models / card.name / str(card.version) / "model.onnx"
+        with whole_file(path) as partial:
+            shutil.copy(known, partial)
+            write_card(partial, card)
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.pipeline.run.export_model", export)
+        patch.setattr("training.export.onnx_file.CHECK_SIZES", ((64, 96),))
+        patch.setattr("training.export.onnx_file.CHECK_BATCHES", (2,))
+        yield
+
+
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests see."""
+    return tmp_path_factory.getbasetemp().parent / "exports"

@@ -1,0 +1,140 @@
+"""The tables of learning: how a network is trained, and what it is shown. Unknown keys are refused by name."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FitConfig(Section):
+    """How a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
+
+    epochs: int = Field(default=10, ge=0)
+    """Training sees every photo this many times; 0 trains nothing."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Training stops after this many steps, however many epochs are left."""
+    batch_size: int = Field(default=16, ge=1)
+    """One step sees this many photos, over all processes together."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum is what the papers take; AdamW suits refinement networks."""
+    lr: float = Field(default=0.01, gt=0)
+    """The base learning rate; groups of parameters take a multiple of it."""
+    momentum: float = Field(default=0.9, gt=0, lt=1)
+    """The momentum of SGD."""
+    nesterov: bool = True
+    """SGD looks ahead by Nesterov's rule."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Weights are pulled towards zero by this share of the rate."""
+    schedule: Literal["poly", "cosine", "step"] = "poly"
+    """The rate falls by a power of the steps left, along a cosine, or by a factor of ten at each milestone."""
+    poly_power: float = 0.9
+    """The power of the schedule "poly"."""
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3)
+    """The schedule "step" lowers the rate at these shares of the run."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """The rate rises to its base over this many steps."""
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
+    """The warm-up begins with this share of the base rate."""
+    clip_norm: float | None = None
+    """Gradients whose norm is larger are scaled down to it; none are where it is left out."""
+    seed: int = Field(default=0, ge=0)
+    """Weights, order and views follow from this number."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" takes a GPU where there is one."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """The precision that losses are computed in; 16 bits save memory of a GPU."""
+    workers: int = Field(default=0, ge=0)
+    """This many processes load photos; 0 loads them in the training process."""
+    log_every: int = Field(default=20, ge=1)
+    """Losses are logged every so many steps."""
+    checkpoint_seconds: float = 300.0
+    """A checkpoint is written at least this often."""
+
+
+class PretrainConfig(Section):
+    """`pretrain`: a backbone learns to name the classes of small photos (`root` holds train.zip and val.zip)."""
+
+    root: Path
+    """The folder that holds train.zip and val.zip of CLASS/NAME photos."""
+    out: Path
+    """The folder that receives backbone.pt and the log."""
+    backbone: str = "small"
+    """The backbone to train, by its name."""
+    output_stride: int = 16
+    """The stride of the backbone's last stage."""
+    weights: str | None = None
+    """What the backbone starts from, as in [classifier]."""
+    size: int = Field(default=64, ge=16)
+    """The side of the photos in px."""
+    first_size: int | None = Field(default=None, ge=16)
+    """Training begins with photos of this side in px, which grow to `size`; they have `size` from the start where it is left out."""
+    mix: float = Field(default=0.0, ge=0, le=1)
+    """This share of the batches is blended by CutMix or MixUp."""
+    min_area: float = Field(default=0.35, gt=0, le=1)
+    """A crop covers at least this share of the photo."""
+    colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    """Brightness, contrast and saturation vary by up to this share."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """This share of the certainty is spread over all classes."""
+    fit: FitConfig = FitConfig()
+    """How it is trained."""
+
+    @model_validator(mode="after")
+    def _growing(self) -> "PretrainConfig":
+        if self.first_size is not None and self.first_size > self.size:
+            raise ValueError("first_size must not lie above size")
+        return self
+
+
+class ViewConfig(Section):
+    """Random views for training: a photo is resized, then a square is cut out of it."""
+
+    long_side: tuple[int, int] = (224, 384)
+    """The photo's long side is drawn between these two sizes in px."""
+    crop: int = Field(default=256, ge=32)
+    """A view is a square of this side in px."""
+    keep_aspect: bool = True
+    """The photo keeps its proportions; where this is false it becomes a square first, as DRS has it."""
+    colour_jitter: float = Field(default=0.3, ge=0, le=1)
+    """Brightness, contrast and saturation vary by up to this share."""
+    hue_jitter: float = Field(default=0.0, ge=0, le=0.5)
+    """The hue varies by up to this share of the colour circle; DRS, EDAM and PSA take 0.1."""
+    cutout: int = Field(default=0, ge=0)
+    """This many squares of a view are painted over; AMR's first stage takes 3."""
+    cutout_size: int = Field(default=128, ge=1)
+    """The side of these squares in px."""
+
+    @field_validator("long_side")
+    @classmethod
+    def _ordered(cls, long_side: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= long_side[0] <= long_side[1]:
+            raise ValueError("must be two sizes in px, the smaller one first")
+        return long_side
+
+
+class MosaicConfig(Section):
+    """Photos of single objects as further tags (`training.data.mosaic`)."""
+
+    photos: Path
+    """The zip of CLASS/NAME photos of single objects."""
+    share: float = Field(default=0.25, gt=0, lt=1)
+    """This share of the views is made of them."""
+    classes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
+    """For a class of the data, the classes of the zip that show it."""
+
+
+class RegressionConfig(Section):
+    """The start of the head by a logistic regression on frozen features (`training.stages.regression`)."""
+
+    size: int = Field(default=320, ge=32)
+    """The long side in px of the photos that features are taken of."""
+    decay: float = Field(default=3e-3, gt=0)
+    """How strongly weights are pulled towards their start."""
+    names: bool = True
+    """The start is what ImageNet's head knows of the classes' names; where this is false it is zero."""
