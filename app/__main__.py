@@ -124,7 +124,8 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         first = error.errors()[0]
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {reason_of(first['msg'])}") from None
     settings = Settings()
-    labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    labeller = Remote(options.server, parameters, api_key) if options.server else InProcess(settings, parameters)
     return label_folder(
         options.photos,
         options.out,

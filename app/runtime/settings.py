@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     `header_seconds`, `body_seconds`, `reply_seconds` and `max_connections` bound what a client does to its connection
     (`app.guard.connections`, `app.guard.flow`), `max_bytes_in_flight` all bodies and replies together.
     `allowed_hosts` are the host names that are answered, separated by commas; none named means all.
-    `api_keys`, `api_keys_file` and `key_requests_per_minute` (0: any number) are for `app.guard.keys`.
+    `api_key` is what `label --server` sends; `api_keys`, `api_keys_file` and `key_requests_per_minute` (0: any number) are for `app.guard.keys`.
     `drain_grace_seconds` lie between SIGTERM and the end of listening, `drain_seconds` are left to finish in after that.
     `model_trial_seconds` is how long a model may take to load and warm; one that comes while the service runs is tried in a process
     of its own first.
@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=400, ge=1)
     max_bytes_in_flight: int = Field(default=512_000_000, ge=1)
     allowed_hosts: str = ""
+    api_key: SecretStr | None = None
     api_keys: SecretStr | None = None
     api_keys_file: Path | None = None
     key_requests_per_minute: int = Field(default=0, ge=0)

@@ -94,7 +94,7 @@ def test_who_does_not_read_the_reply_is_cut(hurried):
             time.sleep(0.2)
         received, _ = end_of(connection)
     assert b"HTTP/1.1 200" in received
-    length = int(re.search(rb"content-length: (\d+)", received)[1])
+    length = int(re.search(rb"\r\ncontent-length: (\d+)", received)[1])
     assert len(received) < length
     assert "Traceback" not in log
 

@@ -1,5 +1,6 @@
 """Metrics and log lines: what whoever runs the service sees of it, and what they do not hold."""
 
+import hashlib
 import json
 import logging
 import time
@@ -7,8 +8,12 @@ import time
 import httpx2
 import pytest
 
+from app.batch.folder import label_folder
+from app.batch.labellers import Remote
 from app.guard.log_lines import JsonLines
 from app.guard.request_log import ID_PREFIX
+from app.http.parameters import AnalyzeParameters
+from app.inference.errors import DataError
 from tests.app.server import start_server
 
 
@@ -75,3 +80,16 @@ def test_a_service_open_to_everybody_says_so(models_directory):
     with start_server(models_directory, host="0.0.0.0", api_keys="0" * 64) as server:
         server.wait_until_ready()
         assert "ANYBODY" not in server.log.read_text()
+
+
+def test_a_folder_is_labelled_by_a_service_that_wants_a_key(models_directory, photo, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_bytes(photo)
+    with start_server(models_directory, api_keys=hashlib.sha256(b"mine").hexdigest()) as server:
+        server.wait_until_ready()
+        with pytest.raises(DataError, match="API key"):
+            Remote(server.url, AnalyzeParameters())
+        labeller = Remote(server.url, AnalyzeParameters(), "mine")
+        said, complete = label_folder(tmp_path / "photos", tmp_path / "out", labeller)
+        assert complete, said
+        assert "mine" not in server.log.read_text()
