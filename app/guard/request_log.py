@@ -71,7 +71,7 @@ class RequestLog:
             "ms": round(1000 * seconds, 1),
             "reason": state.get("reason"),
             "model": state.get("model"),
-            "image": image and image[:ID_PREFIX],
+            "image": image and ",".join(each[:ID_PREFIX] for each in image.split(",")),
             "key": state.get("key"),
         }
         logger.info("%s", json.dumps(line), extra={"fields": line})

@@ -34,13 +34,13 @@ def price_of(analyzer: Analyzer) -> float:
     return pixels / MILLION
 
 
-def check_price(analyzer: Analyzer, limit: float) -> None:
-    """Raise PriceError where a request costs more than the limit."""
-    price = price_of(analyzer)
+def check_price(analyzer: Analyzer, limit: float, photos: int = 1) -> None:
+    """Raise PriceError where a request of so many photos costs more than the limit."""
+    price = photos * price_of(analyzer)
     if price > limit:
         raise PriceError(
-            f"this request costs {price:.1f} million pixels through the networks; the limit is {limit:g}. Ask for fewer or smaller "
-            f"scales, no mirroring, fewer models in fuse=, or inference=plain; or raise TAG2MASK_MAX_PRICE where the service is "
+            f"this request costs {price:.1f} million pixels through the networks; the limit is {limit:g}. Ask for fewer photos or "
+            f"scales, smaller scales, no mirroring, fewer models in fuse=, or inference=plain; or raise TAG2MASK_MAX_PRICE where the service is "
             f"yours.",
             price=round(price, 1),
             limit=limit,

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, FailFast, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError, field_validator
 from starlette.responses import Response
 
 from app.http.receive import whole_number
@@ -30,8 +30,15 @@ MAX_PARAMETERS = 32
 MAX_NAME = 200  # characters
 INT32 = np.iinfo(np.int32).max
 
-Name = Annotated[str, Field(max_length=MAX_NAME)]
-Parameters = Annotated[dict[str, Any], Field(default_factory=dict, max_length=MAX_PARAMETERS)]
+# Some clients write null for what they do not say, and numbers for names.
+Parameters = Annotated[
+    Annotated[dict[str, Any], Field(max_length=MAX_PARAMETERS)],
+    BeforeValidator(lambda value: {} if value is None else value),
+    Field(default_factory=dict),
+]
+Name = Annotated[
+    str, Field(max_length=MAX_NAME), BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
+]
 
 
 class Tensor(BaseModel):
@@ -146,7 +153,11 @@ def flattened(data: list[Any], shape: list[int]) -> list[int]:
         if not all(type(entry) is list for entry in data) or len({len(entry) for entry in data}) != 1:
             return []
         data = list(chain.from_iterable(data))
-    return data if all(type(value) is int for value in data) else []
+    if all(type(value) is int for value in data):
+        return data
+    if not all(type(value) is int or (type(value) is float and value.is_integer()) for value in data):
+        return []
+    return [int(value) for value in data]  # 1.0, as JavaScript and pandas write 1
 
 
 def check_size(outputs: dict[str, np.ndarray], binary: dict[str, bool], limit: int) -> None:
