@@ -30,6 +30,7 @@ from app.http.parameters import (
     PseudoLabelParameters,
     SegmentParameters,
 )
+from app.http.price import check_price
 from app.http.problems import problem_of
 from app.http.receive import receive_photos, wait_for_disconnect
 from app.http.schemas import ClassesReply, ModelsReply, Status
@@ -37,7 +38,6 @@ from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import MissingImageError, ParameterError, ServiceError, UploadError
 from app.inference.maps.localization import class_index
-from app.inference.price import check_price
 from app.runtime.model_store import Catalog, Task, pin
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload

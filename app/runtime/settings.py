@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     `cam_model` and `segmentation_model` ("NAME" or "NAME/VERSION") are the models used where a request names none.
     `models` is looked at again every `models_poll_seconds` (0: never) and at a SIGHUP.
     `workers` photos are worked on at a time (default: cores / `intra_op_threads`); `queue_size` more may wait.
-    `max_price` bounds the work of one request (`app.inference.price`), `work_seconds` the time of its work, `queue_seconds` the time
+    `max_price` bounds the work of one request (`app.http.price`), `work_seconds` the time of its work, `queue_seconds` the time
     before that; `max_json_bytes` the JSON bodies of /v2 and Label Studio, `max_input_pixels` the images of a /v2 request together.
     `header_seconds`, `body_seconds`, `reply_seconds` and `max_connections` bound what a client does to its connection
     (`app.guard.connections`, `app.guard.flow`), `max_bytes_in_flight` all bodies and replies together.

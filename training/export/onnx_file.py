@@ -70,15 +70,18 @@ def write_onnx(module: ServedClassifier | ServedSegmenter, path: Path) -> None:
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the file's metadata by the card with the file's checksum, and drop what the exporter noted of every node: lines and paths of code."""
+    """Replace the file's metadata by the card and the file's checksum.
+
+    What the exporter noted of every node, lines and paths of code, is dropped.
+    """
     model = onnx.load(path)
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
         del part.metadata_props[:]
     onnx.helper.set_model_props(model, card.model_copy(update={"checksum": UNKNOWN}).to_metadata())
     model.doc_string = f"tag2mask {card.task} model {card.name} version {card.version}"
     onnx.checker.check_model(model)
-    onnx.save(model, path)
-    path.write_bytes(with_checksum(path.read_bytes()))
+    with whole_file(path) as partial:
+        partial.write_bytes(with_checksum(model.SerializeToString()))
 
 
 def check_export(module: ServedClassifier | ServedSegmenter, engine: Engine) -> dict[str, float]:

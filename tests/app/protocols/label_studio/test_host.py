@@ -188,8 +188,8 @@ def test_cloud_storage_that_sends_on_is_said(backend, host, other_host):
 
 
 def test_the_names_of_this_machine_are_one_host(backend, host):
-    host.files["/a.png"] = to_file(halves(RED, GREEN))
-    found = predict(backend, {"image": host.url.replace("127.0.0.1", "localhost") + "/a.png"})[0]
+    host.files["/data/a.png"] = to_file(halves(RED, GREEN))
+    found = predict(backend, {"image": host.url.replace("127.0.0.1", "localhost") + "/data/a.png"})[0]
     assert len(found["result"]) == 2
 
 

@@ -247,7 +247,7 @@ def test_lists_are_bounded_before_their_entries_are_looked_at(serve, host, model
 
 
 @pytest.mark.parametrize(
-    "labels", ['<Label value="a"/>' * 6000, '<BrushLabels name="b" toName="i">' * 60 + "</BrushLabels>" * 60]
+    "labels", ["<Label/>" * 6000, '<BrushLabels name="b" toName="i">' * 60 + "</BrushLabels>" * 60]
 )
 def test_a_label_config_has_few_elements(backend, labels):
     config = f'<View><Image name="i" value="$image"/><BrushLabels name="c" toName="i">{labels}</BrushLabels></View>'
