@@ -157,7 +157,7 @@ def common_of(job: Job, analysis: Analysis, parameters: PhotoParameters) -> dict
     return {
         "classes": job.engines[0].card.classes,
         "image": analysis.photo.image,
-        "name": job.upload.id,
+        "name": job.upload.name or job.upload.id,
         "shape": parameters.regions,
         "info": {"image_id": job.upload.id, "models": models, "parameters": as_asked(parameters)},
     }

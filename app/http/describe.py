@@ -8,13 +8,13 @@ import numpy as np
 from app.http.formats import all_maps_words, map_words, mask_words
 from app.http.job import Job
 from app.http.parameters import (
-    ALL_CLASSES,
     AnalyzeParameters,
     CamParameters,
     LocalizationParameters,
     Parameters,
     PseudoLabelParameters,
     SegmentParameters,
+    every_class,
 )
 from app.http.schemas import (
     CamReply,
@@ -159,7 +159,7 @@ def describe_map(job: Job, analysis: Analysis, parameters: CamParameters, class_
 def describe_maps(job: Job, analysis: Analysis, parameters: CamParameters | AnalyzeParameters) -> CamsReply:
     """The maps of all classes in JSON, or of those CCRM was asked for."""
     card = job.cams[0].card
-    kept = {**as_asked(parameters, CamParameters), "class": ALL_CLASSES}
+    kept = {**as_asked(parameters, CamParameters), "class": every_class(card)}
     plain = parameters.inference == "plain"
     return CamsReply(
         **provenance(job, analysis, job.cams),

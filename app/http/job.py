@@ -23,7 +23,8 @@ class Job:
 
     cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
     models, with what is asked of them. class_index: of the one class that is asked for. etag: names the result
-    (`app.http.caching`). notes: headers that say what is wrong with the photo.
+    (`app.http.caching`). notes: headers that say what is wrong with the photo. others: the same for the
+    further photos of the request.
     """
 
     upload: Upload
@@ -39,6 +40,7 @@ class Job:
     submitted: float = field(default_factory=time.perf_counter)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     notes: dict[str, str] = field(default_factory=dict)
+    others: tuple["Job", ...] = ()
 
     def analyze(self) -> Analysis:
         """The analysis of the photo. It is decoded at full size where its own pixels are part of the answer."""

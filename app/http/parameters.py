@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.inference.analysis import Options, Size
+from app.inference.class_names import find_class
 from app.inference.errors import ParameterError, nearest_name
 from app.inference.label_maps.regions import Shape
 from app.inference.maps.localization import Refinement
+from app.inference.model_card import ModelCard
 
 ALL_CLASSES = ALL_MODELS = "all"
+EVERY_CLASS = "*"  # the same of a model that has a class called "all"
 MAX_FUSED = 8
 MASK_FORMATS = "json, png, overlay, gray8, gray16, npy, npz, coco or hf; goes before the Accept header."
 MAX_SCALES = 6
@@ -145,8 +148,8 @@ class LocalizationParameters(PhotoParameters):
     fuse: str | None = Field(
         default=None,
         max_length=400,
-        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}'. Their "
-        "maps are averaged, each as much as the others agree with it.",
+        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}' that "
+        "know the class. Their maps are averaged, each as much as the others agree with it.",
         examples=["cam,drs"],
     )
 
@@ -170,7 +173,10 @@ class CamParameters(LocalizationParameters):
     """For a heatmap."""
 
     class_name: str = Field(
-        alias="class", max_length=100, description=f"A class name, or '{ALL_CLASSES}'.", examples=["dog"]
+        alias="class",
+        max_length=100,
+        description=f"A class name, in any case, or a usual synonym; or '{ALL_CLASSES}' ('{EVERY_CLASS}' where a class is called that).",
+        examples=["dog"],
     )
     format: str | None = Field(
         default=None,
@@ -183,15 +189,16 @@ class CamParameters(LocalizationParameters):
         "and hf the model's background threshold.",
     )
 
-    @model_validator(mode="after")
-    def _check_inference(self) -> "CamParameters":
-        if self.class_name == ALL_CLASSES and self.inference != "plain":
+    def names_all(self, card: ModelCard) -> bool:
+        """Whether the maps of all classes are asked for. Raises ParameterError where that cannot be."""
+        everything = self.class_name == every_class(card) or self.class_name == EVERY_CLASS
+        if everything and self.inference != "plain":
             raise ParameterError(
-                "inference=class-conditional erases what it found of the classes in the photo, and class=all names those "
-                "that are not in it too. Name one class, or ask for a pseudo-label.",
+                f"inference=class-conditional erases what it found of the classes in the photo, and class={self.class_name} "
+                f"names those that are not in it too. Name one class, or ask for a pseudo-label.",
                 parameter="inference",
             )
-        return self
+        return everything
 
 
 class PseudoLabelParameters(LocalizationParameters):
@@ -265,6 +272,11 @@ class KeptPseudoLabelParameters(PseudoLabelParameters, KeptImage):
 
 class KeptAnalyzeParameters(AnalyzeParameters, KeptImage):
     """For all results of a photo posted before."""
+
+
+def every_class(card: ModelCard) -> str:
+    """The word that names all classes of a model: "all", unless one of them is called so."""
+    return EVERY_CLASS if find_class(ALL_CLASSES, card.classes, card.synonyms) is not None else ALL_CLASSES
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

@@ -1,35 +1,54 @@
-"""Request body -> the bytes of one photo, refused while it streams where it grows too large."""
+"""Request body -> the photos in it, refused while it streams where it grows too large."""
 
+import re
 from collections.abc import AsyncGenerator
+from urllib.parse import unquote_to_bytes
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app.inference.errors import ParameterError, UnsupportedTypeError, UploadError, UploadTooLargeError
+from app.inference.image.decode import kind_of
 
+Received = tuple[str | None, bytes]  # the client's name of the file, and its bytes
 FILE_FIELD = "file"
+MAX_FILES = 8  # in one form
+MAX_NAME = 255  # characters
+HEAD_BYTES = 32  # by which a picture is recognised
+# What clients write who say nothing of the body: curl's --data-binary, browsers' unknown files, none at all.
+TYPES_THAT_SAY_NOTHING = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
+EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*\"?([\w.-]*)'[^']*'([^;\s\"]+)", re.IGNORECASE)
 FRAMING_BYTES = 16_384  # what a multipart body may add to its file: boundaries, part headers
 REMEDY = "Send the photo as multipart field 'file' (curl -F file=@photo.jpg) or as raw body of type image/*."
 
 
-async def receive_photo(request: Request, max_bytes: int) -> bytes:
-    """The photo in the body: the multipart field `file`, or the whole body where its type is `image/*`.
+async def receive_photos(request: Request, max_bytes: int) -> list[Received]:
+    """The photos in the body: the multipart fields `file`, or the whole body, which is recognised by its bytes where its type
+    says nothing.
 
-    Raises UploadTooLargeError, UnsupportedTypeError, UploadError, ParameterError (a form field besides the file).
+    Raises UploadTooLargeError, UnsupportedTypeError, UploadError, ParameterError (a form field besides the files).
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
-        data = await _receive_form(request, max_bytes)
-    elif content_type.startswith("image/"):
+        photos = await _receive_form(request, max_bytes)
+    elif content_type.startswith("image/") or content_type in TYPES_THAT_SAY_NOTHING:
         data = await receive_body(request, max_bytes)
-    elif content_type:
-        raise UnsupportedTypeError(f"a body of type {content_type[:100]!r} is not read. {REMEDY}")
+        known = content_type.startswith("image/") or kind_of(data[:HEAD_BYTES])
+        if not known and not content_type:
+            raise UploadError(f"the request has no body, or no Content-Type. {REMEDY}")
+        if not known:
+            raise UnsupportedTypeError(
+                f"a body of type {content_type[:100]!r} that is no picture is not read. {REMEDY}"
+            )
+        photos = [(None, data)]
     else:
-        raise UploadError(f"the request has no body, or no Content-Type. {REMEDY}")
-    if len(data) > max_bytes:
-        raise _too_large(len(data), max_bytes)
-    return data
+        raise UnsupportedTypeError(f"a body of type {content_type[:100]!r} is not read. {REMEDY}")
+    for _, data in photos:
+        if len(data) > max_bytes:
+            raise _too_large(len(data), max_bytes)
+    return photos
 
 
 async def receive_body(request: Request, max_bytes: int) -> bytes:
@@ -37,30 +56,88 @@ async def receive_body(request: Request, max_bytes: int) -> bytes:
     return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
 
 
-async def _receive_form(request: Request, max_bytes: int) -> bytes:
-    stream = _limited(request, max_bytes + FRAMING_BYTES, max_bytes)
-    parser = MultiPartParser(request.headers, stream, max_files=8, max_fields=8)
+class PhotoFormParser(MultiPartParser):
+    """Reads the parts that clients write: a name in `filename*` (RFC 5987), a file without a field name."""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        disposition = part.content_disposition or b"form-data"
+        _, options = parse_options_header(disposition)
+        extended = EXTENDED_NAME.search(disposition)
+        if b"filename" not in options and extended:
+            disposition += b'; filename="%s"' % _quoted(extended)
+        if b"name" not in options:
+            disposition += b'; name="%s"' % FILE_FIELD.encode()
+            if b"filename" not in options and not extended:
+                disposition += b'; filename=""'
+        part.content_disposition = disposition
+        super().on_headers_finished()
+
+    def close_files(self) -> None:
+        """Close what was begun: a body may end amid a part."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+async def _receive_form(request: Request, max_bytes: int) -> list[Received]:
+    stream = _from_boundary(request, _limited(request, max_bytes + FRAMING_BYTES, max_bytes))
+    parser = PhotoFormParser(request.headers, stream, max_files=MAX_FILES, max_fields=MAX_FILES)
     parser.spool_max_size = max_bytes + FRAMING_BYTES  # in memory, never on disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise UploadError(f"the multipart body cannot be read: {error.message} {REMEDY}") from error
     try:
-        photos = [value for name, value in form.multi_items() if name == FILE_FIELD]
         others = [name for name in form if name != FILE_FIELD]
         if others:
             raise ParameterError(
-                f"the form field {others[0][:80]!r} is not read. The form holds the photo as {FILE_FIELD!r} and nothing "
+                f"the form field {others[0][:80]!r} is not read. The form holds photos as {FILE_FIELD!r} and nothing "
                 f"else; parameters go into the query string (?name=value).",
                 parameter=others[0][:80],
             )
-        if len(photos) != 1:
-            raise UploadError(f"the form holds {len(photos)} {FILE_FIELD!r} fields; one is needed. {REMEDY}")
-        if not isinstance(photos[0], UploadFile):
+        photos = form.getlist(FILE_FIELD)
+        if not photos:
+            raise UploadError(f"the form holds no {FILE_FIELD!r} field; one is needed at least. {REMEDY}")
+        if not all(isinstance(photo, UploadFile) for photo in photos):
             raise UploadError(f"the form's {FILE_FIELD!r} is text, not a file. {REMEDY}")
-        return await photos[0].read()
+        return [(_name_of(photo), await photo.read()) for photo in photos if isinstance(photo, UploadFile)]
     finally:
         await form.close()
+        parser.close_files()
+
+
+def _name_of(photo: UploadFile) -> str | None:
+    """What the client calls its file, without the folders before it; None where it does not say."""
+    name = re.split(r"[/\\]", photo.filename or "")[-1]
+    return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME] or None
+
+
+def _quoted(extended: re.Match[bytes]) -> bytes:
+    """The name of a `filename*`, as `filename` would have it."""
+    charset, value = extended[1].decode("ascii") or "utf-8", unquote_to_bytes(extended[2])
+    try:
+        name = value.decode(charset)
+    except (LookupError, UnicodeDecodeError):
+        name = value.decode("latin-1")
+    return name.encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+async def _from_boundary(request: Request, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The body from its first boundary on: what stands before it is for programs that know no multipart."""
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = b"--" + options.get(b"boundary", b"")
+    held: bytes | None = b""
+    async for chunk in stream:
+        if held is None:
+            yield chunk
+            continue
+        held += chunk
+        start = held.find(boundary)
+        if start >= 0 or len(held) > FRAMING_BYTES:
+            yield held[max(start, 0) :]
+            held = None
+    if held:
+        yield held
 
 
 async def _limited(request: Request, limit: int, stated_limit: int) -> AsyncGenerator[bytes, None]:

@@ -15,7 +15,6 @@ from app.http.caching import entity_tag, matches
 from app.http.describe import classes_reply, models_reply
 from app.http.job import Job
 from app.http.parameters import (
-    ALL_CLASSES,
     ALL_MODELS,
     MAX_FUSED,
     AnalyzeParameters,
@@ -31,11 +30,13 @@ from app.http.parameters import (
     PseudoLabelParameters,
     SegmentParameters,
 )
-from app.http.receive import receive_photo
+from app.http.problems import problem_of
+from app.http.receive import receive_photos
 from app.http.schemas import ClassesReply, ModelsReply, Status
 from app.inference.analysis import Analyzer
+from app.inference.class_names import find_class
 from app.inference.engine import Engine
-from app.inference.errors import MissingImageError, ParameterError, ServiceError
+from app.inference.errors import MissingImageError, ParameterError, ServiceError, UploadError
 from app.inference.maps.localization import class_index
 from app.runtime.model_store import Catalog, Task, pin
 from app.runtime.service import service_of
@@ -139,12 +140,12 @@ answer_head(router)
 
 async def cam(request: Request, parameters: CamParameters) -> Response:
     """`/cam` of one class, or of all."""
-    everything = parameters.class_name == ALL_CLASSES
+    card = choose_engines(service_of(request).models.catalog, "cam", parameters)[0].card
+    everything = parameters.names_all(card)
     words = formats.all_maps_words() if everything else formats.map_words()
-    job = await prepare(request, "cam", parameters, words, json_first=everything)
-    if everything:
-        return await run(request, answers.answer_cams, job, parameters)
-    return await run(request, answers.answer_cam, job, parameters)
+    index = None if everything else class_index(card, parameters.class_name)
+    job = await prepare(request, "cam", parameters, words, json_first=everything, index=index)
+    return await run(request, answers.answer_cams if everything else answers.answer_cam, job, parameters)
 
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
@@ -154,47 +155,65 @@ async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> R
 
 
 async def prepare(
-    request: Request, task: Task, parameters: PhotoParameters, words: tuple[str, ...], json_first: bool = False
+    request: Request,
+    task: Task,
+    parameters: PhotoParameters,
+    words: tuple[str, ...],
+    *,
+    json_first: bool = False,
+    index: int | None = None,
 ) -> Job:
     """Everything that can be refused without the photo, in order of cost; then the photo itself.
 
-    `words` are the formats besides JSON that the endpoint answers in, `json_first` makes JSON the default.
+    `words` are the formats besides JSON that the endpoint answers in, `json_first` makes JSON the default. `index` is that of
+    the one class that is asked for.
     """
     service = service_of(request)
     catalog = service.models.catalog
     engines = choose_engines(catalog, task, parameters)
-    segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
+    segmenter = choose_segmenter(catalog, parameters, engines[0]) if isinstance(parameters, AnalyzeParameters) else None
     used = (*engines, *((segmenter,) if segmenter else ()))
     request.state.model = ",".join(map(pin, engines))
     available = (formats.JSON.word, *words) if json_first else formats.with_json(words)
     word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), available)
-    index = None
-    if isinstance(parameters, CamParameters) and parameters.class_name != ALL_CLASSES:
-        index = class_index(engines[0].card, parameters.class_name)
     cams, segmenter = ((), engines[0]) if task == "segmentation" else (engines, segmenter)
     analyzer = Analyzer(parameters.options(), cams, segmenter)
     service.pool.check_room()
-    upload = await obtain_upload(request, parameters)
-    request.state.image = upload.id
+    uploads = await obtain_uploads(request, parameters)
+    if len(uploads) > 1 and formats.media_type(word) != formats.JSON.media_type:
+        raise ParameterError(
+            f"{len(uploads)} photos are answered as a list of {', '.join(formats.json_words())}, not as {word}. Ask for one of "
+            f"these, or send the photos one at a time.",
+            parameter="format",
+        )
+    request.state.image = ",".join(upload.id for upload in uploads)
     root_path = request.scope.get("root_path", "")
     asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
     linked = [catalog.defaults[other] for other in sorted(catalog.defaults)]
     files = [engine.sha256 for engine in (*used, *linked)]
-    etag = entity_tag(root_path, request.url.path, upload.id, files, word, asked, weak=word == "json")
-    return Job(upload, analyzer, cams, segmenter, catalog, word, service.settings, root_path, etag, index)
+
+    def job_of(upload: Upload) -> Job:
+        named = {**asked, "name": upload.name} if word == "coco" else asked
+        etag = entity_tag(root_path, request.url.path, upload.id, files, word, named, weak=word == "json")
+        return Job(upload, analyzer, cams, segmenter, catalog, word, service.settings, root_path, etag, index)
+
+    first, *others = map(job_of, uploads)
+    first.others = tuple(others)
+    return first
 
 
 def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[Engine, ...]:
     """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
-    names = parameters.fused_names()
+    names, least = parameters.fused_names(), 2
     if not names:
         return (catalog.choose(task, parameters.model),)
     if names == (ALL_MODELS,):
-        engines = catalog.newest(task)
+        least = 1  # where a single model knows the class, it answers
+        engines = of_one_class_list(catalog.newest(task), catalog.choose(task, None), parameters)
     else:
         with naming("fuse"):
             engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
-    if not 2 <= len(engines) <= MAX_FUSED:
+    if not least <= len(engines) <= MAX_FUSED:
         raise ParameterError(
             f"fuse= names {len(engines)} different models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
             parameter="fuse",
@@ -210,10 +229,33 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
     return tuple(engines)
 
 
-def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters) -> Engine | None:
-    """The segmentation model of `/analyze`; None where none is named and none is served."""
+def of_one_class_list(engines: list[Engine], default: Engine, parameters: PhotoParameters) -> list[Engine]:
+    """Of all models those that know the classes a request names, and the same others: of several such lists the default
+    model's, else the one that most of them know.
+    """
+
+    def knows(engine: Engine) -> bool:
+        card, wanted = engine.card, list(parameters.options().tags or ())
+        if isinstance(parameters, CamParameters) and not parameters.names_all(card):
+            wanted.append(parameters.class_name)
+        return all(find_class(name, card.classes, card.synonyms) is not None for name in wanted)
+
+    able = [engine for engine in engines if knows(engine)] or engines
+    lists = [engine.card.classes for engine in able]
+    chosen = default.card.classes if default.card.classes in lists else max(lists, key=lists.count)
+    return [engine for engine in able if engine.card.classes == chosen]
+
+
+def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters, cam: Engine) -> Engine | None:
+    """The segmentation model of `/analyze`; where none is named the default, or one that knows the classes of the cam model
+    where the default does not; None where none is served.
+    """
     if parameters.segmenter is None:
-        return catalog.defaults.get("segmentation")
+        default = catalog.defaults.get("segmentation")
+        if default is None or default.card.classes == cam.card.classes:
+            return default
+        alike = (engine for engine in catalog.newest("segmentation") if engine.card.classes == cam.card.classes)
+        return next(alike, default)
     with naming("segmenter"):
         return catalog.choose("segmentation", parameters.segmenter)
 
@@ -228,12 +270,12 @@ def naming(parameter: str) -> Iterator[None]:
         raise
 
 
-async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload:
-    """The photo in the body; for a GET the one kept under `image=`, else under the cookie."""
+async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[Upload]:
+    """The photos in the body; for a GET the one kept under `image=`, else under the cookie."""
     service = service_of(request)
     if not isinstance(parameters, KeptImage):
-        data = await receive_photo(request, service.settings.max_upload_bytes)
-        return await run_in_threadpool(Upload.of, data)
+        received = await receive_photos(request, service.settings.max_upload_bytes)
+        return [await run_in_threadpool(Upload.of, data, name) for name, data in received]
     image_id = parameters.image or request.cookies.get(IMAGE_COOKIE)
     if not image_id:
         raise MissingImageError(
@@ -241,20 +283,33 @@ async def obtain_upload(request: Request, parameters: PhotoParameters) -> Upload
             "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
             parameter="image",
         )
-    return service.uploads.get(image_id.lower())
+    return [service.uploads.get(image_id.lower())]
 
 
 async def run(request: Request, answer: Callable[..., Response], job: Job, *arguments: Any) -> Response:
     """Have a worker do the work; a photo that could be worked on is kept for the requests that follow.
 
-    A GET whose client has the result already is told so.
+    A GET whose client has the result already is told so. Several photos are answered one after the other, as a JSON list in
+    their order, in which a photo that cannot be worked on has its problem.
     """
     service = service_of(request)
     if request.method in ("GET", "HEAD") and matches(job.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=job.caching)
-    response = await service.pool.run(answer, job, *arguments, gone=lambda: wait_for_disconnect(request))
-    service.uploads.put(job.upload)
-    return response
+
+    async def run_one(each: Job) -> Response:
+        response = await service.pool.run(answer, each, *arguments, gone=lambda: wait_for_disconnect(request))
+        service.uploads.put(each.upload)
+        return response
+
+    if not job.others:
+        return await run_one(job)
+    replies: list[bytes] = []
+    for each in (job, *job.others):
+        try:
+            replies.append(bytes((await run_one(each)).body))
+        except UploadError as error:
+            replies.append(problem_of(error).model_dump_json().encode())
+    return Response(b"[" + b",".join(replies) + b"]", media_type=formats.JSON.media_type)
 
 
 async def wait_for_disconnect(request: Request) -> None:

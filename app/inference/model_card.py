@@ -20,6 +20,7 @@ CLASS_LIMITS = {"cam": MAX_MAP_CLASSES, "segmentation": MAX_CLASSES}
 class ModelCard(BaseModel):
     """What the service needs to know of a model, besides its weights.
 
+    `synonyms` are further names that requests may call a class by, besides the usual ones (`app.inference.class_names`).
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
     map in [0, 1]; `presence_thresholds` with `scores`, one per class; a segmenter without them
     gives no `scores`. `figures` are percentages
@@ -36,6 +37,7 @@ class ModelCard(BaseModel):
     paper: str
     backbone: str
     classes: tuple[str, ...] = Field(min_length=1)
+    synonyms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     output_stride: int = Field(ge=1)
     preferred_size: int = Field(ge=32, le=4096)
     scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
@@ -59,6 +61,8 @@ class ModelCard(BaseModel):
             raise ValueError(f"a {self.task} model has at most {limit} classes, this one has {len(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes hold a name twice: {self.classes}")
+        if strange := sorted(self.synonyms.keys() - set(self.classes)):
+            raise ValueError(f"synonyms are given for {strange[0]!r}, which is no class")
         count = len(self.presence_thresholds)
         if count != len(self.classes) and (count or self.task == "cam"):
             raise ValueError(

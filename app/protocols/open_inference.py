@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,13 +35,18 @@ INT32 = np.iinfo(np.int32).max
 router = APIRouter(prefix="/v2", include_in_schema=False)
 
 
+# Some clients write null for what they do not say, and numbers for names.
+Parameters = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+
+
 class Tensor(BaseModel):
     """An input."""
 
     name: str
     shape: list[Annotated[int, Field(ge=0, le=INT32)]]
     datatype: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
     data: list[Any] | None = None
 
 
@@ -49,16 +54,16 @@ class Output(BaseModel):
     """An output that is asked for."""
 
     name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
 
 
 class InferRequest(BaseModel):
     """The JSON of a request."""
 
-    id: str | None = None
+    id: Name | None = None
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
     outputs: list[Output] | None = Field(default=None, max_length=MAX_OUTPUTS)
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
 
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -197,6 +202,9 @@ def read_tensor(tensor: Tensor, binary: bytes) -> np.ndarray:
         values = np.array(tensor.data)
     except ValueError:  # lists of different lengths
         values = np.array(None)
+    if values.dtype.kind == "f" and values.size == count and np.abs(values).max() <= MAX_VALUE:
+        whole = np.rint(values)
+        values = whole.astype(np.int64) if (whole == values).all() else values  # 1.0, as JavaScript and pandas write 1
     if values.dtype.kind not in "iu" or values.size != count or not 0 <= values.min() <= values.max() <= MAX_VALUE:
         raise ParameterError(f"`data` must hold {count} whole numbers from 0 to {MAX_VALUE}, flat or nested.")
     return values.astype(np.uint8).reshape(tensor.shape)

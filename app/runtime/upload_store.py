@@ -12,14 +12,15 @@ from app.inference.errors import UnknownImageError
 
 @dataclass(frozen=True)
 class Upload:
-    """The bytes of a picture file as they came. `id` is their SHA-256 in hexadecimal."""
+    """The bytes of a picture file as they came. `id` is their SHA-256 in hexadecimal, `name` what the client calls the file."""
 
     id: str
     data: bytes
+    name: str | None = None
 
     @classmethod
-    def of(cls, data: bytes) -> "Upload":
-        return cls(hashlib.sha256(data).hexdigest(), data)
+    def of(cls, data: bytes, name: str | None = None) -> "Upload":
+        return cls(hashlib.sha256(data).hexdigest(), data, name)
 
 
 class UploadStore:

@@ -38,7 +38,7 @@ def check_outputs(engine: Engine, images: np.ndarray, outputs: dict[str, np.ndar
     card, shape = engine.card, images.shape
     channels = len(card.classes) if card.task == "cam" else label_count(len(card.classes))
     expected: dict[str, tuple[int | None, ...]] = {
-        "scores": (shape[0], channels),
+        "scores": (shape[0], len(card.classes)),
         "cam": (shape[0], channels, None, None),
         "logits": (shape[0], channels, None, None),
         "mask": shape[:3],

@@ -26,6 +26,7 @@ __all__ = [
     "Maps",
     "Mask",
     "all_maps_words",
+    "json_words",
     "map_words",
     "mask_words",
     "media_type",
@@ -46,6 +47,11 @@ def map_words() -> tuple[str, ...]:
 def all_maps_words() -> tuple[str, ...]:
     """The formats of the maps of all classes, but JSON."""
     return _words(lambda each: each.maps)
+
+
+def json_words() -> tuple[str, ...]:
+    """The formats that are JSON: what is said of several photos at once."""
+    return tuple(word for word, each in FORMATS.items() if each.media_type == JSON.media_type)
 
 
 def with_json(words: tuple[str, ...]) -> tuple[str, ...]:

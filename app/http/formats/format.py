@@ -15,7 +15,7 @@ from app.inference.maps.localization import Localization, localization_map
 @dataclass(frozen=True)
 class Result:
     """What every format may use. classes: those of the model. image: uint8 (H, W, 3), the photo as decoded. name: the photo's
-    id. shape: how regions are to be given. info: what made the result, as JSON can hold it.
+    id, or what the client calls its file. shape: how regions are to be given. info: what made the result, as JSON can hold it.
     """
 
     classes: tuple[str, ...]

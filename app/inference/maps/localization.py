@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from app.inference.arrays import normalize_cam, resize_bilinear
+from app.inference.class_names import find_class
 from app.inference.errors import UnknownClassError
 from app.inference.image.preprocess import Geometry, geometry_of, resize_image
 from app.inference.maps.class_conditional import ConditionalOptions, class_conditional_maps, uint8_cams
@@ -179,8 +180,8 @@ def tagged_classes(card: ModelCard, tags: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def class_index(card: ModelCard, name: str, parameter: str = "class") -> int:
-    """Channel of the class `name`, which `parameter` gives. Raises UnknownClassError."""
-    try:
-        return card.classes.index(name)
-    except ValueError:
-        raise UnknownClassError(name, card.classes, parameter) from None
+    """Channel of the class that `name` means, which `parameter` gives. Raises UnknownClassError."""
+    index = find_class(name, card.classes, card.synonyms)
+    if index is None:
+        raise UnknownClassError(name, card.classes, parameter)
+    return index

@@ -1,26 +1,31 @@
 """Label Studio's label config (XML) -> which class of a model is drawn with which label of which tool.
 
 https://labelstud.io/tags/brushlabels and /polygonlabels. A label stands for a class where its `value`, its `alias` or one
-of the names in its `predicted_values` is the class's name; upper and lower case differ only where both are there.
+of the names in its `predicted_values` means the class (`app.inference.class_names`); upper and lower
+case differ only where both are there.
 """
 
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
+from app.inference.class_names import find_class
 from app.inference.errors import ParameterError
 
-Kind = Literal["brushlabels", "polygonlabels"]
-KINDS: tuple[Kind, ...] = ("brushlabels", "polygonlabels")  # a class that both could draw is drawn with the brush
+Kind = Literal["brushlabels", "polygonlabels", "brush", "polygon"]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # a class that several could draw is drawn with the first of them
 MAX_LISTED = 20  # names in a message
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A <BrushLabels> or <PolygonLabels>: its name, that of its <Image>, and the key of the image in a task's data.
+    """A <BrushLabels> or <PolygonLabels>, or a <Brush> or <Polygon> with <Labels> beside it: its name, that of its <Image>,
+    and the key of the image in a task's data.
 
-    labels: what a result calls the label -> the names it goes by.
+    labels: what a result calls the label -> the names it goes by. labels_name: of the <Labels> beside it. labels_key: where a
+    task's data name the labels, as `value="$key"` says.
     """
 
     kind: Kind
@@ -28,18 +33,44 @@ class Tool:
     image: str
     key: str
     labels: dict[str, tuple[str, ...]]
+    labels_name: str | None = None
+    labels_key: str | None = None
 
-    def label_for(self, class_name: str) -> str | None:
+    def label_for(self, class_name: str, classes: Sequence[str]) -> str | None:
         """What a result calls the label of a class; None where there is none."""
-        for fold in (str, str.casefold):
+        index = classes.index(class_name)
+        for means in (
+            lambda name: name == class_name,
+            lambda name: name.casefold() == class_name.casefold(),
+            lambda name: find_class(name, classes) == index,
+        ):
             for label, names in self.labels.items():
-                if fold(class_name) in map(fold, names):
+                if any(map(means, names)):
                     return label
         return None
 
+    def of_task(self, data: Mapping[str, Any]) -> "Tool":
+        """The same with the labels that the task's data name."""
+        named = find_value(data, self.labels_key) if self.labels_key else None
+        entries = [entry.get("value") if isinstance(entry, dict) else entry for entry in named or ()]
+        return replace(self, labels=self.labels | {entry: (entry,) for entry in entries if isinstance(entry, str)})
+
+
+def find_value(data: Mapping[str, Any], key: str) -> Any:
+    """What a task's data hold under a key; `a.b` and `a[0]` lead into objects and lists. None where that is nothing."""
+    if key in data:
+        return data[key]
+    value: Any = data
+    for step in re.findall(r"[^.\[\]]+", key):
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (LookupError, TypeError, ValueError):
+            return None
+    return value
+
 
 def read_tools(label_config: str) -> list[Tool]:
-    """The brushes and polygons of a config that draw on one image, brushes first.
+    """The brushes and polygons of a config that draw on an image, brushes first.
 
     Raises ParameterError for what is no XML, and where there is no such tool.
     """
@@ -52,21 +83,35 @@ def read_tools(label_config: str) -> list[Tool]:
     images = {
         element.get("name", ""): value.removeprefix("$")
         for element in root.iter()
-        if element.tag.lower() == "image" and (value := element.get("value", "")).startswith("$")
+        if element.tag.lower() == "image"
+        and (value := element.get("value") or element.get("valueList") or "")
+        and "/" not in value  # an address, which is no key of a task
     }
+    beside = [element for element in root.iter() if element.tag.lower() == "labels"]
     tools = []
     for element in root.iter():
         kind = next((kind for kind in KINDS if kind == element.tag.lower()), None)
-        image = next((name for name in element.get("toName", "").split(",") if name in images), None)
-        if kind and image is not None:
-            tools.append(Tool(kind, element.get("name", ""), image, images[image], _labels_of(element)))
+        image = next((name for name in _targets(element) if name in images), None)
+        if kind is None or image is None:
+            continue
+        named = (
+            element if kind.endswith("labels") else next((entry for entry in beside if image in _targets(entry)), None)
+        )
+        if named is not None:
+            own = None if named is element else named.get("name", "")
+            key = named.get("value", "").removeprefix("$") or None
+            tools.append(Tool(kind, element.get("name", ""), image, images[image], _labels_of(named), own, key))
     if not tools:
         raise _refusal(
             'has no <BrushLabels> or <PolygonLabels> for an <Image value="$...">. Take docs/label-studio.xml or '
             "docs/label-studio-polygons.xml as an example."
         )
     tools.sort(key=lambda tool: KINDS.index(tool.kind))
-    return [tool for tool in tools if tool.image == tools[0].image]
+    return tools
+
+
+def _targets(element: ET.Element) -> list[str]:
+    return [name.strip() for name in element.get("toName", "").split(",")]
 
 
 def choose_labels(tools: Sequence[Tool], classes: Sequence[str]) -> dict[int, tuple[Tool, str]]:
@@ -76,7 +121,7 @@ def choose_labels(tools: Sequence[Tool], classes: Sequence[str]) -> dict[int, tu
     """
     chosen: dict[int, tuple[Tool, str]] = {}
     for index, name in enumerate(classes):
-        found = ((tool, label) for tool in tools if (label := tool.label_for(name)) is not None)
+        found = ((tool, label) for tool in tools if (label := tool.label_for(name, classes)) is not None)
         if (first := next(found, None)) is not None:
             chosen[index] = first
     if not chosen:

@@ -11,6 +11,7 @@ is, `Authorization: Token X`; a personal access token is a JWT that `/api/token/
 
 import json
 import time
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
@@ -30,9 +31,16 @@ CHUNK_BYTES = 65_536
 MAX_TOKEN_REPLY_BYTES = 65_536
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REFRESH_PATH = "/api/token/refresh/"
+WHO_AM_I_PATH = "/api/current-user/whoami"
+CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure-spi")  # of the storages that Label Studio reads for its users
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 SIGN_IN_PATH = "/user/login"
 KEPT = "%/:=&?~+!$,;'@()*[]"  # characters of an address that are left as they are
 Origin = tuple[str, str, int | None]
+
+
+class NotThereError(UploadError):
+    """Label Studio has nothing at an address."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,28 @@ class Host:
             ) from None
         return replace(self, authorization=f"Bearer {access}")
 
-    def address(self, image: str) -> str:
-        """Where an image named by a task lies. Raises ParameterError for any other host."""
+    def check_access(self) -> None:
+        """Raise UnavailableError where Label Studio does not take the token, or does not answer."""
+        host = self.signed_in()
+        try:
+            with host._open(Request(self.url + WHO_AM_I_PATH, headers={"Authorization": host.authorization})):
+                pass
+        except UploadError as error:
+            if not isinstance(error, NotThereError):  # another release may have no such page
+                raise UnavailableError(str(error), retry_after_seconds=60) from None
+
+    def address(self, image: str, task: int | str | None = None, way: str = "resolve") -> str:
+        """Where an image named by a task lies; one in cloud storage is had through Label Studio's own address for it.
+
+        Raises ParameterError for any other host.
+        """
         own = urlsplit(self.url)
+        if image.strip().partition("://")[0] in CLOUD_SCHEMES and task is not None:
+            named = urlsafe_b64encode(image.strip().encode()).decode()
+            image = f"/tasks/{quote(str(task), safe='')}/{way}/?fileuri={named}"
         try:
             parts = urlsplit(image.strip())
-            foreign = (parts.scheme or parts.netloc) and origin_of(parts.geturl()) != origin_of(self.url)
+            foreign = (parts.scheme or parts.netloc) and not same_origin(parts.geturl(), self.url)
         except ValueError:
             raise _foreign(image, self.url) from None
         if foreign or "@" in parts.netloc:
@@ -92,12 +116,38 @@ class Host:
         query = f"?{parts.query}" if parts.query else ""
         return f"{own.scheme}://{own.netloc}{quote(path + query, safe=KEPT)}"
 
-    def fetch(self, image: str) -> bytes:
+    def fetch(self, image: str, task: int | str | None = None) -> bytes:
         """The file a task names. Raises ParameterError (another host), UploadError, UploadTooLargeError."""
+        if image.startswith("data:"):
+            return self._inline(image)
+        try:
+            return self._fetch(self.address(image, task))
+        except NotThereError:
+            other = self.address(image, task, "presign")  # of releases that have no other
+            if other == self.address(image, task):
+                raise
+            return self._fetch(other)
+
+    def _inline(self, image: str) -> bytes:
+        """The bytes of a data: address in base64."""
+        header, _, text = image.partition(",")
+        try:
+            data = b64decode(unquote_to_bytes(text), validate=True) if header.endswith(";base64") else b""
+        except ValueError:
+            data = b""
+        if not data:
+            raise UploadError("the task's data: address holds no base64.")
+        if len(data) > self.max_bytes:
+            raise UploadTooLargeError(
+                f"the file has more than {self.max_bytes} bytes, which is the limit.", limit=self.max_bytes
+            )
+        return data
+
+    def _fetch(self, address: str) -> bytes:
         data = bytearray()
         end = time.monotonic() + FETCH_SECONDS
         try:
-            with self._open(Request(self.address(image), headers={"Authorization": self.authorization})) as reply:
+            with self._open(Request(address, headers={"Authorization": self.authorization})) as reply:
                 while chunk := reply.read1(CHUNK_BYTES):
                     data += chunk
                     if len(data) > self.max_bytes:
@@ -121,7 +171,8 @@ class Host:
             error.close()
             if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise _no_access(f"answers {error.code}") from None
-            raise UploadError(f"Label Studio answers {error.code} to {_path(request.full_url)}.") from None
+            kind = NotThereError if error.code == HTTPStatus.NOT_FOUND else UploadError
+            raise kind(f"Label Studio answers {error.code} to {_path(request.full_url)}.") from None
         except URLError as error:
             reason = type(error.reason).__name__ if isinstance(error.reason, Exception) else "no connection"
             raise UploadError(f"Label Studio at {self.url} cannot be reached ({reason}).") from None
@@ -141,7 +192,7 @@ class OwnOriginRedirects(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        if origin_of(newurl) != origin_of(self._url):
+        if not same_origin(newurl, self._url):
             fp.close()
             raise ParameterError(
                 f"Label Studio sends on from {_path(req.full_url)} to another host, which is not followed. Photos in cloud "
@@ -158,6 +209,13 @@ def origin_of(url: str) -> Origin:
     """(scheme, host, port) of an address. Raises ValueError."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether two addresses name one server; the names of this machine are one."""
+    (scheme, host, port), (other_scheme, other_host, other_port) = origin_of(url), origin_of(other)
+    same_host = host == other_host or {host, other_host} <= LOOPBACK
+    return (scheme, port) == (other_scheme, other_port) and same_host
 
 
 def _path(url: str) -> str:

@@ -27,7 +27,7 @@ from app.inference.errors import (
     ServiceError,
     StoppingError,
 )
-from app.protocols.label_studio.config import choose_labels, read_tools
+from app.protocols.label_studio.config import read_tools
 from app.protocols.label_studio.host import Host
 from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
 from app.runtime.model_store import pin
@@ -44,22 +44,17 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class TaskBody(BaseModel):
-    """A task; its label config says under which key of `data` the photo is."""
+    """A task; its label config says under which keys of `data` the photos are."""
 
     id: int | str | None = None
     data: dict[str, Any]
-
-    def image(self, key: str) -> str:
-        """What the task says of its photo's place. Raises ParameterError."""
-        image = self.data.get(key)
-        if not isinstance(image, str) or not image:
-            raise ParameterError(f"the task's data has no text under {key[:80]!r}, its image.", parameter="data")
-        return image
 
     @property
     def tags(self) -> list[str]:
         """Those of the task's data, none where it has none."""
         tags = self.data.get("tags")
+        if isinstance(tags, dict):  # as exports have choices
+            tags = [entry for named in tags.values() for entry in (named if isinstance(named, list) else [named])]
         entries = tags.replace(";", ",").split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
         return [entry.strip() for entry in entries if isinstance(entry, str) and entry.strip()]
 
@@ -91,10 +86,12 @@ async def health(request: Request) -> Response:
 
 @router.post("/setup")
 async def setup(request: Request) -> Response:
+    service = service_of(request)
     body = await read_body(request, SetupBody)
-    segmenter = service_of(request).models.catalog.choose("segmentation", None)
+    segmenter = service.models.catalog.choose("segmentation", None)
+    await run_in_threadpool(Host.of(service.settings).check_access)
     try:
-        choose_labels(read_tools(body.label_config), segmenter.card.classes)
+        Plan.of(service.models.catalog, read_tools(body.label_config), service.settings.max_image_pixels).check()
     except ParameterError as error:  # a project may get its model before its labels
         logger.warning("a Label Studio project is connected that gets no predictions as it is: %s", error)
     return JSONResponse({"model_version": version_of(segmenter)})
@@ -106,8 +103,8 @@ async def predict(request: Request) -> Response:
     host = Host.of(service.settings)
     body = await read_body(request, PredictBody)
     catalog = service.models.catalog
-    chosen = choose_labels(read_tools(body.label_config), catalog.choose("segmentation", None).card.classes)
-    plan = Plan.of(catalog, chosen, service.settings.max_image_pixels)
+    plan = Plan.of(catalog, read_tools(body.label_config), service.settings.max_image_pixels)
+    plan.check()
     request.state.model = pin(plan.segmenter)
     host = await run_in_threadpool(host.signed_in)
     results = await predict_tasks(request, host, plan, body.tasks)
@@ -155,10 +152,13 @@ async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[Ta
         await left.wait()
 
     async def predict_one(task: TaskBody) -> dict[str, Any]:
-        data = await run_in_threadpool(host.fetch, task.image(plan.image_key))
+        photos = []
+        for view in plan.views(task.data):
+            if not left.is_set():
+                photos.append((view, await run_in_threadpool(host.fetch, view.image, task.id)))
         while not left.is_set():
             try:
-                return await pool.run(predict_task, plan, data, task.tags, gone=gone)
+                return await pool.run(predict_task, plan, photos, task.tags, gone=gone)
             except QueueFullError as error:  # other clients' photos; those of the batch wait here
                 await asyncio.sleep(error.retry_after_seconds)
         raise ClientLeftError("Label Studio left while its tasks were worked on.")

