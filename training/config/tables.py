@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from training.config.learning import FitConfig, Section, ViewConfig
+from training.config.learning import FitConfig, RegressionConfig, Section, ViewConfig
 from training.label_rules import RULES, RuleOptions
 from training.label_rules.edam import ALPHA, BETA
 
@@ -111,6 +111,8 @@ class SegmenterConfig(Section):
     """The masks are measured after a dense CRF as well."""
     preferred_size: int | None = Field(default=None, ge=32, le=4096)
     """The long side in px that the segmenter sees; [localize]'s where it is left out."""
+    tag_regression: RegressionConfig | None = None
+    """After training the tag head is fitted anew by a regression on whole photos (`training.stages.regression`)."""
     presence_threshold: float | None = Field(default=None, ge=0, le=1)
     """A class that the tag head holds to be less likely gets no pixel unless it is named; the head is not asked where it is left out."""
     views: ViewConfig = ViewConfig()

@@ -10,6 +10,8 @@ thirty photos that is worth many more. Averaging and weighting commute, so that 
 that makes the class's map. No paper's step; every method whose head is a 1x1 convolution can have it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from training.config.learning import RegressionConfig
 from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.methods import Classifier
+from training.segmenters import Segmenter
 
 ITERATIONS = 60  # of L-BFGS; the loss has settled after some forty
 
@@ -47,6 +50,28 @@ def start_by_regression(
             head.weight.copy_(weight[:, :, None, None])
             if head.bias is not None:
                 head.bias.copy_(bias)
+
+
+def refit_tag_head(
+    segmenter: Segmenter, photos: TaggedPhotos, names: tuple[str, ...], config: RegressionConfig
+) -> None:
+    """Fit the layer of a segmenter's `TagHead` anew to what the trained backbone sees of the photos `names`, whole.
+
+    While the segmenter is trained the layer sees crops, whose tags may lie outside. Raises ConfigError where there is no tag
+    head, or names shall help: ImageNet's head reads other features.
+    """
+    if segmenter.tag_head is None:
+        raise ConfigError("[segmenter] tag_regression fits the tag head; set options.tag_weight, or leave it out")
+    if config.names:
+        raise ConfigError("ImageNet's head does not read a segmenter's features; set tag_regression.names = false")
+    linear = segmenter.tag_head.linear
+    (features,) = averaged_features(segmenter, [linear], photos, names, config.size)
+    image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
+    start = torch.zeros(len(photos.classes), features.shape[1])
+    weight, bias = regress(features, image_labels, start, config.decay)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
 
 
 def head_layers(classifier: Classifier) -> list[nn.Conv2d]:
@@ -73,13 +98,13 @@ def known_rows(backbone: str, classes: tuple[str, ...], width: int) -> Tensor:
 
 @torch.no_grad()
 def averaged_features(
-    classifier: Classifier, heads: list[nn.Conv2d], photos: TaggedPhotos, names: tuple[str, ...], size: int
+    classifier: nn.Module, heads: Sequence[nn.Module], photos: TaggedPhotos, names: tuple[str, ...], size: int
 ) -> list[Tensor]:
     """Return what every head sees of every photo, averaged over it: one (N, D) a head. `size` is the long side in px."""
     device = next(classifier.parameters()).device
     seen: list[list[Tensor]] = [[] for _ in heads]
     handles = [
-        head.register_forward_pre_hook(lambda _, inputs, rows=rows: rows.append(inputs[0].mean(dim=(2, 3))[0].cpu()))
+        head.register_forward_pre_hook(lambda _, inputs, rows=rows: rows.append(averaged(inputs[0])[0].cpu()))
         for head, rows in zip(heads, seen, strict=True)
     ]
     training = classifier.training
@@ -93,6 +118,11 @@ def averaged_features(
     for handle in handles:
         handle.remove()
     return [torch.stack(rows) for rows in seen]
+
+
+def averaged(features: Tensor) -> Tensor:
+    """Return features (N, D, h, w), or (N, D) that are averaged already, as (N, D)."""
+    return features.flatten(2).mean(dim=2) if features.ndim > 2 else features
 
 
 def regress(features: Tensor, image_labels: Tensor, start: Tensor, decay: float) -> tuple[Tensor, Tensor]:

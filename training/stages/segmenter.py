@@ -23,6 +23,7 @@ from training.segmenters.mask_refinement_loss import activated_region
 from training.stages.classifier import fill_backbone, make_sampler, require_photos
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import saliency_folder
+from training.stages.regression import refit_tag_head
 
 SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
 
@@ -74,6 +75,8 @@ def fit_segmenter(
     sampler = make_sampler(fabric, views.image_labels, settings.fit, settings.repeat_threshold)
     fit(fabric, segmenter, views, settings.fit, out, sampler=sampler)
     if fabric.is_global_zero:
+        if settings.tag_regression is not None:
+            refit_tag_head(segmenter, photos, names, settings.tag_regression)
         save_weights(out / "weights.pt", segmenter)
     fabric.barrier()
     return out / "weights.pt"

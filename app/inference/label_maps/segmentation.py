@@ -54,19 +54,7 @@ def segment(
     """
     height, width = size or image.shape[:2]
     if scales == (1.0,) and not flip and class_indices is None and not threshold and refine == "none":
-        outputs = run_views(model, image, 1.0, mirror=False)
-        logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
-        candidates, probabilities = np.unique(mask), softmax(logits)
-        if "scores" in outputs:
-            present = present_classes(model.card, outputs["scores"][0], presence_threshold)
-            allowed = np.array([BACKGROUND, *map(label_of, present)])
-            if not np.isin(candidates, allowed).all():
-                probabilities = keep_classes(probabilities, present, complete=False)
-                candidates = allowed[np.unique(logits[allowed].argmax(axis=0))]
-                mask = mask_from_logits(logits, candidates, *mask.shape)
-        if mask.shape != (height, width):
-            mask = mask_from_logits(logits, candidates, height, width)
-        return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+        return own_mask(model, image, (height, width), presence_threshold)
     probabilities, class_scores = segment_probabilities(model, image, scales, flip)
     if class_indices is not None:
         probabilities = keep_classes(probabilities, class_indices, complete)
@@ -83,6 +71,25 @@ def segment(
     for rows, enlarged in enlarged_strips(chosen, height, width):
         best = candidates[enlarged.argmax(axis=0)]
         mask[rows] = np.where(enlarged.max(axis=0) < threshold, below, best) if threshold else best
+    return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+
+
+def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_threshold: float | None) -> Segmentation:
+    """The network's own mask of one view at `size` (height, width). A model that gives `scores` loses the labels of the classes
+    that do not reach their presence threshold, or `presence_threshold`.
+    """
+    outputs = run_views(model, image, 1.0, mirror=False)
+    logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
+    candidates, probabilities = np.unique(mask), softmax(logits)
+    if "scores" in outputs:
+        present = present_classes(model.card, outputs["scores"][0], presence_threshold)
+        allowed = np.array([BACKGROUND, *map(label_of, present)])
+        if not np.isin(candidates, allowed).all():
+            probabilities = keep_classes(probabilities, present, complete=False)
+            candidates = allowed[np.unique(logits[allowed].argmax(axis=0))]
+            mask = mask_from_logits(logits, candidates, *mask.shape)
+    if mask.shape != size:
+        mask = mask_from_logits(logits, candidates, *size)
     return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
 
 
