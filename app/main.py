@@ -70,6 +70,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
 
     app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
     answer_head(app.router)  # its `/docs`
+    api_docs.add_shared_schemas(app)
     app.state.service = service
     app.include_router(router)
     app.include_router(label_studio.router)

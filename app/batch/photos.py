@@ -3,9 +3,10 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from app.inference.class_names import find_class
 from app.inference.errors import DataError, nearest_name
 from app.inference.file_names import safe_name, shown, spellings
 from app.inference.image.decode import kind_of
@@ -162,17 +163,22 @@ def check_complete(tasks: list[FolderPhoto], tags: Mapping[str, tuple[str, ...]]
 def known_tags(
     tasks: list[FolderPhoto], classes: tuple[str, ...], skip: bool
 ) -> tuple[list[FolderPhoto], dict[Path, str]]:
-    """The photos whose tags are all classes of the model, and why each other one is left out.
+    """The photos whose tags all mean classes of the model (`find_class`), which they are replaced by, and why each other photo
+    is left out.
 
     Raises DataError where there is such a one and it is not to be skipped; the message names the first few.
     """
-    refused = {}
+    known, refused = [], {}
     for task in tasks:
-        unknown = [tag for tag in task.tags or () if tag not in classes]
-        if unknown:
-            nearest = nearest_name(unknown[0], classes)
+        found = {tag: find_class(tag, classes) for tag in task.tags or ()}
+        unknown = next((tag for tag, index in found.items() if index is None), None)
+        if unknown is None:
+            meant = dict.fromkeys(classes[index] for index in found.values() if index is not None)
+            known.append(task if task.tags is None else replace(task, tags=tuple(meant)))
+        else:
+            nearest = nearest_name(unknown, classes)
             hint = f", did you mean {nearest!r}?" if nearest else ""
-            refused[task.path] = f"the tag {unknown[0]!r} is no class of the model{hint}"
+            refused[task.path] = f"the tag {unknown!r} is no class of the model{hint}"
     if refused and not skip:
         named = [f"{shown(path.name)} ({reason})" for path, reason in list(refused.items())[:NAMED]]
         raise DataError(
@@ -180,4 +186,4 @@ def known_tags(
             f"{'; ...' if len(refused) > NAMED else ''}. The model knows {', '.join(classes[:MOST_LISTED])}. Correct the tags, or "
             f"leave those photos out with --on-error skip."
         )
-    return [task for task in tasks if task.path not in refused], refused
+    return known, refused

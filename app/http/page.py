@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from app.inference.class_names import SYNONYMS
 from app.runtime.settings import Settings
 
 DIRECTORY = Path(__file__).parents[1] / "static"
@@ -30,7 +31,9 @@ class PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI, settings: Settings) -> None:
-    """Serve the page, and the limits by which it shrinks photos before it sends them; the OpenAPI document lists neither."""
+    """Serve the page, the limits by which it shrinks photos before it sends them, and the words it takes for classes; the
+    OpenAPI document lists none of it.
+    """
     files = PageFiles(directory=DIRECTORY)
 
     async def index(request: Request) -> Response:
@@ -38,7 +41,8 @@ def add_page(app: FastAPI, settings: Settings) -> None:
 
     async def limits() -> Response:
         names = ("max_upload_bytes", "max_image_pixels")
-        return JSONResponse({name: getattr(settings, name) for name in names}, headers=HEADERS)
+        known = {name: getattr(settings, name) for name in names}
+        return JSONResponse({**known, "synonyms": SYNONYMS}, headers=HEADERS)
 
     app.add_api_route("/static/limits.json", limits, methods=["GET"], include_in_schema=False)
     app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)

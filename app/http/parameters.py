@@ -148,8 +148,8 @@ class LocalizationParameters(PhotoParameters):
     fuse: str | None = Field(
         default=None,
         max_length=400,
-        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}'. Their "
-        "maps are averaged, each as much as the others agree with it.",
+        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}' that "
+        "know the class. Their maps are averaged, each as much as the others agree with it.",
         examples=["cam,drs"],
     )
 

@@ -170,7 +170,12 @@ async def _limited(
 
 def _too_large(size: int, limit: int, setting: str = UPLOAD_SETTING) -> UploadTooLargeError:
     return UploadTooLargeError(
-        f"the upload has {size} bytes or more; the limit is {limit}. Send a smaller or more compressed copy, "
+        f"the upload has {megabytes(size)} or more; the limit is {megabytes(limit)}. Send a smaller or more compressed copy, "
         f"or raise {setting} where the service is yours.",
         limit=limit,
     )
+
+
+def megabytes(size: int) -> str:
+    """Bytes as people read them: 20.1 MB, or all of them where that says no more."""
+    return f"{size / 1e6:.1f} MB ({size} bytes)" if size >= 1e5 else f"{size} bytes"

@@ -35,6 +35,7 @@ from app.http.problems import problem_of
 from app.http.receive import receive_photos, wait_for_disconnect
 from app.http.schemas import ClassesReply, ModelsReply, Status
 from app.inference.analysis import Analyzer
+from app.inference.class_names import find_class
 from app.inference.engine import Engine
 from app.inference.errors import MissingImageError, ParameterError, ServiceError, UploadError
 from app.inference.maps.localization import class_index
@@ -172,7 +173,7 @@ async def prepare(
     service = service_of(request)
     catalog = service.models.catalog
     engines = choose_engines(catalog, task, parameters)
-    segmenter = choose_segmenter(catalog, parameters) if isinstance(parameters, AnalyzeParameters) else None
+    segmenter = choose_segmenter(catalog, parameters, engines[0]) if isinstance(parameters, AnalyzeParameters) else None
     used = (*engines, *((segmenter,) if segmenter else ()))
     request.state.model = ",".join(map(pin, engines))
     available = (formats.JSON.word, *words) if json_first else formats.with_json(words)
@@ -207,15 +208,16 @@ async def prepare(
 
 def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[Engine, ...]:
     """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
-    names = parameters.fused_names()
+    names, least = parameters.fused_names(), 2
     if not names:
         return (catalog.choose(task, parameters.model),)
     if names == (ALL_MODELS,):
-        engines = catalog.newest(task)
+        least = 1  # where a single model knows the class, it answers
+        engines = of_one_class_list(catalog.newest(task), catalog.choose(task, None), parameters)
     else:
         with naming("fuse"):
             engines = list({pin(engine): engine for engine in (catalog.choose(task, name) for name in names)}.values())
-    if not 2 <= len(engines) <= MAX_FUSED:
+    if not least <= len(engines) <= MAX_FUSED:
         raise ParameterError(
             f"fuse= names {len(engines)} different models; 2 to {MAX_FUSED} are fused. GET /models lists those served.",
             parameter="fuse",
@@ -231,10 +233,33 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
     return tuple(engines)
 
 
-def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters) -> Engine | None:
-    """The segmentation model of `/analyze`; None where none is named and none is served."""
+def of_one_class_list(engines: list[Engine], default: Engine, parameters: PhotoParameters) -> list[Engine]:
+    """Of all models those that know the classes a request names, and the same others: of several such lists the default
+    model's, else the one that most of them know.
+    """
+
+    def knows(engine: Engine) -> bool:
+        card, wanted = engine.card, list(parameters.options().tags or ())
+        if isinstance(parameters, CamParameters) and not parameters.names_all(card):
+            wanted.append(parameters.class_name)
+        return all(find_class(name, card.classes, card.synonyms) is not None for name in wanted)
+
+    able = [engine for engine in engines if knows(engine)] or engines
+    lists = [engine.card.classes for engine in able]
+    chosen = default.card.classes if default.card.classes in lists else max(lists, key=lists.count)
+    return [engine for engine in able if engine.card.classes == chosen]
+
+
+def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters, cam: Engine) -> Engine | None:
+    """The segmentation model of `/analyze`; where none is named the default, or one that knows the classes of the cam model
+    where the default does not; None where none is served.
+    """
     if parameters.segmenter is None:
-        return catalog.defaults.get("segmentation")
+        default = catalog.defaults.get("segmentation")
+        if default is None or default.card.classes == cam.card.classes:
+            return default
+        alike = (engine for engine in catalog.newest("segmentation") if engine.card.classes == cam.card.classes)
+        return next(alike, default)
     with naming("segmenter"):
         return catalog.choose("segmentation", parameters.segmenter)
 

@@ -195,7 +195,7 @@ function setTags(tags) {
 
 // Add what is a class, whatever its case; give back the words that are none, and say so beside the field.
 function addTags(words) {
-  const found = words.map((word) => [word, classNamed(word, served.names)]);
+  const found = words.map((word) => [word, classNamed(word, served)]);
   const unknown = found.filter(([, name]) => !name).map(([word]) => word);
   const near = unknown.flatMap((word) => nearTo(word, served.names));
   const hint = near.length ? `Did you mean ${near.join(" or ")}?` : `They know ${served.names.slice(0, 30).join(", ")}.`;

@@ -35,6 +35,7 @@ export async function askWhatIsServed(options) {
     cams,
     segmenters: models.filter(({ task }) => task === "segmentation"),
     limits,
+    synonyms: synonymsOf(models, limits.synonyms),
     names: [...new Set(models.flatMap(({ classes }) => classes))],
     classesOf: (pin) => (models.find((model) => model.pin === pin) ?? cams[0])?.classes ?? [],
     coloursOf,
@@ -49,10 +50,11 @@ export function ownThreshold({ cams }, model) {
   return card?.background_threshold ?? 0;
 }
 
-// Whether the maps of all cam models can be fused: by the service's rule, the newest of every name, of the same classes.
+// Whether the maps of several cam models can be fused: by the service's rule, the newest of every name that knows the same
+// classes as the default.
 export function canFuse({ cams }) {
-  const names = new Set(cams.map(({ name }) => name));
-  return names.size > 1 && names.size <= 8 && cams.every((model) => knowSame(model, cams[0]));
+  const names = new Set(cams.filter((model) => knowSame(model, cams[0])).map(({ name }) => name));
+  return names.size > 1 && names.size <= 8;
 }
 
 // The segmenter for a cam model: one of the same classes where there is one, the default first.
@@ -89,10 +91,18 @@ export function sentenceOf(model) {
   return `${what}; ${good}.`;
 }
 
-// The class that somebody means, whatever the case; null where no model knows it.
-export function classNamed(written, names) {
+// The class that somebody means, by the service's rule: as it is written, in any case, by a usual word; null for none.
+export function classNamed(written, { names, synonyms }) {
   const folded = fold(written);
-  return names.find((name) => name === written) ?? names.find((name) => fold(name) === folded) ?? null;
+  const meant = new Set(synonyms.filter((group) => group.includes(folded)).flat());
+  return names.find((name) => name === written) ?? names.find((name) => fold(name) === folded) ??
+    names.find((name) => meant.has(fold(name))) ?? null;
+}
+
+// Groups of words for one class: those of the models' own cards first, then the usual ones.
+function synonymsOf(models, usual) {
+  const own = models.flatMap((model) => Object.entries(model.synonyms ?? {}).map(([name, words]) => [name, ...words]));
+  return [...own, ...usual].map((group) => group.map(fold));
 }
 
 // Known classes that are written much like it.
@@ -102,7 +112,7 @@ export function nearTo(written, names) {
 }
 
 function fold(name) {
-  return name.toLowerCase().replace(/[\s_-]+/g, "");
+  return name.normalize("NFKC").toLowerCase().replace(/[\s_/-]+/g, "");
 }
 
 // Letters to change, add or leave out, and neighbours to swap.

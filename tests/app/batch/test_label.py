@@ -109,7 +109,7 @@ def test_the_data_set_loads_in_torchvision(photos, tmp_path, labeller):
 def test_photos_with_an_unknown_tag_can_be_left_out(photos, tmp_path, labeller):
     (photos / "broken.jpg").unlink()
     tags = tmp_path / "labels.csv"
-    tags.write_text("name,classes\ndog,dog\nperson.webp,persn\nturned,dgo\n")
+    tags.write_text("name,classes\ndog,Dog\nperson.webp,persn\nturned,dgo\n")  # Dog is dog
     said, complete = label_folder(photos, tmp_path / "out", labeller, tags, skip=True)
     assert not complete
     assert said.startswith("1 of 3 photos labelled")

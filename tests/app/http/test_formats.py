@@ -197,6 +197,29 @@ def test_masks_of_several_views(client, photo):
     assert [region["class"] for region in reply["classes"]] == ["dog"]
 
 
+def test_all_models_are_those_that_know_the_class(serve, tmp_path, photo):
+    """A model of one's own beside the others neither keeps them from being fused nor is it fused with them."""
+    few = ("sofa", "dog")
+    for name, classes in (("a", None), ("b", None), ("own", few), ("own2", few), ("other", ("lamp",))):
+        write_cam_model(tmp_path, name, **({"classes": classes} if classes else {}))
+    write_segmentation_model(tmp_path)
+    write_segmentation_model(tmp_path, "of_few", classes=few)
+    client = serve(Settings(models=tmp_path, device="cpu", cam_model="a", segmentation_model="deeplab_colours"))
+
+    def fused(**asked: str) -> list[str]:
+        reply = ask(client, "/cam", photo, fuse="all", format="json", **asked)
+        assert reply.status_code == 200, reply.text
+        return [model["name"] for model in (reply.json()["model"], *reply.json()["fused_with"])]
+
+    assert fused(**{"class": "dog"}) == ["a", "b"]  # the default's classes go first
+    assert fused(**{"class": "lamp"}) == ["other"]
+    reply = client.post("/cam?class=lmap&fuse=all", files={"file": photo})
+    assert reply.json()["type"] == "urn:tag2mask:unknown-class"
+    for model, segmenter in (("a", "deeplab_colours"), ("own", "of_few"), ("other", "deeplab_colours")):
+        body = ask(client, "/analyze", photo, model=model).json()
+        assert body["segment"]["model"]["name"] == segmenter
+
+
 def test_fused_maps(serve, tmp_path):
     weights = dict.fromkeys(("dog",), (1, -1, -1))
     assert weights
@@ -223,7 +246,6 @@ def test_fused_maps(serve, tmp_path):
         "a,a/1": "2 to 8",
         "a,few": "different classes",
         "a,none": "'none'",
-        "all": "different classes",
     }
     for names, reason in refused.items():
         reply = client.post("/cam", params={"class": "dog", "fuse": names}, files={"file": photo})

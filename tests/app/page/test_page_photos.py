@@ -42,7 +42,7 @@ def test_every_photo_has_tags_of_its_own(two: Page) -> None:
     show(two, 2)
     assert tags(two) == []
     assert "tags=" not in str(two.find("#curl").get_attribute("value"))
-    tag(two, "person", "dog")
+    tag(two, "people", "dog")
     show(two, 1)
     assert tags(two) == ["cat"]
     assert "tags=cat" in str(two.find("#curl").get_attribute("value"))

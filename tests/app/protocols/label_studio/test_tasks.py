@@ -20,7 +20,10 @@ def test_each_image_is_drawn_on_with_its_own_tools(backend, files):
         <BrushLabels name="t1" toName="left"><Label value="dog"/></BrushLabels>
         <BrushLabels name="t2" toName="right"><Label value="cat"/></BrushLabels></View>"""
     both, right = predict(
-        backend, {"a": "/data/dog.png", "b": "/data/cat.png"}, {"a": "/data/cat.png", "b": "/data/cat.png"}, label_config=config
+        backend,
+        {"a": "/data/dog.png", "b": "/data/cat.png"},
+        {"a": "/data/cat.png", "b": "/data/cat.png"},
+        label_config=config,
     )
     assert [(region["to_name"], region["from_name"]) for region in both["result"]] == [("left", "t1"), ("right", "t2")]
     assert len({region["id"] for region in both["result"]}) == 2
@@ -58,7 +61,10 @@ def test_pages_have_numbers(backend, files):
 def test_labels_that_the_task_names(backend, files):
     config = '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i" value="$labels"/></View>'
     named, strange = predict(
-        backend, {"image": "/data/dog.png", "labels": [{"value": "Dog"}, "cat"]}, {"image": "/data/dog.png"}, label_config=config
+        backend,
+        {"image": "/data/dog.png", "labels": [{"value": "Dog"}, "cat"]},
+        {"image": "/data/dog.png"},
+        label_config=config,
     )
     assert [region["value"]["brushlabels"] for region in named["result"]] == [["Dog"]]
     assert "no label of a class" in strange["problem"]["detail"]
