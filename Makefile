@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test check api check-cuda format image models
+.PHONY: help serve dev test attack check api check-cuda format image models
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -65,6 +65,9 @@ test: .venv-dev/.installed-$(ENGINE) $(ENVIRONMENTS:%=.venv-%/.installed)  ## ru
 	.venv-dev/bin/python -m pytest --numprocesses auto --skipped-to .skipped $(ARGS) || [ $$? -eq 5 ] || failed=1; \
 	if [ -s .skipped ]; then printf '\nSkipped in all environments:\n'; cat .skipped; else echo "No test was skipped."; fi; \
 	exit $$failed
+
+attack: .venv-dev/.installed-$(ENGINE)  ## try on a service of its own what once broke it: promise, tried, held, figure
+	@.venv-dev/bin/python -m tests.attack
 
 check: .venv-dev/.installed-$(ENGINE)  ## format, lint, types and import rules
 	.venv-dev/bin/python -m ruff format --check --quiet .

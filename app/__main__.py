@@ -22,15 +22,26 @@ from pydantic import ValidationError
 
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
+from app.guard.connections import connections_of
+from app.guard.draining import DrainingServer
+from app.guard.keys import Keys, is_public
+from app.guard.log_lines import log_to_stderr
 from app.http.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.inference.file_names import shown
 from app.main import create_app
 from app.runtime.settings import Settings, unknown_variables
 
+BACKLOG = 512  # connections that the system holds ready; at its limit of open files Python tries as often in one go
+OPEN_DOOR = (
+    "ANYBODY who reaches %s is served: the service listens there and no API key is set. Set TAG2MASK_API_KEYS "
+    "(docs/operations.md), listen at 127.0.0.1, or let nobody in who should not be."
+)
 STOPPED = 130  # the exit status of what SIGINT has ended
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
+
+logger = logging.getLogger("app")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -111,7 +122,8 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         first = error.errors()[0]
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {reason_of(first['msg'])}") from None
     settings = Settings()
-    labeller = Remote(options.server, parameters) if options.server else InProcess(settings, parameters)
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    labeller = Remote(options.server, parameters, api_key) if options.server else InProcess(settings, parameters)
     return label_folder(
         options.photos,
         options.out,
@@ -126,7 +138,9 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
 
 def serve(settings: Settings) -> None:
     """Run until told to stop. Raises Tag2MaskError where the models cannot be served, or not at that address."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr(settings.log_level, settings.log_format)
+    if is_public(settings.host) and not Keys.of(settings).required:
+        logger.critical(OPEN_DOOR, settings.host)
     # What Pillow says of odd metadata in an upload is no news to whoever runs the service.
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     failures: list[Exception] = []
@@ -135,17 +149,22 @@ def serve(settings: Settings) -> None:
         failures.append(error)
         server.should_exit = True
 
+    app = create_app(settings, on_failed_start=stop)
     config = uvicorn.Config(
-        create_app(settings, on_failed_start=stop),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         proxy_headers=False,  # the application reads them itself, once it has seen who the peer is
         access_log=False,
+        server_header=False,
+        http=connections_of(settings),
+        ws="none",
+        backlog=BACKLOG,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
     asyncio.run(check_address(settings.host, settings.port))
-    server = uvicorn.Server(config)
+    server = DrainingServer(config, app.state.service, settings.drain_grace_seconds)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown
         server.run()
     if failures:

@@ -9,13 +9,20 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from app.guard import metrics
+from app.guard.admission import Admission
+from app.guard.byte_budget import ByteBudget
+from app.guard.flow import Flow
+from app.guard.keys import Keys
+from app.guard.metrics import Metrics
+from app.guard.request_log import RequestLog
 from app.http import api_docs
 from app.http.behind import BehindProxies
 from app.http.page import add_page
 from app.http.problems import add_error_handlers
-from app.http.request_log import RequestLog
 from app.http.routes import answer_head, router
 from app.protocols import open_inference
 from app.protocols.label_studio import routes as label_studio
@@ -48,7 +55,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         on_failed_start: called with what kept the models from loading; without it the error is logged and `/readyz`
             goes on answering 503.
 
-    Raises ModelStoreError where the models directory holds no model.
+    Raises ModelStoreError where the models directory holds no model, AddressError for an API key's hash that is none.
     """
     service = Service.of(settings)
 
@@ -63,15 +70,32 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
 
     app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
     answer_head(app.router)  # its `/docs`
+    api_docs.add_shared_schemas(app)
     app.state.service = service
     app.include_router(router)
     app.include_router(label_studio.router)
     app.include_router(open_inference.router)
     add_page(app, settings)
-    app.add_middleware(RequestLog)
+    add_guard(app, service, settings)
     add_surroundings(app, settings)
     add_error_handlers(app)
     return app
+
+
+def add_guard(app: FastAPI, service: Service, settings: Settings) -> None:
+    """Put what stands between the network and the endpoints around them: a request passes the last one added first."""
+    budget = ByteBudget(settings.max_bytes_in_flight)
+    counted = Metrics(service, budget) if metrics.AVAILABLE else None
+    if counted:
+
+        async def show_metrics() -> Response:
+            content, media_type = counted.render()
+            return Response(content, media_type=media_type)
+
+        app.add_api_route("/metrics", show_metrics, methods=["GET"], include_in_schema=False)
+    app.add_middleware(Flow, settings=settings, budget=budget)
+    app.add_middleware(Admission, keys=Keys.of(settings), allowed_hosts=separated(settings.allowed_hosts))
+    app.add_middleware(RequestLog, metrics=counted)
 
 
 def add_surroundings(app: FastAPI, settings: Settings) -> None:

@@ -9,8 +9,8 @@ sys.path.insert(0, str(ROOT))
 from app.runtime.settings import PREFIX, Settings  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
-# The last word of a setting's name is its unit.
-UNITS = ("seconds", "bytes", "pixels", "threads")
+# The last word of a setting's name is its unit, where it is one of these; the price has one of its own.
+UNITS = {"seconds": "seconds", "bytes": "bytes", "pixels": "pixels", "threads": "threads", "price": "million pixels"}
 HEAD = """# The settings of the service
 
 This page is made from `app/runtime/settings.py` by `make api`. Every setting is an environment variable of the service (`make serve`,
@@ -31,9 +31,8 @@ def page() -> str:
     """The page as it should be now."""
     rows = []
     for name, field in Settings.model_fields.items():
-        last = name.rpartition("_")[2]
         default = "" if field.default in (None, "") else f"`{field.default}`"
-        unit = last if last in UNITS else ""
+        unit = UNITS.get(name.rpartition("_")[2], "")
         rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {field.description} |\n")
     return HEAD + "".join(rows)
 

@@ -17,14 +17,16 @@ from zipfile import BadZipFile
 import numpy as np
 
 from app.http.parameters import AnalyzeParameters
+from app.http.receive import whole_number
 from app.inference.analysis import Analyzer
-from app.inference.errors import DataError, ServerGoneError, UnavailableError
+from app.inference.errors import DataError, RateLimitError, ServerGoneError, UnavailableError
 from app.inference.image.decode import Photo, decode
 from app.inference.labels import BACKGROUND
 from app.runtime.model_store import Catalog, ModelStore, pin
 from app.runtime.settings import Settings
 
 TIMEOUT = 120  # s, for a server's answer
+LONGEST_WAIT_SECONDS = 30  # before it is asked again
 TRIES = 6  # where a server is busy
 SHOWN_SIDE = 640  # px: as large a photo is shown
 
@@ -86,9 +88,10 @@ class InProcess:
 
 
 class Remote:
-    """A running service, asked over HTTP."""
+    """A running service, asked over HTTP. `api_key` is sent to it, and to nobody it sends on to."""
 
-    def __init__(self, address: str, parameters: AnalyzeParameters) -> None:
+    def __init__(self, address: str, parameters: AnalyzeParameters, api_key: str | None = None) -> None:
+        self._api_key = api_key
         self.address = address.rstrip("/")
         if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
             raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
@@ -156,14 +159,16 @@ class Remote:
             status, headers, body = self._send(request)
             if status == HTTPStatus.OK:
                 return body
-            if status != UnavailableError.status or attempt == TRIES - 1:
+            if status not in (UnavailableError.status, RateLimitError.status) or attempt == TRIES - 1:
                 raise DataError(f"the server refuses it: {_detail(body) or f'HTTP status {status}'}")
-            wait = headers.get("Retry-After", "")
-            time.sleep(min(30, int(wait) if wait.isdecimal() else 1))
+            wait = whole_number(headers.get("Retry-After", ""))
+            time.sleep(min(LONGEST_WAIT_SECONDS, 1 if wait is None else wait))
         raise AssertionError("the last try returns or raises")
 
     def _send(self, request: urllib.request.Request) -> tuple[int, Message, bytes]:
         """Status, headers and body of the answer. Raises ServerGoneError where there is none, or not all of it."""
+        if self._api_key:
+            request.add_unredirected_header("X-API-Key", self._api_key)
         try:
             try:
                 reply = urllib.request.urlopen(request, timeout=TIMEOUT)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fastapi import FastAPI
+
 from app.http.formats import media_type
 from app.http.schemas import AnalyzeReply, CamReply, CamsReply, Problem, PseudoLabelReply, SegmentReply
 
@@ -13,7 +15,7 @@ APPLICATION: dict[str, Any] = {
     "title": "tag2mask",
     "description": (
         "Class activation maps, pseudo-labels and segmentation masks of photos, from models trained on tags alone.\n\n"
-        "Send a photo with POST; every result names it by `image.id` (header `X-Image-Id`), and GET with `image=ID` asks "
+        "Send a photo with POST; several in one form are answered as a list in JSON. Every result names it by `image.id` (header `X-Image-Id`), and GET with `image=ID` asks "
         "for its other results without a second upload. `format=` or the `Accept` header chooses the format.\n\n"
         "Every result has an `ETag`; a GET with `If-None-Match` is answered 304 while it holds. `Server-Timing` says where "
         "the time went, `X-Request-Id` (the client's own, where it sends one) is in the log.\n\n"
@@ -210,8 +212,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         examples = {example["type"].rpartition(":")[2]: {"value": example} for example in PROBLEM_EXAMPLES[status]}
-        schema = Problem.model_json_schema()
-        content = {PROBLEM_TYPE: {"schema": schema, "examples": examples}}
+        content = {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}, "examples": examples}}
         responses[status] = {"description": PROBLEM_EXAMPLES[status][0]["title"], "content": content}
     return responses
 
@@ -220,7 +221,8 @@ def _photo_body() -> dict[str, Any]:
     """OpenAPI request body of the endpoints that take a photo."""
     binary = {"type": "string", "format": "binary"}
     form = {"type": "object", "required": ["file"], "properties": {"file": binary}, "additionalProperties": False}
-    raw = {f"image/{kind}": {"schema": binary} for kind in ("jpeg", "png", "webp")}
+    types = ("application/octet-stream", *(f"image/{kind}" for kind in ("jpeg", "png", "webp")))
+    raw = {kind: {"schema": binary} for kind in types}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}}
 
 
@@ -243,6 +245,7 @@ _SEGMENT = {
     "description": "The mask of a photo at its own size: JSON with regions as COCO RLE, an indexed PNG whose pixel values "
     "are the labels (PASCAL VOC palette), the same values as grey PNG or npy, or an overlay JPEG. `*/*` gives JSON.",
     "response_model": None,
+    "tag": "masks",
     "result": _result(SegmentReply, SEGMENT_EXAMPLE, ("png", "overlay", "npy", "npz"), "The mask."),
 }
 _CAM = {
@@ -250,11 +253,13 @@ _CAM = {
     "colour PNG, overlay JPEG, 8- or 16-bit grey PNG, float32 npy (H, W), or described in JSON. `*/*` gives the PNG. "
     "`X-Class-Score` states the class's score: the map of an absent class looks as convincing as that of a present one. "
     "`class=all` gives JSON, npy (C, H, W), npz, or the regions of the classes present as coco or hf.",
+    "tag": "heatmaps",
     "result": _result(CamReply | CamsReply, CAM_EXAMPLE, ("png", "overlay", "npy", "npz"), "The heatmap."),
 }
 _PSEUDO_LABEL = {
     "description": "A label map made of the heatmaps of the classes present: 0 background, 255 ignore. Without `tags` the "
     "classes present are those whose score reaches their presence threshold. `*/*` gives the indexed PNG.",
+    "tag": "pseudo-labels",
     "result": _result(PseudoLabelReply, PSEUDO_LABEL_EXAMPLE, ("png", "overlay", "npy", "npz"), "The pseudo-label."),
 }
 _ANALYZE = {
@@ -262,12 +267,15 @@ _ANALYZE = {
     "describe them, or npz with all arrays (`mask`, `probabilities` at the size of its logits, `maps` at that of the network "
     "input, `label_map`, `scores`, `classes`; `class_indices` are those of the maps, `present` those found). `model` and "
     "`fuse` name cam models, `segmenter` the segmentation model.",
+    "tag": "all results",
     "result": _result(AnalyzeReply, ANALYZE_EXAMPLE, ("npz",), "All results."),
 }
 
 
-def _post(summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
+def _post(name: str, summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
     return {
+        "operation_id": name,
+        "tags": [endpoint["tag"]],
         "summary": summary,
         "description": endpoint["description"],
         "responses": {**endpoint["result"], **_POST_ERRORS},
@@ -275,27 +283,54 @@ def _post(summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _get(summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
+def _get(name: str, summary: str, endpoint: dict[str, Any]) -> dict[str, Any]:
     responses = {**endpoint["result"], **_UNCHANGED, **_GET_ERRORS}
-    return {"summary": summary, "description": endpoint["description"] + _KEPT, "responses": responses}
+    named = {"operation_id": name, "tags": [endpoint["tag"]], "summary": summary}
+    return {**named, "description": endpoint["description"] + _KEPT, "responses": responses}
 
 
-POST_SEGMENT = _post("Segment a photo", _SEGMENT)
-GET_SEGMENT = _get("Segment a kept photo", _SEGMENT)
-POST_CAM = _post("Heatmap of a class in a photo", _CAM)
-GET_CAM = _get("Heatmap of a class in a kept photo", _CAM)
-POST_PSEUDO_LABEL = _post("Pseudo-label of a photo", _PSEUDO_LABEL)
-GET_PSEUDO_LABEL = _get("Pseudo-label of a kept photo", _PSEUDO_LABEL)
-POST_ANALYZE = _post("All results of a photo", _ANALYZE)
-GET_ANALYZE = _get("All results of a kept photo", _ANALYZE)
-MODELS: dict[str, Any] = {"summary": "Models served, with their cards", "responses": _problems(422, 503)}
+POST_SEGMENT = _post("segment_photo", "Segment a photo", _SEGMENT)
+GET_SEGMENT = _get("segment_kept_photo", "Segment a kept photo", _SEGMENT)
+POST_CAM = _post("heatmap_of_photo", "Heatmap of a class in a photo", _CAM)
+GET_CAM = _get("heatmap_of_kept_photo", "Heatmap of a class in a kept photo", _CAM)
+POST_PSEUDO_LABEL = _post("pseudo_label_photo", "Pseudo-label of a photo", _PSEUDO_LABEL)
+GET_PSEUDO_LABEL = _get("pseudo_label_kept_photo", "Pseudo-label of a kept photo", _PSEUDO_LABEL)
+POST_ANALYZE = _post("analyze_photo", "All results of a photo", _ANALYZE)
+GET_ANALYZE = _get("analyze_kept_photo", "All results of a kept photo", _ANALYZE)
+MODELS: dict[str, Any] = {
+    "operation_id": "list_models",
+    "tags": ["service"],
+    "summary": "Models served, with their cards",
+    "responses": _problems(422, 503),
+}
 CLASSES: dict[str, Any] = {
+    "operation_id": "list_classes",
+    "tags": ["service"],
     "summary": "Classes of a model, with labels and colours",
     "description": "Of `model=`, else of the default cam model, else of the default segmentation model.",
     "responses": _problems(404, 422, 503),
 }
-HEALTHZ: dict[str, Any] = {"summary": "Whether the process is alive", "responses": _problems(422)}
+HEALTHZ: dict[str, Any] = {
+    "operation_id": "get_health",
+    "tags": ["service"],
+    "summary": "Whether the process is alive",
+    "responses": _problems(422),
+}
 READYZ: dict[str, Any] = {
+    "operation_id": "get_readiness",
+    "tags": ["service"],
     "summary": "Whether all models are loaded and warm",
     "responses": _problems(422, 503),
 }
+
+
+def add_shared_schemas(app: FastAPI) -> None:
+    """Name the schema of problems once in the OpenAPI document: generators of clients make one class of it."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document["components"]["schemas"].setdefault(Problem.__name__, Problem.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

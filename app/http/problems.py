@@ -8,12 +8,20 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from app.http.schemas import Problem
 from app.inference.errors import ClientLeftError, ParameterError, ServiceError, reason_of
 
 MEDIA_TYPE = "application/problem+json"
+# What every answer carries that says nothing else of it (`app.guard.admission`).
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+}
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -30,16 +38,28 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def problem_of(error: ServiceError) -> Problem:
-    """The problem document of an error; its `type` is the error's class name, hyphenated."""
+    """The problem document of an error."""
+    return Problem.of(kind_of(error), error.title, error.status, str(error), error.details)
+
+
+def kind_of(error: ServiceError) -> str:
+    """The error's class name, hyphenated: what `type` ends with, and the reason in the log."""
     name = type(error).__name__.removesuffix("Error")
-    kind = re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
-    return Problem.of(kind, error.title, error.status, str(error), error.details)
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+def problem_response(scope: Scope, error: ServiceError) -> Response:
+    """The answer to a request that is refused, under /v2 in the shape of its protocol; the reason goes into its state, for the log."""
+    scope.setdefault("state", {})["reason"] = kind_of(error)
+    if _is_open_inference(scope):
+        return JSONResponse({"error": str(error)}, error.status, error.headers)
+    return _respond(problem_of(error), error.headers)
 
 
 async def answer_service_error(request: Request, error: Exception) -> Response:
     """The errors raised on purpose."""
     assert isinstance(error, ServiceError)
-    return _respond(problem_of(error), error.headers)
+    return problem_response(request.scope, error)
 
 
 async def answer_invalid_parameters(request: Request, error: Exception) -> Response:
@@ -50,7 +70,8 @@ async def answer_invalid_parameters(request: Request, error: Exception) -> Respo
         for entry in error.errors()
     ]
     message = "; ".join(f"{entry['parameter']}={entry['value']}: {entry['reason']}" for entry in found)
-    return _respond(problem_of(ParameterError(f"{message}.", parameter=found[0]["parameter"], errors=found)), {})
+    refusal = ParameterError(f"{message}.", parameter=found[0]["parameter"], errors=found)
+    return problem_response(request.scope, refusal)
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
@@ -65,15 +86,14 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         detail = f"{request.method[:20]} is not possible at {path[:200]!r}; use {allowed}."
     phrase = HTTPStatus(error.status_code).phrase
     kind = phrase.lower().replace(" ", "-")
-    details = (
-        {"error": detail} if path.removeprefix(request.scope.get("root_path", "")).startswith("/v2") else {}
-    )  # what clients of the Open Inference Protocol read
+    request.state.reason = kind
+    details = {"error": detail} if _is_open_inference(request.scope) else {}
     return _respond(Problem.of(kind, phrase, error.status_code, detail, details), headers)
 
 
 async def answer_disconnect(request: Request, error: Exception) -> Response:
     """A client that left while it sent its photo: nobody reads this, but the log has a line of its own kind."""
-    return _respond(problem_of(ClientLeftError("the client left while it sent its photo.")), {})
+    return problem_response(request.scope, ClientLeftError("the client left while it sent its photo."))
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
@@ -82,7 +102,14 @@ async def answer_failure(request: Request, error: Exception) -> Response:
     This answer is given outside all middleware, so it names the id itself.
     """
     message = "the service failed at this request; its log says how. This is not the request's fault."
-    return _respond(problem_of(ServiceError(message)), {"X-Request-Id": getattr(request.state, "request_id", "")})
+    return _respond(
+        problem_of(ServiceError(message)), {**SAFE_HEADERS, "X-Request-Id": getattr(request.state, "request_id", "")}
+    )
+
+
+def _is_open_inference(scope: Scope) -> bool:
+    """Whether clients of the Open Inference Protocol ask there, which read `error`."""
+    return scope["path"].removeprefix(scope.get("root_path", "")).startswith("/v2")
 
 
 def _methods_of(request: Request) -> str:

@@ -14,6 +14,8 @@ from app.inference.image.decode import kind_of
 
 Received = tuple[str | None, bytes]  # the client's name of the file, and its bytes
 FILE_FIELD = "file"
+UPLOAD_SETTING = "TAG2MASK_MAX_UPLOAD_BYTES"
+MAX_DIGITS = 18  # of a number in a header: longer ones are no lengths, and cost more to read than to send
 MAX_FILES = 8  # in one form
 MAX_NAME = 255  # characters
 HEAD_BYTES = 32  # by which a picture is recognised
@@ -51,9 +53,20 @@ async def receive_photos(request: Request, max_bytes: int) -> list[Received]:
     return photos
 
 
-async def receive_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, whatever its type. Raises UploadTooLargeError."""
-    return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
+def whole_number(text: str) -> int | None:
+    """The number in a header; None for what is none, or has more digits than any length."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
+async def receive_body(request: Request, max_bytes: int, setting: str = UPLOAD_SETTING) -> bytes:
+    """The whole body, whatever its type; `setting` is the one that holds its limit. Raises UploadTooLargeError."""
+    return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes, setting)])
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class PhotoFormParser(MultiPartParser):
@@ -140,22 +153,29 @@ async def _from_boundary(request: Request, stream: AsyncGenerator[bytes, None]) 
         yield held
 
 
-async def _limited(request: Request, limit: int, stated_limit: int) -> AsyncGenerator[bytes, None]:
+async def _limited(
+    request: Request, limit: int, stated_limit: int, setting: str = UPLOAD_SETTING
+) -> AsyncGenerator[bytes, None]:
     """The body's chunks, up to `limit` bytes; by the Content-Length already before the first."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(int(declared), stated_limit)
+    declared = whole_number(request.headers.get("content-length", ""))
+    if declared is not None and declared > limit:
+        raise _too_large(declared, stated_limit, setting)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > limit:
-            raise _too_large(received, stated_limit)
+            raise _too_large(received, stated_limit, setting)
         yield chunk
 
 
-def _too_large(size: int, limit: int) -> UploadTooLargeError:
+def _too_large(size: int, limit: int, setting: str = UPLOAD_SETTING) -> UploadTooLargeError:
     return UploadTooLargeError(
-        f"the upload has {size} bytes or more; the limit is {limit}. Send a smaller or more compressed copy, "
-        "or raise TAG2MASK_MAX_UPLOAD_BYTES where the service is yours.",
+        f"the upload has {megabytes(size)} or more; the limit is {megabytes(limit)}. Send a smaller or more compressed copy, "
+        f"or raise {setting} where the service is yours.",
         limit=limit,
     )
+
+
+def megabytes(size: int) -> str:
+    """Bytes as people read them: 20.1 MB, or all of them where that says no more."""
+    return f"{size / 1e6:.1f} MB ({size} bytes)" if size >= 1e5 else f"{size} bytes"

@@ -30,8 +30,9 @@ from app.http.parameters import (
     PseudoLabelParameters,
     SegmentParameters,
 )
+from app.http.price import check_price
 from app.http.problems import problem_of
-from app.http.receive import receive_photos
+from app.http.receive import receive_photos, wait_for_disconnect
 from app.http.schemas import ClassesReply, ModelsReply, Status
 from app.inference.analysis import Analyzer
 from app.inference.class_names import find_class
@@ -47,10 +48,11 @@ IMAGE_COOKIE = "tag2mask_image"
 
 def refuse_repeated(request: Request) -> None:
     """Refuse a query parameter given twice: only one of the values could be heeded."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in names:
-        if names.count(name) > 1:
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name in seen:
             raise ParameterError(f"the query parameter {name[:80]!r} is given more than once.", parameter=name[:80])
+        seen.add(name)
 
 
 router = APIRouter(dependencies=[Depends(refuse_repeated)])
@@ -124,7 +126,7 @@ async def healthz(parameters: Annotated[NoParameters, Query()]) -> Status:
 
 @router.get("/readyz", **api_docs.READYZ)
 async def readyz(request: Request, parameters: Annotated[NoParameters, Query()]) -> Status:
-    service_of(request).models.check_ready()
+    service_of(request).check_ready()
     return Status(status="ready")
 
 
@@ -178,6 +180,7 @@ async def prepare(
     word = negotiate.choose_format(parameters.format, ", ".join(request.headers.getlist("accept")), available)
     cams, segmenter = ((), engines[0]) if task == "segmentation" else (engines, segmenter)
     analyzer = Analyzer(parameters.options(), cams, segmenter)
+    check_price(analyzer, service.settings.max_price)
     service.pool.check_room()
     uploads = await obtain_uploads(request, parameters)
     if len(uploads) > 1 and formats.media_type(word) != formats.JSON.media_type:
@@ -186,6 +189,7 @@ async def prepare(
             f"these, or send the photos one at a time.",
             parameter="format",
         )
+    check_price(analyzer, service.settings.max_price, len(uploads))
     request.state.image = ",".join(upload.id for upload in uploads)
     root_path = request.scope.get("root_path", "")
     asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
@@ -299,6 +303,9 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
     async def run_one(each: Job) -> Response:
         response = await service.pool.run(answer, each, *arguments, gone=lambda: wait_for_disconnect(request))
         service.uploads.put(each.upload)
+        stages = request.state.stages = getattr(request.state, "stages", {})
+        for stage, milliseconds in each.stopwatch.milliseconds.items():
+            stages[stage] = stages.get(stage, 0.0) + milliseconds
         return response
 
     if not job.others:
@@ -310,12 +317,6 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
         except UploadError as error:
             replies.append(problem_of(error).model_dump_json().encode())
     return Response(b"[" + b",".join(replies) + b"]", media_type=formats.JSON.media_type)
-
-
-async def wait_for_disconnect(request: Request) -> None:
-    """Return when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def set_image_cookie(request: Request, response: Response, upload: Upload) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the official Linux builds report usage unless told not to
 import onnxruntime
 
+from app.inference import deadline
+from app.inference.checksum import check_content
 from app.inference.errors import DeviceError, ModelCardError
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 
@@ -37,10 +39,12 @@ class Engine:
         if not self.path.is_file():
             raise ModelCardError(f"{self.path} does not exist; a model is a file models/NAME/VERSION/model.onnx.")
         content = self.path.read_bytes()
+        check_content(content, str(self.path))
         self.sha256 = hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # one for every size of photo: it would keep the memory of each
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = _providers(device)
         try:
@@ -48,18 +52,40 @@ class Engine:
         except Exception as error:  # ONNX Runtime raises classes of its own for a file that is no model
             if device == "cuda":
                 raise DeviceError(f"{self.path} could not be loaded on CUDA: {error}. {_CUDA_REMEDY}") from error
-            remedy = ". Save it as one file, with its weights inside" if "external" in str(error).lower() else ""
-            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}{remedy}") from error
-        self.card = ModelCard.from_metadata(dict(self._session.get_modelmeta().custom_metadata_map), str(self.path))
+            raise ModelCardError(f"{self.path} is not a model ONNX Runtime can load: {error}") from error
+        self.card = self._read_card()
         self.providers: list[str] = self._session.get_providers()
         if device == "cuda" and CUDA_PROVIDER not in self.providers:
             raise DeviceError(f"{self.path}: ONNX Runtime fell back to {self.providers}. {_CUDA_REMEDY}")
         self._check_interface()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`)."""
+        """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`).
+
+        Raises WorkTimeError where the time of the work that this thread does is over (`app.inference.deadline`), or ends meanwhile.
+        """
+        limit = deadline.current()
+        if limit is None:
+            return self._run(images, self._run_options(images))
+        limit.check()
+        options = self._run_options(images)
+        with deadline.ending(options, limit):
+            try:
+                return self._run(images, options)
+            except Exception:  # ONNX Runtime raises classes of its own, for a run that was ended too
+                limit.check()
+                raise
+
+    def _run(self, images: np.ndarray, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         names = self.card.outputs
-        return dict(zip(names, self._session.run(list(names), {IMAGE_INPUT: images}), strict=True))
+        return dict(zip(names, self._session.run(list(names), {IMAGE_INPUT: images}, options), strict=True))
+
+    def _run_options(self, images: np.ndarray) -> onnxruntime.RunOptions:
+        """Those of one run. After an input larger than a photo at the preferred size, memory goes back to the system."""
+        options = onnxruntime.RunOptions()
+        if self.providers == [CPU_PROVIDER] and images[..., 0].size > self.card.preferred_size**2:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     @property
     def interface(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -72,6 +98,13 @@ class Engine:
             )
             for name in self.card.outputs
         }
+
+    def _read_card(self) -> ModelCard:
+        try:
+            metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise ModelCardError(f"{self.path}: its metadata are no text ({error}). Export the model again.") from error
+        return ModelCard.from_metadata(metadata, str(self.path))
 
     def _check_interface(self) -> None:
         inputs = {node.name: node.type for node in self._session.get_inputs()}

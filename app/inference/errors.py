@@ -13,11 +13,13 @@ Tag2MaskError
     ├── UploadError          400  a body that carries no photo
     │   ├── UnsupportedTypeError      415  neither multipart nor an image type; or a format outside the allow list
     │   ├── UploadTooLargeError       413  more bytes than allowed
+    │   ├── SlowBodyError             408  a body that does not arrive in time
     │   ├── TooManyPixelsError        413  more pixels than allowed
     │   └── UndecodableImageError     422  a photo that is damaged or truncated
     ├── ParameterError       422  a query parameter: unknown, malformed or out of range
     │   ├── UnknownClassError         422  a class name the model does not know
     │   ├── TooManyClassesError       422  a label map of more classes than it has labels
+    │   ├── PriceError                422  more work than one request may ask for
     │   └── ReplyTooLargeError        422  a result larger than the service sends
     ├── NotAcceptableError   406  nothing the client accepts can be sent
     ├── MissingImageError    400  a GET that names no photo
@@ -25,10 +27,15 @@ Tag2MaskError
     ├── UnknownModelError    404  no such model
     │   ├── NoModelForTaskError       404  no model of this task is served
     │   └── WrongTaskError            422  the model named does another task
+    ├── UnknownHostError     421  an address under which the service does not answer
+    ├── KeyRequiredError     401  no API key, or one that is not known
+    ├── WorkTimeError        504  work that was not done in time
     ├── ClientLeftError      499  nobody is there to answer (for the log)
     └── UnavailableError     503  try again: states `retry_after_seconds`
         ├── NotReadyError             503  the models are still loading
         ├── QueueFullError            503  as many photos wait as may wait
+        ├── TooManyBytesError         503  the bodies and replies on their way fill the memory for them
+        ├── RateLimitError            429  more requests of one API key than it may send
         └── StoppingError             503  the service is shutting down
 
 A message gives the value, the limit and the remedy, in one or two sentences.
@@ -113,6 +120,13 @@ class UploadTooLargeError(UploadError):
     title = "Upload too large"
 
 
+class SlowBodyError(UploadError):
+    """A body that does not arrive in time."""
+
+    status = 408
+    title = "Body too slow"
+
+
 class TooManyPixelsError(UploadError):
     """A photo of more pixels than allowed."""
 
@@ -164,6 +178,12 @@ class TooManyClassesError(ParameterError):
     title = "More classes than labels"
 
 
+class PriceError(ParameterError):
+    """More work than one request may ask for; `price` and `limit` say how much."""
+
+    title = "Request too dear"
+
+
 class ReplyTooLargeError(ParameterError):
     """A result larger than the service sends in one reply."""
 
@@ -211,6 +231,31 @@ class WrongTaskError(UnknownModelError):
     title = "Model of another task"
 
 
+class UnknownHostError(ServiceError):
+    """A host name under which the service does not answer."""
+
+    status = 421
+    title = "Host not served"
+
+
+class KeyRequiredError(ServiceError):
+    """A request without an API key, or with one that is not known."""
+
+    status = 401
+    title = "API key needed"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Basic realm="tag2mask: the API key is the password", charset="UTF-8"'}
+
+
+class WorkTimeError(ServiceError):
+    """Work that was not done in time."""
+
+    status = 504
+    title = "Took too long"
+
+
 class ClientLeftError(ServiceError):
     """The client closed the connection while its photo waited; seen in the log only."""
 
@@ -243,6 +288,19 @@ class QueueFullError(UnavailableError):
     """As many photos are waiting as may wait."""
 
     title = "Too busy"
+
+
+class TooManyBytesError(UnavailableError):
+    """The bodies and replies that are on their way fill the memory they may take."""
+
+    title = "Too many bytes in flight"
+
+
+class RateLimitError(UnavailableError):
+    """More requests of one API key than it may send."""
+
+    status = 429
+    title = "Too many requests"
 
 
 class StoppingError(UnavailableError):

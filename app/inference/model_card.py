@@ -24,7 +24,8 @@ class ModelCard(BaseModel):
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
     map in [0, 1]; `presence_thresholds` with `scores`, one per class; a segmenter without them
     gives no `scores`. `figures` are percentages
-    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split.
+    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split. `checksum` is that of
+    the file (`app.inference.checksum`), empty where it states none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,6 +55,7 @@ class ModelCard(BaseModel):
     commit: str = "unknown"
     seed: int = 0
     created: str = ""
+    checksum: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelCard":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from app.inference.deadline import time_limit
 from app.inference.engine import Engine
 from app.inference.errors import (
     ModelCardError,
@@ -21,6 +22,7 @@ from app.inference.errors import (
 )
 from app.runtime.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of
 from app.runtime.settings import Settings
+from app.runtime.trial import try_apart
 from app.runtime.warm import warm
 
 logger = logging.getLogger(__name__)
@@ -148,7 +150,7 @@ class ModelStore:
     def refresh(self, only_unchanged: bool = True) -> bool:
         """Serve the directory as it is now; returns whether that changed anything. Not to be called twice at a time.
 
-        What is new or changed is loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
+        What is new or changed is tried in a process of its own, loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
         engines it began with. A file that cannot be served leaves the one before it serving and its reason in
         `Catalog.refused`. With `only_unchanged` a file must look as it did at the call before, so that none is read while it is
         being written.
@@ -169,6 +171,8 @@ class ModelStore:
                 continue
             self._stamps[key] = stamp
             try:
+                settings = self._settings
+                try_apart(paths[key], settings.device, settings.intra_op_threads, settings.model_trial_seconds)
                 engines[key] = self._load_engine(*key, paths[key])
                 refused.pop(key, None)
             except Tag2MaskError as error:
@@ -237,7 +241,8 @@ class ModelStore:
                 f"{path} describes itself as {card.name}/{card.version}. Export it under the name it has here, or move it to "
                 f"{path.parents[2] / card.name / str(card.version) / MODEL_FILE} if nothing else lies there."
             )
-        warm(engine)
+        with time_limit(self._settings.model_trial_seconds):
+            warm(engine)
         logger.info(
             "model %s/%d: task %s, method %s, providers %s", name, version, card.task, card.method, engine.providers
         )

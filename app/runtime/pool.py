@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from app.inference.errors import ClientLeftError, QueueFullError, StoppingError
+from app.inference.deadline import time_limit
+from app.inference.errors import ClientLeftError, QueueFullError, StoppingError, WorkTimeError
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -33,11 +34,18 @@ def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any]) -> None:
 
 
 class Pool:
-    """`workers` threads, and at most `queue_size` jobs waiting for one."""
+    """`workers` threads, and at most `queue_size` jobs waiting for one.
 
-    def __init__(self, workers: int, queue_size: int) -> None:
+    A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides.
+    """
+
+    def __init__(
+        self, workers: int, queue_size: int, work_seconds: float = math.inf, queue_seconds: float = math.inf
+    ) -> None:
         self.workers = workers
         self.queue_size = queue_size
+        self._work_seconds = work_seconds
+        self._patience = work_seconds + queue_seconds
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._lock = threading.Lock()
         self._jobs = 0  # running or waiting
@@ -62,14 +70,21 @@ class Pool:
         `gone` returns when the client has left: a job still waiting is then dropped. The place in the queue is freed
         when the job ends or is dropped, whatever becomes of the caller.
 
-        Raises QueueFullError, StoppingError, ClientLeftError, or what the job raises.
+        Raises QueueFullError, StoppingError, ClientLeftError, WorkTimeError, or what the job raises. Where a job does not end
+        in time its caller is told so, and the place stays taken until it does.
         """
         future = self._submit(job, *arguments)
         watch = asyncio.ensure_future(gone()) if gone else None
         if watch:
             watch.add_done_callback(lambda task: _drop_if_left(task, future))
         try:
-            return await asyncio.wrap_future(future)
+            async with asyncio.timeout(self._patience if math.isfinite(self._patience) else None):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise WorkTimeError(
+                f"the photo was not done within {self._patience:g} seconds, waiting and work together. Send it again later, or ask "
+                f"for less."
+            ) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if future.cancelled() and task and not task.cancelling():
@@ -108,7 +123,8 @@ class Pool:
     def _timed(self, job: Callable[..., Result], *arguments: Any) -> Result:
         start = time.perf_counter()
         try:
-            return job(*arguments)
+            with time_limit(self._work_seconds):
+                return job(*arguments)
         finally:
             self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
 

@@ -1,9 +1,11 @@
 """What all requests share: the settings, the models, the kept uploads and the pool. Holds no state of a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 
 from starlette.requests import Request
 
+from app.inference.errors import StoppingError
 from app.runtime.model_store import ModelStore
 from app.runtime.pool import Pool
 from app.runtime.settings import Settings
@@ -12,12 +14,13 @@ from app.runtime.upload_store import UploadStore
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of a running service."""
+    """The parts of a running service. `leaving` is set once it is about to stop, while it still answers."""
 
     settings: Settings
     models: ModelStore
     uploads: UploadStore
     pool: Pool
+    leaving: Event = field(default_factory=Event)
 
     @classmethod
     def of(cls, settings: Settings) -> "Service":
@@ -26,8 +29,14 @@ class Service:
             settings,
             ModelStore(settings),
             UploadStore(settings.upload_store_bytes, settings.upload_ttl_seconds),
-            Pool(settings.worker_count, settings.queue_size),
+            Pool(settings.worker_count, settings.queue_size, settings.work_seconds, settings.queue_seconds),
         )
+
+    def check_ready(self) -> None:
+        """Raise NotReadyError while the models are being loaded, StoppingError where the service is about to stop."""
+        if self.leaving.is_set():
+            raise StoppingError("the service is about to stop; send requests to another one.")
+        self.models.check_ready()
 
 
 def service_of(request: Request) -> Service:

@@ -12,6 +12,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.inference.errors import nearest_name
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limits
+    resource = None  # type: ignore[assignment]
+
+OTHER_FILES = 112  # file descriptors left for models, log, listening sockets and what a request opens
+
 PREFIX = "TAG2MASK_"
 LINK = re.compile(r"(tcp|udp|sctp)://")
 OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
@@ -48,6 +55,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Messages of this level and above are logged."
     )
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="Each line of the log is a JSON object, or text for people."
+    )
 
     models: Path = Field(default=Path("models"), description="The directory that holds NAME/VERSION/model.onnx.")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -69,6 +79,12 @@ class Settings(BaseSettings):
         ge=0,
         description="The service looks for new and changed models this often; with 0 it looks at a SIGHUP alone.",
     )
+    model_trial_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="A model must load and run for the first times within this time, or it is refused; one that comes while the "
+        "service runs is tried in a process of its own.",
+    )
 
     intra_op_threads: int = Field(default=1, ge=1, description="The threads that one photo's network runs on.")
     workers: int | None = Field(
@@ -82,13 +98,39 @@ class Settings(BaseSettings):
         ge=0,
         description="The photos that may wait for a worker; one more is answered 503 with Retry-After.",
     )
+    queue_seconds: float = Field(
+        default=60, gt=0, description="A photo may wait this long for a worker; then its client is answered 504."
+    )
+    work_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="The work on one photo may take this long; then it is ended, and its client is answered 504.",
+    )
+    drain_grace_seconds: float = Field(
+        default=2, ge=0, description="After a SIGTERM the service goes on listening this long, while /readyz says 503."
+    )
     drain_seconds: int = Field(
-        default=30, ge=0, description="After a SIGTERM the photos that were taken have this long to be finished."
+        default=30,
+        ge=0,
+        description="After TAG2MASK_DRAIN_GRACE_SECONDS the photos that were taken have this long to be finished.",
     )
 
     max_upload_bytes: int = Field(default=20_000_000, ge=1, description="A larger upload is answered 413.")
     max_image_pixels: int = Field(
         default=25_000_000, ge=1, description="A photo of more pixels (width x height) is answered 413."
+    )
+    max_input_pixels: int = Field(
+        default=4_000_000, ge=1, description="The images of one request to /v2 may have this many pixels together."
+    )
+    max_json_bytes: int = Field(
+        default=4_000_000,
+        ge=1,
+        description="The JSON of a request to /v2 or of Label Studio may be this large; tensors go as binary data.",
+    )
+    max_price: float = Field(
+        default=150,
+        gt=0,
+        description="A request for which the networks would look at more than this many million pixels is answered 422 (docs/operations.md).",
     )
     max_reply_bytes: int = Field(
         default=128_000_000, ge=1, description="A reply that would be larger is answered 422 before it is made."
@@ -96,10 +138,43 @@ class Settings(BaseSettings):
     upload_store_bytes: int = Field(
         default=256_000_000,
         ge=0,
-        description="The memory for photos that are kept for GET requests; the photo that was unused for longest makes room.",
+        description="The memory for photos that are kept for GET requests; the photo that was unused for longest makes room, and 0 keeps none.",
     )
     upload_ttl_seconds: float = Field(
         default=3600, gt=0, description="A photo that is kept is forgotten this long after its last use."
+    )
+
+    header_seconds: float = Field(default=10, gt=0, description="A client has this long for the headers of a request.")
+    body_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="A client has this long for the body, and a second more for every 50,000 bytes that have come.",
+    )
+    reply_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="A client has this long to read the reply, and a second more for every 50,000 bytes that it has read.",
+    )
+    max_connections: int = Field(
+        default=400,
+        ge=1,
+        description="The connections that may be open; fewer where the system allows fewer files (ulimit -n).",
+    )
+    max_bytes_in_flight: int = Field(
+        default=512_000_000, ge=1, description="The memory for all bodies and replies on their way."
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="The host names that are answered, separated by commas; *.example.org means all below example.org, and without any name every host is answered.",
+    )
+    api_key: SecretStr | None = Field(default=None, description="The API key that python -m app label --server sends.")
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="The SHA-256 of API keys, NAME:HASH, separated by commas; where one is set, nobody else is served.",
+    )
+    api_keys_file: Path | None = Field(default=None, description="A file of the same, with NAME HASH on each line.")
+    key_requests_per_minute: int = Field(
+        default=0, ge=0, description="The requests that each API key may make in a minute; 0 means any number."
     )
 
     label_studio_url: str | None = Field(
@@ -153,6 +228,14 @@ class Settings(BaseSettings):
     def worker_count(self) -> int:
         """Inference workers: as set, else one per `intra_op_threads` cores."""
         return self.workers or max(1, available_cores() // self.intra_op_threads)
+
+    @property
+    def connection_limit(self) -> int:
+        """Open connections: as set, and fewer where the system allows this process too few files."""
+        if resource is None:
+            return self.max_connections
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.max_connections if files < 0 else max(1, min(self.max_connections, files - OTHER_FILES))
 
 
 def separated(text: str) -> list[str]:

@@ -7,7 +7,7 @@ not finite, scores that are no probabilities. Each would otherwise fail one requ
 import numpy as np
 
 from app.inference.engine import Engine
-from app.inference.errors import ModelCardError
+from app.inference.errors import ModelCardError, WorkTimeError
 from app.inference.image.preprocess import geometry_of
 from app.inference.labels import label_count
 
@@ -25,6 +25,11 @@ def warm(engine: Engine) -> None:
     for images in (grey, np.stack([np.zeros_like(noise), noise])):
         try:
             outputs = engine.run(images)
+        except WorkTimeError as error:
+            raise ModelCardError(
+                f"{engine.path} takes more than {error.details['limit']:g} seconds for its first runs "
+                f"(TAG2MASK_MODEL_TRIAL_SECONDS). Export a smaller model, without loops that do not end."
+            ) from None
         except Exception as error:  # ONNX Runtime raises classes of its own
             raise ModelCardError(
                 f"{engine.path} fails at images of shape {images.shape}: {_first_line(error)} Export it with dynamic sizes "

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 
+from app.inference.checksum import UNKNOWN, with_checksum
 from app.inference.engine import Engine
 from app.inference.errors import TrainingError
 from app.inference.model_card import IMAGE_INPUT, ModelCard
@@ -69,14 +70,18 @@ def write_onnx(module: ServedClassifier | ServedSegmenter, path: Path) -> None:
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the file's metadata by the card, and drop what the exporter noted of every node: lines and paths of code."""
+    """Replace the file's metadata by the card and the file's checksum.
+
+    What the exporter noted of every node, lines and paths of code, is dropped.
+    """
     model = onnx.load(path)
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
         del part.metadata_props[:]
-    onnx.helper.set_model_props(model, card.to_metadata())
+    onnx.helper.set_model_props(model, card.model_copy(update={"checksum": UNKNOWN}).to_metadata())
     model.doc_string = f"tag2mask {card.task} model {card.name} version {card.version}"
     onnx.checker.check_model(model)
-    onnx.save(model, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(with_checksum(model.SerializeToString()))
 
 
 def check_export(module: ServedClassifier | ServedSegmenter, engine: Engine) -> dict[str, float]:
@@ -179,8 +184,9 @@ def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def next_version(directory: Path) -> int:
-    """Return one more than the highest version there."""
-    taken = [int(entry.name) for entry in directory.glob("*") if entry.name.isdigit()] if directory.is_dir() else []
+    """One more than the highest version there. A folder without a model, which an export left that was stopped, is none."""
+    files = directory.glob("*/model.onnx")
+    taken = [int(path.parent.name) for path in files if path.parent.name.isdecimal()]
     return max(taken, default=0) + 1
 
 

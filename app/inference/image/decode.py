@@ -38,6 +38,8 @@ from app.inference.labels import IGNORE_INDEX
 ALLOWED_FORMATS = ("JPEG", "PNG", "WebP")
 BACKDROP = (255, 255, 255)  # what shows through transparent pixels
 MAX_SIDE = 65_500  # px, what libjpeg reads and writes; resizing a longer side would take more memory than its pixels
+MAX_SCANS = 100  # of a progressive JPEG; encoders write about ten
+MAX_SCAN_PIXELS = 2_000_000_000  # of all scans together: each is a walk over the whole picture
 DRAFT_MARGIN = 2  # a JPEG is decoded at reduced size only where this many times the network input remains
 OPAQUE = 255  # of an alpha channel
 LOW_BYTES = (
@@ -195,6 +197,8 @@ def _open(data: bytes, max_image_pixels: int | None) -> Opened:
         file = opener(io.BytesIO(parts.picture if parts else data))
         orientation = parts.orientation if parts else orientation_of(file.info.get("exif", b""), [_xmp_of(file)])
     _check_pixels(*file.size, max_image_pixels)
+    if isinstance(parts, JpegFile):
+        _check_scans(parts.scans, *file.size)
     return Opened(kind, file, orientation, parts, len(data))
 
 
@@ -295,6 +299,17 @@ def _check_pixels(width: int, height: int, limit: int | None) -> None:
             limit=limit,
             width=width,
             height=height,
+        )
+
+
+def _check_scans(scans: int, width: int, height: int) -> None:
+    """Raise UndecodableImageError where decoding would walk over the picture too often."""
+    if scans > MAX_SCANS or scans * width * height > MAX_SCAN_PIXELS:
+        raise UndecodableImageError(
+            f"the JPEG file has {scans} scans of {width} x {height} pixels; at most {MAX_SCANS} are decoded, of "
+            f"{MAX_SCAN_PIXELS} pixels together. Save it anew, as a baseline JPEG.",
+            scans=scans,
+            limit=min(MAX_SCANS, MAX_SCAN_PIXELS // (width * height)),
         )
 
 

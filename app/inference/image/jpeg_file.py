@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app.inference.errors import UndecodableImageError
 from app.inference.image.orientation import EXIF_PREFIX, orientation_of
 
 SOI, EOI, SOS, COM = 0xD8, 0xD9, 0xDA, 0xFE
@@ -17,36 +18,45 @@ PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 START_OF_SCAN, END_OF_IMAGE = bytes([0xFF, SOS]), bytes([0xFF, EOI])
 COEFFICIENTS = 64  # of a block
+MARKER = re.compile(rb"\xff+([^\x00\xff])")  # whatever bytes stand before it are skipped, as decoders do
 MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # 0 is a stuffed byte, D0 to D7 are restarts
+MAX_SEGMENTS = 5000  # a file of the largest size has some 320 full ones
+MAX_EXIF_BYTES = 1_000_000  # of several segments joined
+MAX_XMP_PACKETS = 8
 
 
 @dataclass(frozen=True)
 class JpegFile:
     """What is needed of a file. picture: the same file without metadata. in_scans: each scan covers all of the picture, with
-    some of its detail (progressive files).
+    some of its detail (progressive files). scans: their number, each of which is a walk over the whole picture.
     """
 
     picture: bytes
     orientation: int
     in_scans: bool
+    scans: int
 
 
 def read_jpeg(data: bytes) -> JpegFile:
-    """Take the header apart. Whatever follows a damaged segment is left as it is, for the decoder to judge."""
-    kept, exif, xmp, in_scans = [b"\xff\xd8"], b"", [], False
+    """Take the header apart. Whatever follows a damaged segment is left as it is, for the decoder to judge.
+
+    Raises UndecodableImageError for a file of more segments than any encoder writes.
+    """
+    kept, exif, in_scans = [b"\xff\xd8"], b"", False
+    xmp: list[bytes] = []
     end = 2
     for marker, start, stop in _segments(data):
         content = data[start + 2 : stop]
         if _is_picture(marker, content):
             kept.append(b"\xff" + bytes([marker]) + data[start:stop])
-        if marker == APP1 and content.startswith(EXIF_PREFIX):
+        if marker == APP1 and content.startswith(EXIF_PREFIX) and len(exif) < MAX_EXIF_BYTES:
             exif += content if not exif else content.removeprefix(EXIF_PREFIX)
-        elif marker == APP1 and content.startswith(XMP_PREFIX):
+        elif marker == APP1 and content.startswith(XMP_PREFIX) and len(xmp) < MAX_XMP_PACKETS:
             xmp.append(content)
         in_scans |= marker in PROGRESSIVE
         end = stop
     kept.append(data[end:])
-    return JpegFile(b"".join(kept), orientation_of(exif, xmp), in_scans)
+    return JpegFile(b"".join(kept), orientation_of(exif, xmp), in_scans, _count_scans(data, end))
 
 
 def covers_the_picture(file: JpegFile) -> bool:
@@ -72,11 +82,11 @@ def covers_the_picture(file: JpegFile) -> bool:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker, and where its length field and its content end, of every whole segment before the first scan."""
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF or data[position + 1] in (0x00, 0xFF):  # stray bytes, which decoders skip
-            position += 1
-            continue
-        marker, start = data[position + 1], position + 2
+    for _ in range(MAX_SEGMENTS):
+        match = MARKER.search(data, position)
+        if match is None or match.end() + 2 > len(data):
+            return
+        marker, start = match[1][0], match.end()
         if marker in LONE_MARKERS:
             position = start
             continue
@@ -85,6 +95,28 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         yield marker, start, stop
         position = stop
+    raise _too_many_segments()
+
+
+def _count_scans(data: bytes, position: int) -> int:
+    """The scans from a position on to the end of the picture. Between them stand tables, comments and restarts."""
+    scans = 0
+    for _ in range(MAX_SEGMENTS):
+        match = MARKER_IN_SCAN.search(data, position)
+        marker = data[match.end() - 1] if match else EOI
+        if match is None or marker == EOI:
+            return scans
+        scans += marker == SOS
+        length = 0 if marker in LONE_MARKERS else int.from_bytes(data[match.end() : match.end() + 2], "big")
+        position = match.end() + length
+    raise _too_many_segments()
+
+
+def _too_many_segments() -> UndecodableImageError:
+    return UndecodableImageError(
+        f"the JPEG file has more than {MAX_SEGMENTS} segments, which is the limit. Save it anew, without metadata.",
+        limit=MAX_SEGMENTS,
+    )
 
 
 def _is_picture(marker: int, content: bytes) -> bool:

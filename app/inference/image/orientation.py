@@ -11,8 +11,8 @@ ORIENTATION_TAG = 0x0112
 UPRIGHT = 1
 EXIF_PREFIX = b"Exif\0\0"
 BYTE_ORDERS = {b"II": "<", b"MM": ">"}
-# TIFF's types of whole numbers -> the format of one. An orientation of another type counts as absent.
-WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+# TIFF's types of whole numbers -> the format of one. An orientation of another type counts as absent, as it does for Pillow.
+WHOLE_NUMBERS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
@@ -26,10 +26,9 @@ def orientation_of(exif: bytes, xmp: Iterable[bytes] = ()) -> int:
 
 
 def _in_exif(data: bytes) -> int | None:
-    """The value of the tag in the first directory of a TIFF structure; of several, the last one, as Pillow has it."""
+    """The value of the tag in the first directory of a TIFF structure; of several, the first one, as Pillow has it."""
     tiff = data.removeprefix(EXIF_PREFIX)
     order = BYTE_ORDERS.get(tiff[:2])
-    value = None
     try:
         if order is None:
             return None
@@ -37,8 +36,11 @@ def _in_exif(data: bytes) -> int | None:
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
         for entry in range(start + 2, start + 2 + 12 * count, 12):
             tag, kind, values = struct.unpack_from(f"{order}HHI", tiff, entry)
-            if tag == ORIENTATION_TAG and kind in WHOLE_NUMBERS and values == 1:
+            if tag == ORIENTATION_TAG:
+                if kind not in WHOLE_NUMBERS or values != 1:
+                    return None
                 (value,) = struct.unpack_from(order + WHOLE_NUMBERS[kind], tiff, entry + 8)
+                return int(value)
     except struct.error:  # the data end amid the directory
         pass
-    return value
+    return None

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app.inference.errors import UndecodableImageError
 from app.inference.image.orientation import orientation_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -17,7 +18,10 @@ PALETTE = 3  # a colour type
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 XMP_KEYWORDS = (b"XML:com.adobe.xmp", b"Raw profile type xmp")
 EXIF_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1")
+MAX_KEYWORD_BYTES = 80  # with the zero behind it
 MAX_TEXT_BYTES = 1_000_000  # after decompression; an orientation stands in the first kilobytes
+MAX_CHUNKS = 20_000  # encoders write 8 KB a chunk: a file of the largest size has some 2,500
+MAX_TEXTS = 8  # that may state an orientation
 FRAMING = 12  # bytes of a chunk besides its content: length, type, checksum
 
 
@@ -34,8 +38,12 @@ class PngFile:
 
 
 def read_png(data: bytes) -> PngFile:
-    """Take a file apart. Whatever follows a damaged chunk is left as it is, for the decoder to judge."""
-    kept, texts, exif, transparent = [SIGNATURE], [], b"", b""
+    """Take a file apart. Whatever follows a damaged chunk is left as it is, for the decoder to judge.
+
+    Raises UndecodableImageError for a file of more chunks than any encoder writes.
+    """
+    kept, exif, transparent = [SIGNATURE], b"", b""
+    texts: list[tuple[bytes, bytes]] = []
     depth, palette = data[24:25] or b"\x08", data[25:26] == bytes([PALETTE])  # of IHDR, behind width and height
     end = len(SIGNATURE)
     for kind, start, stop in _chunks(data):
@@ -46,11 +54,12 @@ def read_png(data: bytes) -> PngFile:
             transparent = bytes(content)
         elif kind == b"eXIf":
             exif = bytes(content)
-        elif kind in TEXT_CHUNKS:
+        elif kind in TEXT_CHUNKS and len(texts) < MAX_TEXTS and _may_state_orientation(content):
             texts.append((kind, bytes(content[:MAX_TEXT_BYTES])))
         end = stop + 4
         if kind == b"IEND":
             end = len(data)
+            break
     kept.append(data[end:])
     named = [entry for kind, content in texts if (entry := _text(kind, content))]
     exif = exif or next((_profile(text) for keyword, text in named if keyword in EXIF_KEYWORDS), b"")
@@ -61,20 +70,29 @@ def read_png(data: bytes) -> PngFile:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Type, and where its content begins and ends, of every whole chunk."""
     position = len(SIGNATURE)
-    while position + FRAMING <= len(data):
+    for _ in range(MAX_CHUNKS):
+        if position + FRAMING > len(data):
+            return
         start = position + 8
         stop = start + int.from_bytes(data[position : position + 4], "big")
         if stop + 4 > len(data):
             return
         yield data[position + 4 : start], start, stop
         position = stop + 4
+    raise UndecodableImageError(
+        f"the PNG file has more than {MAX_CHUNKS} chunks, which is the limit. Save it anew, without metadata.",
+        limit=MAX_CHUNKS,
+    )
+
+
+def _may_state_orientation(content: memoryview) -> bool:
+    """Whether a text chunk has one of the keywords under which an orientation may stand."""
+    return bytes(content[:MAX_KEYWORD_BYTES]).partition(b"\0")[0] in (*XMP_KEYWORDS, *EXIF_KEYWORDS)
 
 
 def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes] | None:
-    """Keyword and text of a chunk that may state an orientation; None for any other, and for a damaged one."""
+    """Keyword and text of a chunk; None for a damaged one."""
     keyword, _, rest = content.partition(b"\0")
-    if keyword not in (*XMP_KEYWORDS, *EXIF_KEYWORDS):
-        return None
     packed = kind == b"zTXt"
     if kind == b"zTXt":
         rest = rest[1:]

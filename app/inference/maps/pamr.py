@@ -12,6 +12,8 @@ Departure from the authors' code: dilations that do not fit into a small photo a
 
 import numpy as np
 
+from app.inference import deadline
+
 DILATIONS = (1, 2, 4, 8, 12, 24)
 WEIGHT = 0.1
 ITERATIONS = 10
@@ -51,6 +53,7 @@ def refine_pamr(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
     weights = _affinity(np.moveaxis(image, 2, 0).astype(np.float32) / 255, offsets, pad)
     refined = maps.astype(np.float32)
     for _ in range(ITERATIONS):
+        deadline.check()
         padded = np.pad(refined, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
         refined = sum(
             weight * _shifted(padded, dy, dx, pad, height, width)

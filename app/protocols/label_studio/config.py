@@ -16,6 +16,8 @@ from app.inference.errors import ParameterError
 
 Kind = Literal["brushlabels", "polygonlabels", "brush", "polygon"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # a class that several could draw is drawn with the first of them
+MAX_ELEMENTS = 5000
+MAX_TOOLS = 50  # each of which is looked through for its labels
 MAX_LISTED = 20  # names in a message
 
 
@@ -80,6 +82,8 @@ def read_tools(label_config: str) -> list[Tool]:
         root = ET.fromstring(label_config)
     except (ET.ParseError, ValueError) as error:
         raise _refusal(f"is not XML: {error}.") from error
+    if sum(1 for _ in root.iter()) > MAX_ELEMENTS:
+        raise _refusal(f"has more than {MAX_ELEMENTS} elements, which is the limit.")
     images = {
         element.get("name", ""): value.removeprefix("$")
         for element in root.iter()
@@ -87,12 +91,27 @@ def read_tools(label_config: str) -> list[Tool]:
         and (value := element.get("value") or element.get("valueList") or "")
         and "/" not in value  # an address, which is no key of a task
     }
+    tools = _tools_in(root, images)
+    if not tools:
+        raise _refusal(
+            'has no <BrushLabels> or <PolygonLabels> for an <Image value="$...">. Take docs/label-studio.xml or '
+            "docs/label-studio-polygons.xml as an example."
+        )
+    tools.sort(key=lambda tool: KINDS.index(tool.kind))
+    return tools
+
+
+def _tools_in(root: ET.Element, images: Mapping[str, str]) -> list[Tool]:
+    """The brushes and polygons that draw on one of the images (name -> key of a task's data), as they come."""
     beside = [element for element in root.iter() if element.tag.lower() == "labels"]
+    drawing = [element for element in root.iter() if element.tag.lower() in KINDS]
+    if max(len(beside), len(drawing)) > MAX_TOOLS:
+        raise _refusal(f"has more than {MAX_TOOLS} brushes and polygons, which is the limit.")
     tools = []
-    for element in root.iter():
-        kind = next((kind for kind in KINDS if kind == element.tag.lower()), None)
+    for element in drawing:
+        kind = next(kind for kind in KINDS if kind == element.tag.lower())
         image = next((name for name in _targets(element) if name in images), None)
-        if kind is None or image is None:
+        if image is None:
             continue
         named = (
             element if kind.endswith("labels") else next((entry for entry in beside if image in _targets(entry)), None)
@@ -101,12 +120,6 @@ def read_tools(label_config: str) -> list[Tool]:
             own = None if named is element else named.get("name", "")
             key = named.get("value", "").removeprefix("$") or None
             tools.append(Tool(kind, element.get("name", ""), image, images[image], _labels_of(named), own, key))
-    if not tools:
-        raise _refusal(
-            'has no <BrushLabels> or <PolygonLabels> for an <Image value="$...">. Take docs/label-studio.xml or '
-            "docs/label-studio-polygons.xml as an example."
-        )
-    tools.sort(key=lambda tool: KINDS.index(tool.kind))
     return tools
 
 

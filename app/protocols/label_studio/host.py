@@ -10,6 +10,7 @@ is, `Authorization: Token X`; a personal access token is a JWT that `/api/token/
 """
 
 import json
+import re
 import time
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
@@ -31,6 +32,8 @@ CHUNK_BYTES = 65_536
 MAX_TOKEN_REPLY_BYTES = 65_536
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REFRESH_PATH = "/api/token/refresh/"
+# What Label Studio serves photos under: uploads, local files, and storages through itself. Its API is nobody's photo.
+DATA_PATH = re.compile(r"/(?:data|storage-data)/.|/(?:tasks|projects)/[0-9]{1,18}/(?:resolve|presign)/?")
 WHO_AM_I_PATH = "/api/current-user/whoami"
 CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure-spi")  # of the storages that Label Studio reads for its users
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -97,7 +100,7 @@ class Host:
     def address(self, image: str, task: int | str | None = None, way: str = "resolve") -> str:
         """Where an image named by a task lies; one in cloud storage is had through Label Studio's own address for it.
 
-        Raises ParameterError for any other host.
+        Raises ParameterError for any other host, and for a path that holds no photos.
         """
         own = urlsplit(self.url)
         if image.strip().partition("://")[0] in CLOUD_SCHEMES and task is not None:
@@ -113,6 +116,7 @@ class Host:
         path = "/" + parts.path.lstrip("/")
         if not (path == own.path or path.startswith(own.path + "/")):
             path = own.path + path
+        _check_path(path.removeprefix(own.path), image)
         query = f"?{parts.query}" if parts.query else ""
         return f"{own.scheme}://{own.netloc}{quote(path + query, safe=KEPT)}"
 
@@ -209,6 +213,17 @@ def origin_of(url: str) -> Origin:
     """(scheme, host, port) of an address. Raises ValueError."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
+
+
+def _check_path(path: str, image: str) -> None:
+    """Raise ParameterError unless a path, that of the host's address taken off, is one of photos."""
+    plain = unquote(path)
+    if not DATA_PATH.match(plain) or "\\" in plain or {".", ".."} & set(plain.split("/")):
+        raise ParameterError(
+            f"the image {image[:200]!r} is none of Label Studio's paths of photos (/data/..., /storage-data/..., "
+            f"/tasks/ID/resolve/, /projects/ID/resolve/). Upload it there, or serve it through Label Studio's storage.",
+            parameter="data",
+        )
 
 
 def same_origin(url: str, other: str) -> bool:

@@ -14,7 +14,7 @@ import logging
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -31,12 +31,13 @@ from app.protocols.label_studio.config import read_tools
 from app.protocols.label_studio.host import Host
 from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
 from app.runtime.model_store import pin
-from app.runtime.service import service_of
+from app.runtime.service import Service, service_of
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/label-studio", include_in_schema=False)
 
 MAX_CONFIG_CHARACTERS = 1_000_000
+MAX_TASKS = 2000  # of one request; Label Studio sends some hundred
 START_TRAINING = "START_TRAINING"
 
 LabelConfig = Annotated[str, Field(max_length=MAX_CONFIG_CHARACTERS)]
@@ -62,7 +63,7 @@ class TaskBody(BaseModel):
 class PredictBody(BaseModel):
     """What is read of Label Studio's request for predictions."""
 
-    tasks: list[TaskBody]
+    tasks: Annotated[list[TaskBody], FailFast(), Field(max_length=MAX_TASKS)]
     label_config: LabelConfig
 
 
@@ -80,7 +81,7 @@ class WebhookBody(BaseModel):
 
 @router.get("/health")
 async def health(request: Request) -> Response:
-    service_of(request).models.check_ready()
+    service_of(request).check_ready()
     return JSONResponse({"status": "UP", "model_class": "tag2mask"})
 
 
@@ -91,7 +92,7 @@ async def setup(request: Request) -> Response:
     segmenter = service.models.catalog.choose("segmentation", None)
     await run_in_threadpool(Host.of(service.settings).check_access)
     try:
-        Plan.of(service.models.catalog, read_tools(body.label_config), service.settings.max_image_pixels).check()
+        await run_in_threadpool(_plan_of, service, body)
     except ParameterError as error:  # a project may get its model before its labels
         logger.warning("a Label Studio project is connected that gets no predictions as it is: %s", error)
     return JSONResponse({"model_version": version_of(segmenter)})
@@ -102,13 +103,18 @@ async def predict(request: Request) -> Response:
     service = service_of(request)
     host = Host.of(service.settings)
     body = await read_body(request, PredictBody)
-    catalog = service.models.catalog
-    plan = Plan.of(catalog, read_tools(body.label_config), service.settings.max_image_pixels)
-    plan.check()
+    plan = await run_in_threadpool(_plan_of, service, body)
     request.state.model = pin(plan.segmenter)
     host = await run_in_threadpool(host.signed_in)
     results = await predict_tasks(request, host, plan, body.tasks)
     return JSONResponse({"results": results, "model_version": version_of(plan.segmenter)})
+
+
+def _plan_of(service: Service, body: PredictBody | SetupBody) -> Plan:
+    """How the photos of a project are worked on. Raises ParameterError where its config draws no class."""
+    plan = Plan.of(service.models.catalog, read_tools(body.label_config), service.settings.max_image_pixels)
+    plan.check()
+    return plan
 
 
 @router.post("/webhook")
@@ -123,10 +129,12 @@ async def webhook(request: Request) -> Response:
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    """The JSON of a request. Raises UploadTooLargeError, and ParameterError that repeats no value."""
-    data = await receive_body(request, service_of(request).settings.max_upload_bytes)
+    """The JSON of a request, read by a thread. Raises UploadTooLargeError, and ParameterError that repeats no value."""
+    settings = service_of(request).settings
+    limit = min(settings.max_json_bytes, settings.max_upload_bytes)
+    data = await receive_body(request, limit, "TAG2MASK_MAX_JSON_BYTES")
     try:
-        return kind.model_validate_json(data)
+        return await run_in_threadpool(kind.model_validate_json, data)
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
         named = [(".".join(map(str, entry["loc"])) or "body", entry["msg"]) for entry in found]

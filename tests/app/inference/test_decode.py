@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -320,3 +321,67 @@ def test_labels_are_no_colours_and_no_larger_than_a_byte():
         decode_labels(raw_png(np.array([[0, 300]]), 16, 0))
     layers = Image.fromarray(np.array([[[3, 255], [0, 255]]], np.uint8), "LA")
     assert decode_labels(to_file(layers)).tolist() == [[3, 0]]
+
+
+def progressive(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG with so many scans: its last one over and over."""
+    data = to_file(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8), "JPEG", progressive=True)
+    last = data.rfind(b"\xff\xda")
+    return data[:last] + data[last:-2] * (scans - data.count(b"\xff\xda") + 1) + b"\xff\xd9"
+
+
+def test_scans_of_a_jpeg_are_counted_before_it_is_decoded():
+    assert decode(progressive(100)).image.shape == (64, 64, 3)
+    with pytest.raises(UndecodableImageError, match="has 101 scans of 64 x 64 pixels; at most 100"):
+        decode(progressive(101))
+    with pytest.raises(
+        UndecodableImageError, match="has 90 scans of 5000 x 5000 pixels; .* 2000000000 pixels together"
+    ):
+        decode(progressive(90, 5000))
+
+
+def test_scans_cannot_be_hidden_behind_a_false_end():
+    data = progressive(200)
+    comment = b"\xff\xfe\x00\x06\xff\xd9\xff\xd9"
+    second = data.find(b"\xff\xda", data.find(b"\xff\xda") + 2)
+    with pytest.raises(UndecodableImageError, match="has 200 scans"):
+        decode(data[:second] + comment + data[second:])
+
+
+@pytest.mark.parametrize("filling", [b"\xff\xfe\0\2", b"\xff\xd0", b"\xff\xe1\0\2", b"\xff\xfe\0\4\xff\xd9"])
+def test_a_jpeg_of_millions_of_segments_is_refused_at_once(filling):
+    data = to_file(halves(RED, BLACK), "JPEG")
+    start = time.process_time()
+    for where in (2, data.find(b"\xff\xda")):
+        with pytest.raises(UndecodableImageError, match="more than 5000 segments"):
+            decode(data[:where] + filling * 3_000_000 + data[where:])
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\xff\0", b"a"])
+def test_stray_bytes_before_a_segment_cost_no_more_than_their_reading(filling):
+    data = to_file(halves(RED, BLACK), "JPEG")
+    start = time.process_time()
+    tables = data.find(b"\xff\xdb")  # the first bytes tell the format
+    assert decode(data[:tables] + filling * 10_000_000 + data[tables:]).image.shape == halves(RED, BLACK).shape
+    assert time.process_time() - start < 2
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_a_png_of_a_million_chunks_is_refused_at_once():
+    data = to_file(halves(RED, BLACK))
+    start = time.process_time()
+    with pytest.raises(UndecodableImageError, match="more than 20000 chunks"):
+        decode(data[:33] + chunk(b"tEXt", b"a\0b") * 1_200_000 + data[33:])
+    assert time.process_time() - start < 2
+
+
+def test_few_texts_of_a_png_are_unpacked():
+    data = to_file(halves(RED, BLACK))
+    packed = chunk(b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(bytes(900_000), 9))
+    start = time.process_time()
+    assert decode(data[:33] + packed * 15_000 + data[33:]).image.shape == halves(RED, BLACK).shape
+    assert time.process_time() - start < 2

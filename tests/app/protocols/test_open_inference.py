@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import time
 
 import httpx2
 import numpy as np
 import pytest
 
 from app.inference.errors import ReplyTooLargeError
-from app.protocols import open_inference
+from app.protocols import tensors
 from app.runtime.model_store import ModelStore
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, RED, SIDE, halves
@@ -144,7 +145,7 @@ def test_json_is_read_and_written_off_the_event_loop(serve, models_directory, mo
         return answer
 
     for name in ("read_request", "respond"):
-        monkeypatch.setattr(open_inference, name, noting(getattr(open_inference, name)))
+        monkeypatch.setattr(tensors, name, noting(getattr(tensors, name)))
     service = serve(Settings(models=models_directory, device="cpu"))
     reply = service.post("/v2/models/drs_colours/infer", json=request_of(IMAGES))
     assert reply.status_code == 200
@@ -164,3 +165,46 @@ def test_a_reply_has_a_limit(serve, models_directory):
 def request_of(images: np.ndarray) -> dict:
     tensor = {"name": "image", "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
     return {"inputs": [tensor]}
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[' + b"-1," * 1_200_000 + b"1]}]}", 422),
+        (b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[' + b"1," * 1_900_000 + b"1]}]}", 422),
+        (json.dumps(body(data=[])).encode().replace(b'"data": []', b'"data": [' + b"[]," * 1_200_000 + b"[]]"), 422),
+        (json.dumps(body(data=[])).encode().replace(b'"data": []', b'"data": [' + b"{}," * 1_200_000 + b"{}]"), 422),
+        (b'{"inputs":[' + b"1," * 1_900_000 + b"1]}", 422),
+        (b'{"inputs":[],"outputs":[' + b"1," * 1_900_000 + b"1]}", 422),
+        (b'{"inputs":[],"parameters":{' + b",".join(b'"%d":[]' % number for number in range(300_000)) + b"}}", 422),
+        (b"[" * 3_900_000, 422),
+        (b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[' + b"-1," * 1_500_000 + b"1]}]}", 413),
+    ],
+)
+def test_lists_are_bounded_before_their_entries_are_looked_at(serve, models_directory, content, status):
+    service = serve(Settings(models=models_directory, device="cpu"))
+    start = time.process_time()
+    reply = service.post("/v2/models/drs_colours/infer", content=content)
+    assert (reply.status_code, len(reply.text) < 1000) == (status, True), reply.text[:1000]
+    assert time.process_time() - start < 5
+
+
+def test_images_of_a_request_have_a_limit_of_pixels(server):
+    reply = httpx2.post(f"{server.url}/v2/models/drs_colours/infer", json=body(shape=[1, 2001, 2000, 3]))
+    assert (reply.status_code, "the limit is 4000000 (TAG2MASK_MAX_INPUT_PIXELS)" in reply.text) == (422, True)
+
+
+def test_nested_data_and_many_numbers(client, server):
+    images = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
+    flat, nested = request_of(images), request_of(images)
+    nested["inputs"][0]["data"] = images.tolist()
+    replies = [
+        httpx2.post(f"{server.url}/v2/models/deeplab_colours/infer", json=sent).json() for sent in (flat, nested)
+    ]
+    assert replies[0] == replies[1]
+    logits, mask = (entry for entry in replies[0]["outputs"])
+    expected = client.infer("deeplab_colours", [image_input(images)])
+    np.testing.assert_array_equal(
+        np.array(logits["data"], np.float32).reshape(logits["shape"]), expected.as_numpy("logits")
+    )
+    assert mask["data"] == expected.as_numpy("mask").ravel().tolist()

@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
-from app.inference.errors import ClientLeftError, QueueFullError, StoppingError
+from app.inference import deadline
+from app.inference.errors import ClientLeftError, QueueFullError, StoppingError, WorkTimeError
 from app.runtime.pool import Pool
 
 
@@ -146,3 +148,39 @@ async def settled(pool: Pool) -> None:
     """Wait until no job is left: its place is freed just after its result is seen."""
     while pool.jobs:
         await asyncio.sleep(0.001)
+
+
+def test_work_is_ended_between_its_steps_and_the_place_is_free():
+    pool = Pool(1, 0, work_seconds=0.2)
+
+    def work():
+        while True:
+            deadline.check()
+            time.sleep(0.01)
+
+    async def scenario():
+        with pytest.raises(WorkTimeError, match="more than 0.2 seconds") as caught:
+            await pool.run(work)
+        assert caught.value.status == 504
+        await settled(pool)
+        assert await pool.run(lambda: 3) == 3
+
+    run_with(pool, scenario)
+
+
+def test_who_waits_too_long_is_told_so_while_the_place_stays_taken():
+    pool, gate = Pool(1, 1, work_seconds=0.1, queue_seconds=0.1), threading.Event()
+
+    async def scenario():
+        deaf = asyncio.ensure_future(pool.run(gate.wait))  # asks for no deadline
+        await asyncio.sleep(0)
+        with pytest.raises(WorkTimeError, match="within 0.2 seconds"):
+            await pool.run(lambda: 3)
+        assert pool.jobs == 1  # the one that waited is dropped
+        with pytest.raises(WorkTimeError):
+            await deaf
+        assert pool.jobs == 1
+        gate.set()
+        await settled(pool)
+
+    run_with(pool, scenario)

@@ -81,12 +81,14 @@ def test_one_line_in_the_log_per_request(client, photo, caplog):
     image_id = client.post("/cam?class=dog", files={"file": photo}).headers["x-image-id"]
     client.get("/nothing%0Ahere")
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.requests"]
-    assert [set(line) for line in lines] == [{"id", "method", "path", "status", "ms", "model", "image"}] * 2
+    names = {"id", "client", "method", "path", "status", "ms", "reason", "model", "image", "key"}
+    assert [set(line) for line in lines] == [names] * 2
     first, second = lines
     assert (first["method"], first["path"], first["status"]) == ("POST", "/cam", 200)
-    assert (first["model"], first["image"]) == ("drs_colours/1", image_id)
+    assert (first["model"], first["image"], first["reason"]) == ("drs_colours/1", image_id[:12], None)
     assert first["ms"] > 0
     assert (second["path"], second["status"], second["model"]) == ("/nothing\nhere", 404, None)
+    assert second["reason"] == "not-found"
     assert "\n" not in caplog.records[-1].getMessage()
 
 
@@ -144,7 +146,7 @@ def test_the_models_are_followed_where_there_is_no_sighup(serve, tmp_path, monke
     write_cam_model(tmp_path, "a", 1)
     client = serve(Settings(models=tmp_path, device="cpu", models_poll_seconds=0.05))
     write_cam_model(tmp_path, "b", 1)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while len(client.get("/models").json()["models"]) < 2:
         assert time.monotonic() < end, "the new model is not served"
         time.sleep(0.05)

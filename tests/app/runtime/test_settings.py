@@ -1,5 +1,8 @@
 """Settings from the environment."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -49,3 +52,19 @@ def test_quota_of_a_container(monkeypatch, tmp_path, content, cores):
     monkeypatch.setattr(app.runtime.settings, "CGROUP_CPU_LIMIT", limit)
     monkeypatch.setattr(app.runtime.settings.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert available_cores() == cores
+
+
+def test_every_setting_stands_in_the_manual_with_its_default():
+    page = Path("docs/settings.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `TAG2MASK_([A-Z_]+)` \| `?([^`|]*?)`? ?\|", page, re.MULTILINE))
+    fields = Settings.model_fields.items()
+    assert rows == {name.upper(): "" if field.default is None else str(field.default) for name, field in fields}
+
+
+def test_connections_leave_files_for_everything_else(monkeypatch):
+    monkeypatch.setattr(app.runtime.settings.resource, "getrlimit", lambda _: (512, 4096))
+    assert Settings().connection_limit == 400
+    assert Settings(max_connections=1000).connection_limit == 400
+    assert Settings(max_connections=10).connection_limit == 10
+    monkeypatch.setattr(app.runtime.settings.resource, "getrlimit", lambda _: (100, 100))
+    assert Settings().connection_limit == 1

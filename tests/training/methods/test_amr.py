@@ -340,9 +340,9 @@ def test_photos_come_in_the_groups_of_the_spotlight_branch() -> None:
 
 
 def test_its_first_stage_freezes_what_it_freezes() -> None:
-    method, options = AmrClassifier.first_stage(AmrClassifier.Options(freeze=True))
-    assert (method, options) == ("cam", {"freeze": True, "head_start": "default"})
-    classifier = CamClassifier(2, "small", 16, None, CamClassifier.Options(**options)).train()
+    first = AmrClassifier.first_stage(AmrClassifier.Options(freeze=True))
+    assert (first.method, first.options) == ("cam", {"freeze": True, "head_start": "default"})
+    classifier = CamClassifier(2, "small", 16, None, CamClassifier.Options(**first.options)).train()
     assert not any(module.training for module in classifier.backbone.batch_norms())
     assert not any(parameter.requires_grad for parameter in classifier.backbone.stem.parameters())
     assert classifier.backbone.stages[0][0].bn1.weight.requires_grad

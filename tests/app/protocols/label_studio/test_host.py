@@ -85,12 +85,12 @@ def test_other_hosts_are_refused_and_not_asked(backend, host, other_host, image,
 
 def test_redirects_stay_on_the_host(backend, host, other_host):
     photo = to_file(halves(RED, GREEN))
-    other_host.files["/a.png"] = host.files["/real.png"] = photo
-    host.files["/moved.png"] = (302, {"Location": "/real.png"})
-    host.files["/away.png"] = (302, {"Location": f"{other_host.url}/a.png"})
-    host.files["/sign-in.png"] = (302, {"Location": "/user/login/?next=/sign-in.png"})
-    host.files["/round.png"] = (302, {"Location": "/round.png"})
-    tasks = [{"image": f"/{name}.png"} for name in ("moved", "away", "sign-in", "round")]
+    other_host.files["/data/a.png"] = host.files["/data/real.png"] = photo
+    host.files["/data/moved.png"] = (302, {"Location": "/data/real.png"})
+    host.files["/data/away.png"] = (302, {"Location": f"{other_host.url}/a.png"})
+    host.files["/data/sign-in.png"] = (302, {"Location": "/user/login/?next=/data/sign-in.png"})
+    host.files["/data/round.png"] = (302, {"Location": "/data/round.png"})
+    tasks = [{"image": f"/data/{name}.png"} for name in ("moved", "away", "sign-in", "round")]
     moved, away, sign_in, round_ = predict(backend, *tasks)
     assert len(moved["result"]) == 2
     assert "not followed" in away["problem"]["detail"]
@@ -101,13 +101,23 @@ def test_redirects_stay_on_the_host(backend, host, other_host):
 
 def test_one_photo_that_cannot_be_had_does_not_fail_the_batch(backend, host, caplog):
     host.files = {
-        "/good.png": to_file(halves(RED, GREEN)),
-        "/large.png": bytes(MAX_UPLOAD_BYTES + 1),
-        "/text.png": b"no photo",
-        "/cut.png": to_file(halves(RED, GREEN))[:60],
-        "/short.png": (200, {"Content-Length": "1000", "Connection": "close"}),
+        "/data/good.png": to_file(halves(RED, GREEN)),
+        "/data/large.png": bytes(MAX_UPLOAD_BYTES + 1),
+        "/data/text.png": b"no photo",
+        "/data/cut.png": to_file(halves(RED, GREEN))[:60],
+        "/data/short.png": (200, {"Content-Length": "1000", "Connection": "close"}),
     }
-    images = ["/good.png", "/large.png", "/text.png", "/cut.png", "/short.png", "/none.png", "", None, 7]
+    images = [
+        "/data/good.png",
+        "/data/large.png",
+        "/data/text.png",
+        "/data/cut.png",
+        "/data/short.png",
+        "/data/none.png",
+        "",
+        None,
+        7,
+    ]
     good, *bad = predict(backend, *[{"image": image} for image in images], {})
     assert len(good["result"]) == 2
     assert len(bad) == 9
@@ -119,8 +129,8 @@ def test_one_photo_that_cannot_be_had_does_not_fail_the_batch(backend, host, cap
 
 
 def test_work_ends_when_label_studio_leaves(host, models_directory):
-    host.files["/a.png"] = to_file(halves(RED, GREEN, 3000, 3000))
-    body = {"tasks": [{"data": {"image": "/a.png"}}] * 500, "label_config": BRUSH}
+    host.files["/data/a.png"] = to_file(halves(RED, GREEN, 3000, 3000))
+    body = {"tasks": [{"data": {"image": "/data/a.png"}}] * 500, "label_config": BRUSH}
     given = {"label_studio_url": host.url, "label_studio_token": TOKEN}
     with start_server(models_directory, workers=1, **given) as server:
         server.wait_until_ready()
@@ -141,7 +151,7 @@ def test_work_ends_when_label_studio_leaves(host, models_directory):
 def test_host_that_is_not_there(serve, models_directory):
     with run_host() as gone:
         settings = settings_for(gone, models_directory)
-    assert "cannot be reached" in predict(serve(settings), {"image": "/a.png"})[0]["problem"]["detail"]
+    assert "cannot be reached" in predict(serve(settings), {"image": "/data/a.png"})[0]["problem"]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -149,9 +159,11 @@ def test_host_that_is_not_there(serve, models_directory):
     [
         ("http://ls:8080", "/data/upload/1/a.png", "http://ls:8080/data/upload/1/a.png"),
         ("http://ls:8080/", "data/upload/1/a b.png", "http://ls:8080/data/upload/1/a%20b.png"),
-        ("http://ls", "http://LS:80/ä.png#part", "http://ls/%C3%A4.png"),
+        ("http://ls", "http://LS:80/data/ä.png#part", "http://ls/data/%C3%A4.png"),
+        ("http://ls", "/tasks/7/resolve/?fileuri=czM6", "http://ls/tasks/7/resolve/?fileuri=czM6"),
+        ("http://ls", "/storage-data/uploaded/?filepath=a", "http://ls/storage-data/uploaded/?filepath=a"),
         ("https://ls/studio", "/data/local-files/?d=x/y.png", "https://ls/studio/data/local-files/?d=x/y.png"),
-        ("https://ls/studio/", "https://ls:443/studio/a%20b.png", "https://ls/studio/a%20b.png"),
+        ("https://ls/studio/", "https://ls:443/studio/data/a%20b.png", "https://ls/studio/data/a%20b.png"),
     ],
 )
 def test_addresses(url, image, address):
@@ -176,8 +188,8 @@ def test_cloud_storage_that_sends_on_is_said(backend, host, other_host):
 
 
 def test_the_names_of_this_machine_are_one_host(backend, host):
-    host.files["/a.png"] = to_file(halves(RED, GREEN))
-    found = predict(backend, {"image": host.url.replace("127.0.0.1", "localhost") + "/a.png"})[0]
+    host.files["/data/a.png"] = to_file(halves(RED, GREEN))
+    found = predict(backend, {"image": host.url.replace("127.0.0.1", "localhost") + "/data/a.png"})[0]
     assert len(found["result"]) == 2
 
 

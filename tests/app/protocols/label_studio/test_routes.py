@@ -1,6 +1,7 @@
 """Label Studio's ML backend protocol, with a real HTTP server as the Label Studio that holds the photos."""
 
 import json
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_polygons_cover_the_mask(backend, host):
 def test_score_is_the_agreement_of_the_methods_or_the_mean_score(serve, host, tmp_path):
     write_segmentation_model(tmp_path)
     write_cam_model(tmp_path)
-    host.files = {"/dog.png": to_file(halves(RED, BLACK)), "/nothing.png": to_file(halves(BLACK, BLACK))}
+    host.files = {"/data/dog.png": to_file(halves(RED, BLACK)), "/data/nothing.png": to_file(halves(BLACK, BLACK))}
     tasks = [{"image": image} for image in host.files]
     dog, nothing = predict(serve(settings_for(host, tmp_path)), *tasks)
     logits = np.array([10, 20, -20, -20, *[0] * (len(VOC_CLASSES) - 3)])  # background, dog, cat, person, the others
@@ -161,12 +162,12 @@ def test_tags_that_are_no_classes_say_nothing(backend, host, tags):
 
 
 def test_more_tasks_than_places(serve, host, models_directory):
-    host.files["/a.png"] = to_file(halves(RED, GREEN))
+    host.files["/data/a.png"] = to_file(halves(RED, GREEN))
     client = serve(settings_for(host, models_directory).model_copy(update={"queue_size": 0, "workers": 1}))
-    assert all(prediction["result"] for prediction in predict(client, *[{"image": "/a.png"}] * 8))
+    assert all(prediction["result"] for prediction in predict(client, *[{"image": "/data/a.png"}] * 8))
 
 
-GOOD = {"tasks": [{"id": 1, "data": {"image": "/a.png"}}], "label_config": BRUSH}
+GOOD = {"tasks": [{"id": 1, "data": {"image": "/data/a.png"}}], "label_config": BRUSH}
 
 
 @pytest.mark.parametrize(
@@ -222,6 +223,51 @@ def test_too_large_a_body_is_refused(backend):
 
 def test_classes_without_a_label_are_left_out(backend, host):
     config = BRUSH.replace('value="dog"', 'value="wolf"')
-    host.files["/a.png"] = to_file(halves(RED, BLUE))
-    prediction = predict(backend, {"image": "/a.png"}, label_config=config)[0]
+    host.files["/data/a.png"] = to_file(halves(RED, BLUE))
+    prediction = predict(backend, {"image": "/data/a.png"}, label_config=config)[0]
     assert set(np.unique(mask_of(prediction))) == {0, PERSON}
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b'{"tasks":[' + b"1," * 1_500_000 + b'1],"label_config":""}', 422, "tasks.0"),
+        (b'{"tasks":[' + b'{"data":{}},' * 3000 + b'{"data":{}}],"label_config":""}', 422, "at most 2000"),
+        (b'{"tasks":[],"label_config":"' + b"<a>" * 100 + b"</a>" * 100 + b'"}', 422, "label config"),
+        (b" " * 4_000_001, 413, "TAG2MASK_MAX_JSON_BYTES"),
+    ],
+)
+def test_lists_are_bounded_before_their_entries_are_looked_at(serve, host, models_directory, content, status, words):
+    settings = settings_for(host, models_directory).model_copy(update={"max_upload_bytes": 20_000_000})
+    client = serve(settings)
+    start = time.process_time()
+    reply = client.post("/label-studio/predict", content=content)
+    assert (reply.status_code, words in reply.text) == (status, True), reply.text[:500]
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    "labels", ["<Label/>" * 6000, '<BrushLabels name="b" toName="i">' * 60 + "</BrushLabels>" * 60]
+)
+def test_a_label_config_has_few_elements(backend, labels):
+    config = f'<View><Image name="i" value="$image"/><BrushLabels name="c" toName="i">{labels}</BrushLabels></View>'
+    reply = backend.post("/label-studio/predict", json={"tasks": [], "label_config": config})
+    assert (reply.status_code, "more than" in reply.text) == (422, True), reply.text
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "/api/projects/1",
+        "/user/logout?next=1",
+        "/data/../api/users",
+        "/data/%2e%2e/api/users",
+        "/data/..\\api",
+        "/data/",
+        "/",
+    ],
+)
+def test_only_paths_of_photos_are_asked_for(backend, host, image):
+    problem = predict(backend, {"image": image})[0]["problem"]
+    assert "none of Label Studio's paths of photos" in problem["detail"]
+    assert not host.seen

@@ -1,0 +1,49 @@
+"""A model file that is whole, and one file: checked on its bytes, before ONNX Runtime reads them.
+
+A file may state the SHA-256 of itself: the metadata key `checksum` holds that of the file with 64 zeros in its place. So a byte
+that changed on a disk or on the way shows, in the weights as anywhere. Weights in a file of their own are refused: ONNX Runtime
+would look for it from the directory that the service was started in, and read whatever file the model names.
+"""
+
+import hashlib
+import re
+
+from app.inference.errors import ModelCardError
+
+KEY = "checksum"
+UNKNOWN = "0" * 64
+# The entry of the metadata as protobuf writes it: key, then the value as JSON text, 66 (0x42) bytes long.
+ENTRY = re.compile(rb'\x0a\x08checksum\x12\x42"([0-9a-f]{64})"')
+# "location" as a whole text, its length before it, in any way protobuf may write 8: the key under which a tensor names its file.
+EXTERNAL = re.compile(rb"[\x08\x00]location")
+
+
+def check_content(content: bytes, source: str) -> None:
+    """Raise ModelCardError for a file whose weights lie elsewhere, or that is not what its checksum says."""
+    if EXTERNAL.search(content):
+        raise ModelCardError(
+            f"{source} names external data, weights in another file, which is not read. Save it as one file, with its weights inside"
+            f" (onnx.save(model, path) without save_as_external_data)."
+        )
+    entry = ENTRY.search(content)
+    if entry and entry[1] != checksum_of(content).encode():
+        raise ModelCardError(
+            f"{source} has changed since it was exported: its content does not match the checksum in its metadata. Copy it anew, or "
+            f"export the model again."
+        )
+
+
+def checksum_of(content: bytes) -> str:
+    """The checksum that a file's metadata state, or should state."""
+    entry = ENTRY.search(content)
+    if entry is None:
+        return ""
+    digest = hashlib.sha256(content[: entry.start(1)])
+    digest.update(UNKNOWN.encode())
+    digest.update(memoryview(content)[entry.end(1) :])
+    return digest.hexdigest()
+
+
+def with_checksum(content: bytes) -> bytes:
+    """The file with its checksum in the place of the one its metadata state; as it is where they have no such key."""
+    return ENTRY.sub(lambda entry: entry[0].replace(entry[1], checksum_of(content).encode()), content, count=1)

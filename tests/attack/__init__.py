@@ -1,0 +1,1 @@
+"""`make attack`: what was once tried on the service and broke it, tried again in short."""
