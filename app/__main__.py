@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     fields = Settings.model_fields.items()
     settings = [
         f"  TAG2MASK_{name.upper()} ({'none' if field.default is None else field.default})" for name, field in fields

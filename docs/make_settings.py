@@ -9,7 +9,7 @@ sys.path.insert(0, str(ROOT))
 from app.runtime.settings import PREFIX, Settings  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
-# The last word of a setting's name is its unit, where it is one of these; the price has one of its own.
+# A word of a setting's name -> its unit; other settings are numbers of what their name says, or texts.
 UNITS = {"seconds": "seconds", "bytes": "bytes", "pixels": "pixels", "threads": "threads", "price": "million pixels"}
 HEAD = """# The settings of the service
 
@@ -32,7 +32,7 @@ def page() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
-        unit = UNITS.get(name.rpartition("_")[2], "")
+        unit = next((UNITS[word] for word in name.split("_") if word in UNITS), "")
         rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {field.description} |\n")
     return HEAD + "".join(rows)
 

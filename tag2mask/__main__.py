@@ -66,7 +66,7 @@ def find_models() -> None:
 
 
 def recipe(written: str) -> str:
-    """The file of a recipe: as written, or the one of that name among those that came along."""
+    """Return the file of a recipe: as written, or the one of that name among those that came along."""
     known = ROOT / "experiments" / f"{written.removesuffix('.toml')}.toml"
     return str(known) if not Path(written).exists() and known.is_file() else written
 

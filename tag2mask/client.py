@@ -87,35 +87,37 @@ class Client:
         self._http.clear()
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that are served, each with its card."""
+        """Return the models that are served, each with its card."""
         models: list[dict[str, Any]] = self._json("GET", "models")["models"]
         return models
 
     def classes(self, model: str | None = None) -> list[str]:
-        """The class names of a model; of the default one where none is named."""
+        """Return the class names of a model; of the default one where none is named."""
         return [entry["class"] for entry in self._json("GET", "classes", {"model": model})["classes"]]
 
     def segment(self, photo: Photo, *, tags: Tags = None, **options: Option) -> Mask:
-        """The mask of a photo. tags: all classes known to be in it; no other is found then."""
+        """Return the mask of a photo. tags: all classes known to be in it; no other is found then."""
         return Mask.of(self._about(photo, "segment", tags, options), name_of(photo))
 
     def pseudo_label(self, photo: Photo, *, tags: Tags = None, **options: Option) -> Mask:
-        """The label map that a segmenter would be trained on, 255 where the pixel is ignored."""
+        """Return the label map that a segmenter would be trained on, 255 where the pixel is ignored."""
         return Mask.of(self._about(photo, "pseudo-label", tags, options), name_of(photo))
 
     def scores(self, photo: Photo, *, tags: Tags = None, **options: Option) -> tuple[ClassScore, ...]:
-        """How sure the classifier is of every class."""
+        """Return how sure the classifier is of every class."""
         return scores_of(self._about(photo, "cam", tags, {"class": "all", **options}))
 
     def heatmap(self, photo: Photo, class_name: str, *, tags: Tags = None, **options: Option) -> Heatmap:
-        """Where the classifier looks for a class, at the photo's size; `size="model"` gives the smaller map it made."""
+        """Return where the classifier looks for a class, at the photo's size; `size="model"` gives the smaller map it
+        made.
+        """
         query = query_of(tags, {"class": class_name, **options, "format": "npy"})
         reply = self._send("POST", "cam", query, content_of(photo))
         values = np.load(io.BytesIO(reply.data), allow_pickle=False)
         return Heatmap(class_name, float(reply.headers["X-Class-Score"]), values, reply.headers["X-Model"])
 
     def analyze(self, photo: Photo, *, tags: Tags = None, **options: Option) -> Analysis:
-        """All results of a photo by one request."""
+        """Return all results of a photo by one request."""
         reply, name = self._about(photo, "analyze", tags, options), name_of(photo)
         mask = None if reply["segment"] is None else Mask.of(reply["segment"], name)
         return Analysis(scores_of(reply["cam"]), Mask.of(reply["pseudo_label"], name), mask, reply)
@@ -176,7 +178,7 @@ class Client:
             pool.shutdown(cancel_futures=True)
 
     def _about(self, photo: Photo, path: str, tags: Tags, options: Mapping[str, Option]) -> dict[str, Any]:
-        """The JSON reply about a photo."""
+        """Return the JSON reply about a photo."""
         return self._json("POST", path, query_of(tags, {**options, "format": "json"}), content_of(photo))
 
     def _json(
@@ -194,7 +196,7 @@ class Client:
     def _send(
         self, method: str, path: str, query: Mapping[str, Option], body: bytes | None = None
     ) -> urllib3.BaseHTTPResponse:
-        """A successful answer. Raises Problem, ServerGoneError."""
+        """Return a successful answer. Raises Problem, ServerGoneError."""
         fields = {name: written(value) for name, value in query.items() if value is not None}
         headers = {**self._http.headers, **({"Content-Type": TYPE} if body is not None else {})}
         address = f"{self.address}/{path}" + (f"?{urlencode(fields)}" if fields else "")
@@ -210,7 +212,7 @@ class Client:
 
 
 def query_of(tags: Tags, options: Mapping[str, Option]) -> dict[str, Option]:
-    """The parameters of a request. Raises ValueError for tags that cannot be sent."""
+    """Return the parameters of a request. Raises ValueError for tags that cannot be sent."""
     if isinstance(tags, str):
         raise ValueError(f"tags={tags!r} is one text; write a list of class names: tags=[{tags!r}]")
     for tag in tags or ():
@@ -222,12 +224,12 @@ def query_of(tags: Tags, options: Mapping[str, Option]) -> dict[str, Option]:
 
 
 def written(value: Option) -> str:
-    """A value as a query holds it."""
+    """Return a value as a query holds it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def content_of(photo: Photo) -> bytes:
-    """The photo as bytes of a file; pictures in memory become PNG, which loses nothing."""
+    """Return the photo as bytes of a file; pictures in memory become PNG, which loses nothing."""
     if isinstance(photo, bytes):
         return photo
     if isinstance(photo, (str, os.PathLike)):
@@ -244,6 +246,6 @@ def content_of(photo: Photo) -> bytes:
 
 
 def name_of(photo: Photo) -> str:
-    """The file name of a photo that has one, for data sets."""
+    """Return the file name of a photo that has one, for data sets."""
     named = photo if isinstance(photo, (str, os.PathLike)) else getattr(photo, "filename", getattr(photo, "name", ""))
     return Path(os.fspath(named)).name if isinstance(named, (str, os.PathLike)) and named else "photo"

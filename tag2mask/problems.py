@@ -24,7 +24,7 @@ class Problem(ClientError):
 
     @classmethod
     def of(cls, status: int, body: bytes) -> "Problem":
-        """What an answer with that status says."""
+        """Return what an answer with that status says."""
         try:
             members = json.loads(body)
             return cls(status, str(members["detail"]), str(members["type"]).rpartition(":")[2], members)

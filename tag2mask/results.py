@@ -37,7 +37,7 @@ class Mask:
 
     @classmethod
     def of(cls, reply: Mapping[str, Any], file_name: str) -> "Mask":
-        """The mask that a reply of `/segment` or `/pseudo-label` describes."""
+        """Return the mask that a reply of `/segment` or `/pseudo-label` describes."""
         image, regions = reply["image"], reply["classes"]
         runs = [(region["label"], region["rle"]) for region in regions]
         if (ignored := (reply.get("ignore") or {}).get("rle")) is not None:
@@ -50,18 +50,18 @@ class Mask:
         return cls(labels, names, {region["class"]: region["score"] for region in regions}, reply, file_name)
 
     def region(self, name: str) -> np.ndarray:
-        """Where a class is, bool (H, W); nowhere for a class that the mask does not hold."""
+        """Return where a class is, bool (H, W); nowhere for a class that the mask does not hold."""
         labels = [label for label, each in self.names.items() if each == name]
         return np.isin(self.labels, labels)
 
     def to_pillow(self) -> Image.Image:
-        """The mask as an indexed picture with PASCAL VOC's palette, as the service's PNG is."""
+        """Return the mask as an indexed picture with PASCAL VOC's palette, as the service's PNG is."""
         picture = Image.fromarray(self.labels)
         picture.putpalette(_voc_palette())
         return picture
 
     def to_coco(self) -> dict[str, Any]:
-        """The mask as a COCO data set of one photo, which `pycocotools.coco.COCO` reads."""
+        """Return the mask as a COCO data set of one photo, which `pycocotools.coco.COCO` reads."""
         height, width = self.labels.shape
         annotations = [
             {
@@ -94,7 +94,7 @@ class Heatmap:
     model: str
 
     def to_pillow(self) -> Image.Image:
-        """The map as an 8-bit grey picture."""
+        """Return the map as an 8-bit grey picture."""
         return Image.fromarray((self.values.clip(0, 1) * np.iinfo(np.uint8).max).round().astype(np.uint8))
 
 
@@ -109,7 +109,7 @@ class Analysis:
 
 
 def scores_of(reply: Mapping[str, Any]) -> tuple[ClassScore, ...]:
-    """The scores in a reply of `/cam?class=all`."""
+    """Return the scores in a reply of `/cam?class=all`."""
     return tuple(ClassScore(each["class"], each["score"], each["present"]) for each in reply["classes"])
 
 

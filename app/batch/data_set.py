@@ -40,7 +40,7 @@ def write_data_set(out: Path, names: Sequence[str], labeller: Labeller, decided:
 
 
 def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """A record with what an earlier version of this command did not write."""
+    """Return a record with what an earlier version of this command did not write."""
     photo, mask = files_of(out, record["name"])[:2]
     if "outlines" not in record or not yolo_files(out, record["name"])[0].is_file():
         try:
@@ -54,7 +54,7 @@ def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_rejected(record: dict[str, Any], decided: Mapping[str, Choice]) -> bool:
-    """Whether somebody decided that the photo is left out."""
+    """Tell whether somebody decided that the photo is left out."""
     choice = decided.get(record["name"])
     return choice is not None and choice.kind == "reject"
 
@@ -74,7 +74,7 @@ def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str
 
 
 def review_row(record: dict[str, Any], decided: Mapping[str, Choice]) -> list[str]:
-    """A record as a row of review.csv."""
+    """Return a record as a row of review.csv."""
     quality = record["quality"]
     signs = [quality[name] for name in ("estimate", "agreement", "consistency", "margin")]
     found = ";".join(region["class_name"] for region in record["regions"])
@@ -84,7 +84,7 @@ def review_row(record: dict[str, Any], decided: Mapping[str, Choice]) -> list[st
 
 
 def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:
-    """Where a photo's copy, label map, overlay and record are."""
+    """Return where a photo's copy, label map, overlay and record are."""
     return (
         out / "JPEGImages" / f"{name}.jpg",
         out / "SegmentationClass" / f"{name}.png",

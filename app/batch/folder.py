@@ -126,13 +126,13 @@ def label_found(
 
 
 def chosen(task: FolderPhoto, decided: Mapping[str, Choice]) -> FolderPhoto:
-    """The task with the tags that somebody decided on."""
+    """Return the task with the tags that somebody decided on."""
     choice = decided.get(task.name)
     return task if choice is None or choice.kind != "retag" else replace(task, tags=choice.tags)
 
 
 def said_of_choices(decided: Mapping[str, Choice], names: list[str]) -> list[str]:
-    """What became of the choices, in sentences."""
+    """Return what became of the choices, in sentences."""
     counts = Counter(choice.kind for name, choice in decided.items() if name in names)
     lines = [f"choices: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}"] if counts else []
     strange = sorted(decided.keys() - set(names))
@@ -142,7 +142,7 @@ def said_of_choices(decided: Mapping[str, Choice], names: list[str]) -> list[str
 
 
 def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) -> list[str]:
-    """The names that have a record and no photo any more.
+    """Return the names that have a record and no photo any more.
 
     Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
     that is mistaken.
@@ -166,13 +166,13 @@ def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) ->
 
 
 def file_of(path: Path) -> tuple[int, int]:
-    """Which file it is, under whatever name."""
+    """Return which file it is, under whatever name."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A photo's record; empty where this command did not write the file, or wrote it under another name."""
+    """Return a photo's record; empty where this command did not write the file, or wrote it under another name."""
     try:
         record = json.loads(path.read_text())
         known = record["name"].casefold() == path.stem.casefold() and {"stamp", "tags", "regions"} <= set(record)
@@ -182,7 +182,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def is_done(out: Path, task: FolderPhoto) -> bool:
-    """Whether the photo, as it is now and with these tags, has a record."""
+    """Tell whether the photo, as it is now and with these tags, has a record."""
     record = read_record(record_path(out, task))
     tags = None if task.tags is None else list(task.tags)
     try:
@@ -192,7 +192,7 @@ def is_done(out: Path, task: FolderPhoto) -> bool:
 
 
 def stamp_of(task: FolderPhoto) -> list[int]:
-    """What the photo's file looks like from outside."""
+    """Return what the photo's file looks like from outside."""
     status = task.path.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -216,7 +216,7 @@ def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
 
 
 def said_of(settings: dict[str, Any], keys: list[str]) -> str:
-    """The settings of these keys in few words."""
+    """Return the settings of these keys in few words."""
     tagged = "--tags" if settings.get("tagged") else "without --tags"
     return ", ".join(tagged if key == "tagged" else f"{key} {json.dumps(settings.get(key))}" for key in keys)
 
@@ -283,19 +283,19 @@ def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
 
 
 def whole_image(photo: Photo, data: bytes) -> np.ndarray:
-    """The photo at its own size, uint8 (H, W, 3): it may have been decoded at reduced size."""
+    """Return the photo at its own size, uint8 (H, W, 3): it may have been decoded at reduced size."""
     return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
 
 
 def estimate(result: Labelled, label: np.ndarray, task: FolderPhoto, classes: tuple[str, ...]) -> Quality:
-    """The quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
+    """Return the quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
     known = result.present if task.tags is None else [classes.index(tag) for tag in task.tags]
     other = None if result.mask is None else result.label_map
     return quality_of(label, other, result.probabilities, frozenset(label_of(index) for index in known))
 
 
 def overlay(photo: Photo, label: np.ndarray) -> bytes:
-    """The label map over the photo, no side longer than `SHOWN_SIDE`."""
+    """Return the label map over the photo, no side longer than `SHOWN_SIDE`."""
     factor = min(1.0, SHOWN_SIDE / max(label.shape))
     height, width = (max(1, round(side * factor)) for side in label.shape)
     small = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
@@ -303,5 +303,5 @@ def overlay(photo: Photo, label: np.ndarray) -> bytes:
 
 
 def record_path(out: Path, task: FolderPhoto) -> Path:
-    """Where a photo's record is."""
+    """Return where a photo's record is."""
     return files_of(out, task.name)[-1]

@@ -74,7 +74,7 @@ class InProcess:
         }
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
-        """What the service's `/analyze` answers."""
+        """Return what the service's `/analyze` answers."""
         analysis = self.analyzer.asking(tags=tags).read(data, max_image_pixels=self.settings.max_image_pixels)
         label, found = analysis.pseudo_label, analysis.mask if self.analyzer.segmenter else None
         return Labelled(
@@ -123,7 +123,7 @@ class Remote:
         return emptied(found) if tags == () else found
 
     def _served(self) -> list[dict[str, Any]]:
-        """What `GET /models` lists. Raises DataError where something else than a tag2mask answers."""
+        """Return what `GET /models` lists. Raises DataError where something else than a tag2mask answers."""
         try:
             body = self._ask(urllib.request.Request(f"{self.address}/models"))
         except DataError as error:
@@ -137,7 +137,8 @@ class Remote:
             ) from None
 
     def _chosen(self, served: list[dict[str, Any]], task: str, parameter: str) -> dict[str, Any] | None:
-        """The model that the server takes for a task: the one that is named, in its highest version, or the default.
+        """Return the model that the server takes for a task: the one that is named, in its highest version, or the
+        default.
 
         None where none is named and the server has no default. Raises DataError for a name it does not serve.
         """
@@ -154,7 +155,9 @@ class Remote:
         return None
 
     def _ask(self, request: urllib.request.Request) -> bytes:
-        """The body of the answer. Raises DataError with what the server says, after some patience where it is busy."""
+        """Return the body of the answer. Raises DataError with what the server says, after some patience where it is
+        busy.
+        """
         for attempt in range(TRIES):
             status, headers, body = self._send(request)
             if status == HTTPStatus.OK:
@@ -181,7 +184,7 @@ class Remote:
 
 
 def read_reply(body: bytes, photo: Photo) -> Labelled:
-    """The arrays of an `/analyze?format=npz`. Raises DataError for a body that is none, or not whole."""
+    """Return the arrays of an `/analyze?format=npz`. Raises DataError for a body that is none, or not whole."""
     try:
         with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
             return Labelled(
@@ -199,7 +202,7 @@ def read_reply(body: bytes, photo: Photo) -> Labelled:
 
 
 def emptied(found: Labelled) -> Labelled:
-    """The results of a photo that is known to hold no class: a server cannot be asked for none of them."""
+    """Return the results of a photo that is known to hold no class: a server cannot be asked for none of them."""
     mask, probabilities = found.mask, found.probabilities
     if mask is not None and probabilities is not None:
         mask = np.full_like(mask, BACKGROUND)
@@ -210,7 +213,7 @@ def emptied(found: Labelled) -> Labelled:
 
 
 def _detail(body: bytes) -> str:
-    """What a problem document says; nothing where the body is none."""
+    """Return what a problem document says; nothing where the body is none."""
     try:
         return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):

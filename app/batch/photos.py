@@ -50,8 +50,8 @@ class Found:
 
 
 def find_photos(photos: Path, out: Path, tags: Mapping[str, tuple[str, ...]] | None) -> Found:
-    """Every JPEG, PNG and WebP file under `photos`, links followed, sorted; a name is the path below it with "/" written as
-    "__", made safe for lists.
+    """Return every JPEG, PNG and WebP file under `photos`, links followed, sorted; a name is the path below it with "/"
+    written as "__", made safe for lists.
 
     Data sets that this command made there are left alone, and so is what systems and programs put beside photos.
 
@@ -90,8 +90,8 @@ def find_photos(photos: Path, out: Path, tags: Mapping[str, tuple[str, ...]] | N
 
 
 def walk(folder: Path, inside: Path, left_out: dict[Path, str]) -> Iterator[Path]:
-    """The files under a folder and under folders linked from it, each real folder once. A folder that cannot be listed is
-    left out.
+    """Yield the files under a folder and under folders linked from it, each real folder once. A folder that cannot be
+    listed is left out.
     """
 
     def refuse(error: OSError) -> None:
@@ -110,12 +110,14 @@ def walk(folder: Path, inside: Path, left_out: dict[Path, str]) -> Iterator[Path
 
 
 def is_systems(name: str) -> bool:
-    """Whether a file or folder of that name was put there by a system or a program."""
+    """Tell whether a file or folder of that name was put there by a system or a program."""
     return name.startswith(".") or name.casefold() in BY_SYSTEMS
 
 
 def why_left_out(path: Path) -> str | None:
-    """Why a file that is a picture, or is called like one, is not labelled; None for photos, and for what is no picture."""
+    """Return why a file that is a picture, or is called like one, is not labelled; None for photos, and for what is no
+    picture.
+    """
     suffix = path.suffix.lower()
     called_photo = suffix in PHOTO_SUFFIXES
     if not path.exists():
@@ -137,12 +139,14 @@ def why_left_out(path: Path) -> str | None:
 
 
 def is_data_set(folder: Path) -> bool:
-    """Whether `app.batch.folder` made it."""
+    """Tell whether `app.batch.folder` made it."""
     return (folder / "label.json").is_file() and (folder / "records").is_dir()
 
 
 def tags_of(written: str, stem: str, unique: bool, tags: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The tags of a photo by its path below the folder, by that path as its name, or by a file name no other photo has."""
+    """Return the tags of a photo by its path below the folder, by that path as its name, or by a file name no other
+    photo has.
+    """
     for name in (written.replace("__", "/"), written, safe_name(written), *([stem] if unique else ())):
         for spelling in spellings(name):
             if spelling in tags:
@@ -163,8 +167,8 @@ def check_complete(tasks: list[FolderPhoto], tags: Mapping[str, tuple[str, ...]]
 def known_tags(
     tasks: list[FolderPhoto], classes: tuple[str, ...], skip: bool
 ) -> tuple[list[FolderPhoto], dict[Path, str]]:
-    """The photos whose tags all mean classes of the model (`find_class`), which they are replaced by, and why each other photo
-    is left out.
+    """Return the photos whose tags all mean classes of the model (`find_class`), which they are replaced by, and why
+    each other photo is left out.
 
     Raises DataError where there is such a one and it is not to be skipped; the message names the first few.
     """

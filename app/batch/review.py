@@ -29,8 +29,8 @@ POOR = 0.5  # a sign below it is named as a reason
 
 
 def outlines_of(mask: np.ndarray) -> dict[str, Any]:
-    """The regions of a uint8 (H, W) mask as SVG paths, each with a place inside for its name:
-    {"size": [width, height], "paths": {label: [path, x, y]}}.
+    """Return the regions of a uint8 (H, W) mask as SVG paths, each with a place inside for its name: {"size": [width,
+    height], "paths": {label: [path, x, y]}}.
     """
     factor = min(1.0, SHOWN_SIDE / max(mask.shape))
     height, width = (max(1, round(side * factor)) for side in mask.shape)
@@ -40,7 +40,9 @@ def outlines_of(mask: np.ndarray) -> dict[str, Any]:
 
 
 def outline_of(where: np.ndarray) -> tuple[str, int, int]:
-    """A bool (H, W) region as an SVG path, with its holes (fill-rule evenodd), and a place inside its largest part."""
+    """Return a bool (H, W) region as an SVG path, with its holes (fill-rule evenodd), and a place inside its largest
+    part.
+    """
     generator = contourpy.contour_generator(
         z=np.pad(where, 1).astype(np.float32), fill_type=contourpy.FillType.OuterOffset
     )
@@ -58,7 +60,7 @@ def outline_of(where: np.ndarray) -> tuple[str, int, int]:
 
 
 def reasons_of(record: Mapping[str, Any]) -> list[str]:
-    """Why a photo may be labelled badly, in sentences, the weightiest first; empty where no sign is poor."""
+    """Return why a photo may be labelled badly, in sentences, the weightiest first; empty where no sign is poor."""
     quality, tags = record["quality"], record["tags"]
     found = [region["class_name"] for region in record["regions"]]
     said: list[tuple[float, str]] = []
@@ -81,7 +83,7 @@ def reasons_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def entry_of(record: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """What the page knows of a photo."""
+    """Return what the page knows of a photo."""
     choice = choices.get(record["name"])
     return {
         "name": record["name"],
@@ -95,7 +97,7 @@ def entry_of(record: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[s
 
 
 def review_page(records: Sequence[Mapping[str, Any]], classes: Sequence[str], choices: Mapping[str, Choice]) -> str:
-    """The page for these records, in their order."""
+    """Return the page for these records, in their order."""
     photos = [entry_of(record, choices) for record in records]
     labels = [label_of(index) for index in range(len(classes))]
     colours = [css_colour(colour) for colour in display_colours(np.array(labels))]

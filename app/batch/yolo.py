@@ -22,12 +22,12 @@ FOLDER = "yolo"
 
 
 def yolo_files(out: Path, name: str) -> tuple[Path, Path]:
-    """Where a photo's text and its second name are."""
+    """Return where a photo's text and its second name are."""
     return out / FOLDER / "labels" / f"{name}.txt", out / FOLDER / "images" / f"{name}.jpg"
 
 
 def yolo_text(mask: np.ndarray) -> str:
-    """The regions of a uint8 (H, W) mask, a line each; largest first within a class."""
+    """Return the regions of a uint8 (H, W) mask, a line each; largest first within a class."""
     sides = np.tile(mask.shape[::-1], 1)
     lines = []
     for label, pixels in enumerate(count_labels(mask)):

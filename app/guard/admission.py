@@ -67,12 +67,12 @@ class Admission:
             scope["state"]["key"] = self.keys.admit(headers)
 
     def _is_allowed(self, host: str) -> bool:
-        """Whether a host is one of those allowed; `*.example.org` stands for all names that end so."""
+        """Tell whether a host is one of those allowed; `*.example.org` stands for all names that end so."""
         parents = ("*." + host.split(".", number)[-1] for number in range(1, host.count(".") + 1))
         return host in self.allowed_hosts or any(pattern in self.allowed_hosts for pattern in parents)
 
 
 def _name_of(host: str) -> str:
-    """The name in a Host header, without its port; an IPv6 address keeps its brackets."""
+    """Return the name in a Host header, without its port; an IPv6 address keeps its brackets."""
     end = host.find("]") + 1 if host.startswith("[") else host.find(":")
     return (host[:end] if end > 0 else host).lower()

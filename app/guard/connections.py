@@ -104,7 +104,7 @@ class Connection(H11Protocol):
 
 
 def connections_of(settings: Settings) -> type[Connection]:
-    """The protocol of a server with these settings."""
+    """Return the protocol of a server with these settings."""
     limits = {
         "header_seconds": settings.header_seconds,
         "reply_seconds": settings.reply_seconds,

@@ -56,7 +56,7 @@ class _Passage:
         self._sent = 0
 
     async def receive(self) -> Message:
-        """A piece of the body. Raises SlowBodyError, TooManyBytesError."""
+        """Return a piece of the body. Raises SlowBodyError, TooManyBytesError."""
         if not self._more:
             return await self._receive()
         seconds = self._settings.body_seconds + self._received / BYTES_PER_SECOND

@@ -38,7 +38,7 @@ class Keys:
 
     @classmethod
     def of(cls, settings: Settings) -> "Keys":
-        """Those of the settings. Raises AddressError for an entry that is none."""
+        """Return those of the settings. Raises AddressError for an entry that is none."""
         entries = settings.api_keys.get_secret_value().split(",") if settings.api_keys else []
         if settings.api_keys_file is not None:
             lines = settings.api_keys_file.read_text(encoding="utf-8").splitlines()
@@ -60,7 +60,7 @@ class Keys:
         return bool(self._hashes)
 
     def admit(self, headers: dict[bytes, bytes]) -> str:
-        """The name of the key that a request brings. Raises KeyRequiredError, RateLimitError."""
+        """Return the name of the key that a request brings. Raises KeyRequiredError, RateLimitError."""
         presented = _presented(headers)
         if presented is None:
             raise KeyRequiredError(f"this service answers whoever has an API key. {REMEDY}")
@@ -89,7 +89,7 @@ class Keys:
 
 
 def is_public(host: str) -> bool:
-    """Whether a server that listens there can be reached from other machines."""
+    """Tell whether a server that listens there can be reached from other machines."""
     try:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -97,7 +97,7 @@ def is_public(host: str) -> bool:
 
 
 def _presented(headers: dict[bytes, bytes]) -> bytes | None:
-    """The key in the headers of a request."""
+    """Return the key in the headers of a request."""
     scheme, _, credentials = headers.get(b"authorization", b"").strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return credentials.strip()

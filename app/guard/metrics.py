@@ -65,7 +65,7 @@ class Metrics:
             self._stages.labels(stage).observe(value / 1000)
 
     def render(self) -> tuple[bytes, str]:
-        """The numbers as they are now, and their media type."""
+        """Return the numbers as they are now, and their media type."""
         self._models.clear()
         try:
             for (name, version), engine in self._service.models.catalog.engines.items():

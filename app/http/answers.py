@@ -123,7 +123,7 @@ def encode_mask(
     scores: Mapping[int, float],
     arrays: Mapping[str, np.ndarray],
 ) -> bytes:
-    """A label map in the format asked for; `arrays` are everything that was computed."""
+    """Return a label map in the format asked for; `arrays` are everything that was computed."""
     encode_to = FORMATS[job.format].mask
     assert encode_to is not None
     with job.stopwatch.stage("encode"):
@@ -133,7 +133,7 @@ def encode_mask(
 def encode_maps(
     job: Job, analysis: Analysis, parameters: CamParameters, localization: Localization, indices: tuple[int, ...]
 ) -> bytes:
-    """The maps of these classes in the format asked for."""
+    """Return the maps of these classes in the format asked for."""
     form, card = FORMATS[job.format], job.cams[0].card
     encode_to = form.map if job.class_index is not None else form.maps
     assert encode_to is not None
@@ -152,7 +152,7 @@ def encode_maps(
 
 
 def common_of(job: Job, analysis: Analysis, parameters: PhotoParameters) -> dict[str, Any]:
-    """What every format is given."""
+    """Return what every format is given."""
     models = [{"name": pin(engine), "sha256": engine.sha256} for engine in job.engines]
     return {
         "classes": job.engines[0].card.classes,

@@ -32,7 +32,7 @@ class BehindProxies:
         await self.app(scope, receive, send)
 
     def rewritten(self, scope: Scope) -> Scope:
-        """The scope with the prefix in it, as ASGI has it: `path` begins with `root_path`."""
+        """Return the scope with the prefix in it, as ASGI has it: `path` begins with `root_path`."""
         headers = dict(scope["headers"])
         trusted = self.trusts(scope.get("client"))
         prefix = self.root_path or (headers.get(PREFIX, b"").decode("latin-1") if trusted else "")
@@ -51,7 +51,7 @@ class BehindProxies:
         return {**scope, **rest, "path": path}
 
     def trusts(self, client: tuple[str, int] | None) -> bool:
-        """Whether what the peer says of whom it speaks for is believed."""
+        """Tell whether what the peer says of whom it speaks for is believed."""
         if self.everyone or client is None:
             return self.everyone
         try:

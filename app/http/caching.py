@@ -15,7 +15,7 @@ except PackageNotFoundError:  # run from a checkout whose dependencies came anot
 
 
 def entity_tag(*parts: Any, weak: bool) -> str:
-    """The tag of a result that depends on these parts, which JSON can hold, and on this release.
+    """Return the tag of a result that depends on these parts, which JSON can hold, and on this release.
 
     A weak one is for bodies that differ from time to time in what does not matter (timings).
     """
@@ -24,6 +24,6 @@ def entity_tag(*parts: Any, weak: bool) -> str:
 
 
 def matches(tag: str, if_none_match: str) -> bool:
-    """Whether an If-None-Match header names the tag (or `*`), compared weakly as it asks for."""
+    """Tell whether an If-None-Match header names the tag (or `*`), compared weakly as it asks for."""
     listed = [entry.strip().removeprefix("W/") for entry in if_none_match.split(",")]
     return tag.removeprefix("W/") in listed or listed == ["*"]

@@ -50,13 +50,13 @@ def image_info(job: Job, photo: Photo) -> ImageInfo:
 
 
 def model_info(engine: Engine) -> ModelInfo:
-    """What a reply says of the model that answered."""
+    """Return what a reply says of the model that answered."""
     card = engine.card
     return ModelInfo(name=card.name, version=card.version, sha256=engine.sha256, method=card.method)
 
 
 def map_info(job: Job, analysis: Analysis, parameters: LocalizationParameters, class_index: int) -> MapInfo:
-    """What a reply says of the map of one class."""
+    """Return what a reply says of the map of one class."""
     card, score = job.cams[0].card, float(analysis.scores[class_index])
     kept = {**as_asked(parameters, CamParameters), "class": card.classes[class_index]}
     return MapInfo(
@@ -69,7 +69,7 @@ def map_info(job: Job, analysis: Analysis, parameters: LocalizationParameters, c
 
 
 def as_asked(parameters: Parameters, endpoint: type[Parameters] | None = None) -> dict[str, Any]:
-    """The parameters a request gave, as they stand in its query, without those a link sets anew.
+    """Return the parameters a request gave, as they stand in its query, without those a link sets anew.
 
     Only those the endpoint of a link knows, where it is another one.
     """
@@ -83,12 +83,12 @@ def as_asked(parameters: Parameters, endpoint: type[Parameters] | None = None) -
 def format_links(
     job: Job, path: str, task: Task, parameters: Mapping[str, object], words: Iterable[str]
 ) -> dict[str, str]:
-    """The same result, of the models of this task, in other formats."""
+    """Return the same result, of the models of this task, in other formats."""
     return {word: job.link(path, job.pins[task], {**parameters, "format": word}) for word in words}
 
 
 def result_links(job: Job, class_names: Sequence[str]) -> Links:
-    """The other results of the photo: its mask, its pseudo-label, and the heatmaps of the classes found.
+    """Return the other results of the photo: its mask, its pseudo-label, and the heatmaps of the classes found.
 
     The models that answered are pinned, each for its own task; a task for which none answered has the default one.
     """
@@ -105,7 +105,7 @@ def result_links(job: Job, class_names: Sequence[str]) -> Links:
 
 
 def provenance(job: Job, analysis: Analysis, engines: tuple[Engine, ...]) -> dict[str, Any]:
-    """What every reply says of how it came about."""
+    """Return what every reply says of how it came about."""
     options = analysis.analyzer.options
     return {
         "image": image_info(job, analysis.photo),
@@ -117,13 +117,13 @@ def provenance(job: Job, analysis: Analysis, engines: tuple[Engine, ...]) -> dic
 
 
 def inference(analysis: Analysis, parameters: LocalizationParameters) -> dict[str, Any]:
-    """The way of making maps, its scales and mirroring, for the reply."""
+    """Return the way of making maps, its scales and mirroring, for the reply."""
     scales, flip = analysis.analyzer.map_views
     return {"inference": parameters.inference, "scales": list(scales), "flip": flip}
 
 
 def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | AnalyzeParameters) -> SegmentReply:
-    """A mask in JSON."""
+    """Return a mask in JSON."""
     segmenter, found = job.segmenter, analysis.mask
     assert segmenter is not None
     with job.stopwatch.stage("encode"):
@@ -144,7 +144,7 @@ def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | 
 
 
 def describe_map(job: Job, analysis: Analysis, parameters: CamParameters, class_index: int) -> CamReply:
-    """The map of one class in JSON."""
+    """Return the map of one class in JSON."""
     info = map_info(job, analysis, parameters, class_index)
     presence = job.cams[0].card.presence_thresholds[class_index]
     return CamReply(
@@ -157,7 +157,7 @@ def describe_map(job: Job, analysis: Analysis, parameters: CamParameters, class_
 
 
 def describe_maps(job: Job, analysis: Analysis, parameters: CamParameters | AnalyzeParameters) -> CamsReply:
-    """The maps of all classes in JSON, or of those CCRM was asked for."""
+    """Return the maps of all classes in JSON, or of those CCRM was asked for."""
     card = job.cams[0].card
     kept = {**as_asked(parameters, CamParameters), "class": every_class(card)}
     plain = parameters.inference == "plain"
@@ -172,7 +172,7 @@ def describe_maps(job: Job, analysis: Analysis, parameters: CamParameters | Anal
 
 
 def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelParameters) -> PseudoLabelReply:
-    """A pseudo-label in JSON."""
+    """Return a pseudo-label in JSON."""
     card, label, options = job.cams[0].card, analysis.pseudo_label, analysis.analyzer.options
     scores = [float(score) for score in label.scores]
     with job.stopwatch.stage("encode"):
@@ -205,14 +205,14 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
 
 
 def ignored_pixels(label_map: np.ndarray) -> IgnoredPixels:
-    """The part of a uint8 (H, W) label map that is labelled "ignore"."""
+    """Return the part of a uint8 (H, W) label map that is labelled "ignore"."""
     pixels = count_labels(label_map)[IGNORE_INDEX]
     rle = mask_to_rle(label_map == IGNORE_INDEX) if pixels else None
     return IgnoredPixels(pixels=pixels, share=pixels / label_map.size, rle=rle)
 
 
 def models_reply(catalog: Catalog) -> ModelsReply:
-    """Every model with its card, sorted by name and version."""
+    """Return every model with its card, sorted by name and version."""
     models = []
     for _, engine in sorted(catalog.engines.items()):
         card = engine.card.model_dump(mode="json")
@@ -230,7 +230,7 @@ def models_reply(catalog: Catalog) -> ModelsReply:
 
 
 def classes_reply(engine: Engine) -> ClassesReply:
-    """The classes of one model with their labels and colours."""
+    """Return the classes of one model with their labels and colours."""
     names, classes = engine.card.classes, []
     labels = label_of(np.arange(len(names)))
     colours = zip(voc_colours(labels), display_colours(labels), strict=True)

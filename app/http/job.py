@@ -43,7 +43,7 @@ class Job:
     others: tuple["Job", ...] = ()
 
     def analyze(self) -> Analysis:
-        """The analysis of the photo. It is decoded at full size where its own pixels are part of the answer."""
+        """Return the analysis of the photo. It is decoded at full size where its own pixels are part of the answer."""
         self.stopwatch.add("queue", 1000 * (time.perf_counter() - self.submitted))
         whole = FORMATS[self.format].shows_photo and self.analyzer.options.size == "image"
         limit = self.settings.max_image_pixels
@@ -69,12 +69,12 @@ class Job:
         return pins
 
     def link(self, path: str, pinned: Mapping[str, str], parameters: Mapping[str, object]) -> str:
-        """The address of a result of this photo, with the models pinned."""
+        """Return the address of a result of this photo, with the models pinned."""
         query = {"image": self.upload.id, **parameters, **pinned}
         return f"{self.root_path}{path}?{urlencode(query, safe='/,')}"
 
     def respond(self, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
-        """The HTTP answer, with the provenance in headers too: a PNG has no other place for it."""
+        """Return the HTTP answer, with the provenance in headers too: a PNG has no other place for it."""
         content = body if isinstance(body, bytes) else body.model_dump_json().encode()
         timings = self.stopwatch.milliseconds.items()
         provenance = {

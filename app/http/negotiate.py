@@ -7,7 +7,7 @@ from app.inference.errors import NotAcceptableError, ParameterError, nearest_nam
 
 
 def choose_format(wanted: str | None, accept: str | None, available: Sequence[str]) -> str:
-    """The format word to answer with, one of `available`, whose first entry is the default.
+    """Return the format word to answer with, one of `available`, whose first entry is the default.
 
     Of formats that share a media type, the first listed stands for it. Where the client likes several equally, the
     order of `available` decides.
@@ -29,7 +29,7 @@ def choose_format(wanted: str | None, accept: str | None, available: Sequence[st
 
 
 def parse_accept(accept: str) -> list[tuple[str, float]]:
-    """The media ranges of an `Accept` header with their quality; a range that cannot be read is left out."""
+    """Return the media ranges of an `Accept` header with their quality; a range that cannot be read is left out."""
     ranges = []
     for entry in accept.split(","):
         media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
@@ -45,7 +45,7 @@ def parse_accept(accept: str) -> list[tuple[str, float]]:
 
 
 def _parse_quality(text: str) -> float:
-    """A quality value; what is no number in [0, 1] counts as 0, as if the range were not there."""
+    """Return a quality value; what is no number in [0, 1] counts as 0, as if the range were not there."""
     try:
         quality = float(text)
     except ValueError:
@@ -54,7 +54,7 @@ def _parse_quality(text: str) -> float:
 
 
 def _quality(kind: str, ranges: list[tuple[str, float]]) -> float:
-    """The quality the most specific matching range gives to a media type; 0 where none matches."""
+    """Return the quality the most specific matching range gives to a media type; 0 where none matches."""
     for pattern in (kind, kind.partition("/")[0] + "/*", "*/*"):
         matching = [quality for media_range, quality in ranges if media_range == pattern]
         if matching:

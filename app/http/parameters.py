@@ -110,7 +110,7 @@ class PhotoParameters(ModelParameters):
         return scales
 
     def options(self) -> Options:
-        """What is asked of the photo, parsed. Raises ParameterError for a list of tags without a name."""
+        """Return what is asked of the photo, parsed. Raises ParameterError for a list of tags without a name."""
         return Options(
             tags=parse_names(self.tags, "tags", "Write tags=dog,person, or leave it out to go by the scores."),
             scales=None if self.scales is None else parse_scales(self.scales),
@@ -120,7 +120,7 @@ class PhotoParameters(ModelParameters):
         )
 
     def fused_names(self) -> tuple[str, ...]:
-        """The models whose maps are fused."""
+        """Return the models whose maps are fused."""
         return ()
 
 
@@ -190,7 +190,7 @@ class CamParameters(LocalizationParameters):
     )
 
     def names_all(self, card: ModelCard) -> bool:
-        """Whether the maps of all classes are asked for. Raises ParameterError where that cannot be."""
+        """Tell whether the maps of all classes are asked for. Raises ParameterError where that cannot be."""
         everything = self.class_name == every_class(card) or self.class_name == EVERY_CLASS
         if everything and self.inference != "plain":
             raise ParameterError(
@@ -275,7 +275,7 @@ class KeptAnalyzeParameters(AnalyzeParameters, KeptImage):
 
 
 def every_class(card: ModelCard) -> str:
-    """The word that names all classes of a model: "all", unless one of them is called so."""
+    """Return the word that names all classes of a model: "all", unless one of them is called so."""
     return EVERY_CLASS if find_class(ALL_CLASSES, card.classes, card.synonyms) is not None else ALL_CLASSES
 
 

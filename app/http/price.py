@@ -17,7 +17,7 @@ PAMR_PASSES = 10
 
 
 def price_of(analyzer: Analyzer) -> float:
-    """The price of all results that the models of an analyzer give of a photo."""
+    """Return the price of all results that the models of an analyzer give of a photo."""
     options, pixels = analyzer.options, 0.0
     for cam in analyzer.cams:
         if options.conditional:
@@ -48,5 +48,5 @@ def check_price(analyzer: Analyzer, limit: float, photos: int = 1) -> None:
 
 
 def _pixels(model: Model, scales: tuple[float, ...], flip: bool) -> float:
-    """The most pixels that a model is given for these views of a photo."""
+    """Return the most pixels that a model is given for these views of a photo."""
     return sum((model.card.preferred_size * scale) ** 2 for scale in scales) * (2 if flip else 1)

@@ -27,8 +27,8 @@ REMEDY = "Send the photo as multipart field 'file' (curl -F file=@photo.jpg) or 
 
 
 async def receive_photos(request: Request, max_bytes: int) -> list[Received]:
-    """The photos in the body: the multipart fields `file`, or the whole body, which is recognised by its bytes where its type
-    says nothing.
+    """Return the photos in the body: the multipart fields `file`, or the whole body, which is recognised by its bytes
+    where its type says nothing.
 
     Raises UploadTooLargeError, UnsupportedTypeError, UploadError, ParameterError (a form field besides the files).
     """
@@ -54,12 +54,12 @@ async def receive_photos(request: Request, max_bytes: int) -> list[Received]:
 
 
 def whole_number(text: str) -> int | None:
-    """The number in a header; None for what is none, or has more digits than any length."""
+    """Return the number in a header; None for what is none, or has more digits than any length."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
 async def receive_body(request: Request, max_bytes: int, setting: str = UPLOAD_SETTING) -> bytes:
-    """The whole body, whatever its type; `setting` is the one that holds its limit. Raises UploadTooLargeError."""
+    """Return the whole body, whatever its type; `setting` is the one that holds its limit. Raises UploadTooLargeError."""
     return b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes, setting)])
 
 
@@ -120,13 +120,13 @@ async def _receive_form(request: Request, max_bytes: int) -> list[Received]:
 
 
 def _name_of(photo: UploadFile) -> str | None:
-    """What the client calls its file, without the folders before it; None where it does not say."""
+    """Return what the client calls its file, without the folders before it; None where it does not say."""
     name = re.split(r"[/\\]", photo.filename or "")[-1]
     return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME] or None
 
 
 def _quoted(extended: re.Match[bytes]) -> bytes:
-    """The name of a `filename*`, as `filename` would have it."""
+    """Return the name of a `filename*`, as `filename` would have it."""
     charset, value = extended[1].decode("ascii") or "utf-8", unquote_to_bytes(extended[2])
     try:
         name = value.decode(charset)
@@ -136,7 +136,7 @@ def _quoted(extended: re.Match[bytes]) -> bytes:
 
 
 async def _from_boundary(request: Request, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The body from its first boundary on: what stands before it is for programs that know no multipart."""
+    """Return the body from its first boundary on: what stands before it is for programs that know no multipart."""
     _, options = parse_options_header(request.headers["content-type"])
     boundary = b"--" + options.get(b"boundary", b"")
     held: bytes | None = b""
@@ -156,7 +156,7 @@ async def _from_boundary(request: Request, stream: AsyncGenerator[bytes, None]) 
 async def _limited(
     request: Request, limit: int, stated_limit: int, setting: str = UPLOAD_SETTING
 ) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, up to `limit` bytes; by the Content-Length already before the first."""
+    """Return the body's chunks, up to `limit` bytes; by the Content-Length already before the first."""
     declared = whole_number(request.headers.get("content-length", ""))
     if declared is not None and declared > limit:
         raise _too_large(declared, stated_limit, setting)

@@ -100,7 +100,7 @@ class Analyzer:
                 )
 
     def asking(self, **changes: Any) -> "Analyzer":
-        """The same models with some options changed."""
+        """Return the same models with some options changed."""
         return replace(self, options=replace(self.options, **changes))
 
     @property
@@ -113,7 +113,7 @@ class Analyzer:
         return {}
 
     def known_classes(self, card: ModelCard) -> tuple[int, ...] | None:
-        """The class indices of the tags in this model; None where nothing is known of the photo."""
+        """Return the class indices of the tags in this model; None where nothing is known of the photo."""
         if self.options.tags is None:
             return None
         if card.classes not in self._known:
@@ -157,7 +157,7 @@ class Analyzer:
         whole: bool = False,
         stopwatch: Stopwatch | None = None,
     ) -> "Analysis":
-        """The analysis of a picture file. The file is decoded no larger than the models need it, unless `whole`.
+        """Return the analysis of a picture file. The file is decoded no larger than the models need it, unless `whole`.
 
         Raises UploadError for what is no photo.
         """
@@ -168,7 +168,7 @@ class Analyzer:
         return Analysis(self, photo, stopwatch)
 
     def look_at(self, image: np.ndarray) -> "Analysis":
-        """The analysis of a photo that is decoded already, uint8 (H, W, 3)."""
+        """Return the analysis of a photo that is decoded already, uint8 (H, W, 3)."""
         return Analysis(self, Photo(image, *image.shape[:2]), Stopwatch())
 
 
@@ -184,7 +184,9 @@ class Analysis:
         self._views = views
 
     def asking(self, **changes: Any) -> "Analysis":
-        """The same photo with some options changed. What the networks said is kept where they would say the same again."""
+        """Return the same photo with some options changed. What the networks said is kept where they would say the same
+        again.
+        """
         kept = None if {"scales", "flip", "conditional"} & set(changes) else self._views
         return Analysis(self.analyzer.asking(**changes), self.photo, self.stopwatch, kept)
 
@@ -220,7 +222,7 @@ class Analysis:
         return present_classes(self._card, self.scores, self.analyzer.options.presence_threshold)
 
     def maps(self, class_indices: tuple[int, ...] | None = None) -> Localization:
-        """The maps of these classes at the size asked for, gated by the tags and refined as asked for.
+        """Return the maps of these classes at the size asked for, gated by the tags and refined as asked for.
 
         None means all classes, for CCRM those that are present: it erases what it found of one to find more of the others.
         """
@@ -274,7 +276,7 @@ class Analysis:
         return self.analyzer.cams[0].card
 
     def _sources(self, class_indices: tuple[int, ...]) -> tuple[ScaleCams, ...]:
-        """What every cam model said: of all classes, or by CCRM of these."""
+        """Return what every cam model said: of all classes, or by CCRM of these."""
         options = self.analyzer.options
         if not options.conditional:
             return self.views

@@ -34,7 +34,7 @@ def check_content(content: bytes, source: str) -> None:
 
 
 def checksum_of(content: bytes) -> str:
-    """The checksum that a file's metadata state, or should state."""
+    """Return the checksum that a file's metadata state, or should state."""
     entry = ENTRY.search(content)
     if entry is None:
         return ""
@@ -45,5 +45,7 @@ def checksum_of(content: bytes) -> str:
 
 
 def with_checksum(content: bytes) -> bytes:
-    """The file with its checksum in the place of the one its metadata state; as it is where they have no such key."""
+    """Return the file with its checksum in the place of the one its metadata state; as it is where they have no such
+    key.
+    """
     return ENTRY.sub(lambda entry: entry[0].replace(entry[1], checksum_of(content).encode()), content, count=1)

@@ -57,5 +57,5 @@ def read_choices(path: Path) -> dict[str, Choice]:
 
 
 def choice_of(name: str, choices: Mapping[str, Choice]) -> Choice | None:
-    """The choice for a photo whose name may be a path: `a/b` is `a__b` in a labelled folder."""
+    """Return the choice for a photo whose name may be a path: `a/b` is `a__b` in a labelled folder."""
     return choices.get(name) or choices.get("__".join(Path(name).parts))

@@ -28,7 +28,7 @@ SEPARATORS = re.compile(r"[\s_/-]+")
 
 
 def folded(name: str) -> str:
-    """What two spellings of a name have in common: no case, no separators, accents written one way."""
+    """Return what two spellings of a name have in common: no case, no separators, accents written one way."""
     return SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold())
 
 
@@ -36,7 +36,7 @@ GROUPS = tuple(frozenset(map(folded, group)) for group in SYNONYMS)
 
 
 def find_class(name: str, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> int | None:
-    """The index of the class that a name means; None where it means none, or more than one.
+    """Return the index of the class that a name means; None where it means none, or more than one.
 
     The name as it is written comes first, then its spelling, then the card's words, then the usual ones.
     """

@@ -63,7 +63,7 @@ def time_limit(seconds: float) -> Iterator[Deadline]:
 
 
 def current() -> Deadline | None:
-    """The deadline of the work that this thread does; None where it may take any time."""
+    """Return the deadline of the work that this thread does; None where it may take any time."""
     return _current.get()
 
 

@@ -21,7 +21,7 @@ TO_LINEAR = np.array(
 
 
 def display_colours(labels: np.ndarray) -> np.ndarray:
-    """A bright colour for each label, uint8 RGB (N, 3); a label has the same one in every photo."""
+    """Return a bright colour for each label, uint8 RGB (N, 3); a label has the same one in every photo."""
     labels = np.asarray(labels)
     hue = np.radians(TURN * labels)
     lightness = np.take(LIGHTNESS, labels % len(LIGHTNESS))

@@ -81,7 +81,9 @@ class Engine:
         return dict(zip(names, self._session.run(list(names), {IMAGE_INPUT: images}, options), strict=True))
 
     def _run_options(self, images: np.ndarray) -> onnxruntime.RunOptions:
-        """Those of one run. After an input larger than a photo at the preferred size, memory goes back to the system."""
+        """Return those of one run. After an input larger than a photo at the preferred size, memory goes back to the
+        system.
+        """
         options = onnxruntime.RunOptions()
         if self.providers == [CPU_PROVIDER] and images[..., 0].size > self.card.preferred_size**2:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -132,7 +134,7 @@ _CUDA_REMEDY = (
 
 
 def _providers(device: Device) -> list[str]:
-    """The providers to ask ONNX Runtime for; it names those it took in `Engine.providers`."""
+    """Return the providers to ask ONNX Runtime for; it names those it took in `Engine.providers`."""
     available = onnxruntime.get_available_providers()
     if device == "cpu" or (device == "auto" and CUDA_PROVIDER not in available):
         return [CPU_PROVIDER]

@@ -313,12 +313,12 @@ LIKENESS = 0.6  # of two spellings, by difflib's ratio: what is less alike is no
 
 
 def reason_of(message: str) -> str:
-    """What a validator of pydantic says is wrong, without what it puts before our own words."""
+    """Return what a validator of pydantic says is wrong, without what it puts before our own words."""
     return message.removeprefix("Value error, ")
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The entry of `known` spelled most like `name`, or None where none is close."""
+    """Return the entry of `known` spelled most like `name`, or None where none is close."""
     by_folded = {entry.casefold(): entry for entry in known}
     matches = difflib.get_close_matches(name.casefold()[:100], by_folded, n=1, cutoff=LIKENESS)
     return by_folded[matches[0]] if matches else None

@@ -16,18 +16,20 @@ UNSAFE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]|^\\s+|\\s+$")
 
 
 def normalized(text: str) -> str:
-    """The same text whichever way accents are written: macOS writes file names with accents apart (NFD), people type NFC."""
+    """Return the same text whichever way accents are written: macOS writes file names with accents apart (NFD), people
+    type NFC.
+    """
     return unicodedata.normalize("NFC", text)
 
 
 def shown(path: PurePath | str) -> str:
-    """A path for a message or a list: bytes that are no UTF-8 and line breaks stand as escapes."""
+    """Return a path for a message or a list: bytes that are no UTF-8 and line breaks stand as escapes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(repr(letter)[1:-1] if letter in "\n\r\x85\u2028\u2029" else letter for letter in text)
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """What a list in UTF-8 may call a file of this name: one whose bytes are no UTF-8 is read as Latin-1, too."""
+    """Return what a list in UTF-8 may call a file of this name: one whose bytes are no UTF-8 is read as Latin-1, too."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -36,7 +38,9 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def safe_name(name: str) -> str:
-    """A name that any list and any disk can hold: odd bytes and characters as %XX, and cut, with a digest, where too long."""
+    """Return a name that any list and any disk can hold: odd bytes and characters as %XX, and cut, with a digest, where
+    too long.
+    """
     encoded = os.fsencode(name)
     text = encoded.decode("utf-8", "surrogateescape")
     safe = "".join(f"%{ord(letter) - 0xDC00:02X}" if "\udc80" <= letter <= "\udcff" else letter for letter in text)

@@ -37,12 +37,12 @@ def label_count(class_count: int) -> int:
 
 
 def class_count(label_count: int) -> int:
-    """The classes of a segmenter with `label_count` channels."""
+    """Return the classes of a segmenter with `label_count` channels."""
     return label_count - 1
 
 
 def voc_palette() -> np.ndarray:
-    """The 256 RGB colours of PASCAL VOC masks, uint8 (256, 3)."""
+    """Return the 256 RGB colours of PASCAL VOC masks, uint8 (256, 3)."""
     return voc_colours(np.arange(256))
 
 

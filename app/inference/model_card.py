@@ -116,5 +116,5 @@ class ModelCard(BaseModel):
         return card
 
     def to_metadata(self) -> dict[str, str]:
-        """The card as ONNX `metadata_props`: every field, as JSON text."""
+        """Return the card as ONNX `metadata_props`: every field, as JSON text."""
         return {key: json.dumps(value) for key, value in self.model_dump(mode="json").items()}

@@ -20,7 +20,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 
 
 def name_of(written: str) -> str:
-    """A photo's name: as written, without a photo's suffix."""
+    """Return a photo's name: as written, without a photo's suffix."""
     stem, dot, suffix = written.rpartition(".")
     return stem if dot + suffix.lower() in PHOTO_SUFFIXES else written
 
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> tuple[int, list[tuple[int, list[str], tuple[str, ..
 
 
 def surplus_of(cells: list[str], columns: int) -> str | None:
-    """What is wrong with a row that holds more than the header has columns for; None where nothing is."""
+    """Return what is wrong with a row that holds more than the header has columns for; None where nothing is."""
     surplus = any(cell.strip() for cell in cells[columns:])
     return f"{len(cells)} fields where the header has {columns}" if surplus else None
 
@@ -82,6 +82,6 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def separator_of(fields: Iterator[str]) -> str | None:
-    """What separates the classes of a file: ';' or ',' where a field holds one, else any white space."""
+    """Return what separates the classes of a file: ';' or ',' where a field holds one, else any white space."""
     text = "\n".join(fields)
     return next((separator for separator in ";," if separator in text), None)

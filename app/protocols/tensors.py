@@ -73,7 +73,7 @@ class InferRequest(BaseModel):
 
 
 def infer_from(engine: Engine, body: bytes, header_length: str | None, settings: Settings) -> Response:
-    """The reply to a request's body. Raises ParameterError, UploadTooLargeError, ReplyTooLargeError."""
+    """Return the reply to a request's body. Raises ParameterError, UploadTooLargeError, ReplyTooLargeError."""
     asked, images = read_request(body, header_length, settings)
     names = [output.name for output in asked.outputs] or list(engine.card.outputs)
     unknown = [output for output in names if output not in engine.card.outputs]
@@ -88,7 +88,7 @@ def infer_from(engine: Engine, body: bytes, header_length: str | None, settings:
 
 
 def read_request(body: bytes, header_length: str | None, settings: Settings) -> tuple[InferRequest, np.ndarray]:
-    """The request and its images, uint8 (N, H, W, 3). Raises ParameterError, UploadTooLargeError."""
+    """Return the request and its images, uint8 (N, H, W, 3). Raises ParameterError, UploadTooLargeError."""
     length = len(body) if header_length is None else whole_number(header_length)
     if length is None or length > len(body):
         raise ParameterError(
@@ -131,7 +131,7 @@ def check_shape(shape: list[int], max_pixels: int) -> None:
 
 
 def read_tensor(tensor: Tensor, binary: bytes) -> np.ndarray:
-    """The values of an input, from the JSON or from the bytes behind it. Raises ParameterError."""
+    """Return the values of an input, from the JSON or from the bytes behind it. Raises ParameterError."""
     count = int(np.prod(tensor.shape, dtype=np.int64))
     size = tensor.parameters.get("binary_data_size")
     if size is not None:
@@ -146,7 +146,9 @@ def read_tensor(tensor: Tensor, binary: bytes) -> np.ndarray:
 
 
 def flattened(data: list[Any], shape: list[int]) -> list[int]:
-    """The whole numbers of a list, flat or nested along the axes of `shape`; none where it is neither, or holds anything else."""
+    """Return the whole numbers of a list, flat or nested along the axes of `shape`; none where it is neither, or holds
+    anything else.
+    """
     for _ in shape[1:]:
         if not data or type(data[0]) is not list:
             break
@@ -175,7 +177,7 @@ def check_size(outputs: dict[str, np.ndarray], binary: dict[str, bool], limit: i
 
 
 def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray], limit: int) -> Response:
-    """The outputs, as bytes behind the JSON where that was asked for. Raises ReplyTooLargeError, ParameterError."""
+    """Return the outputs, as bytes behind the JSON where that was asked for. Raises ReplyTooLargeError, ParameterError."""
     everything = bool(asked.parameters.get("binary_data_output"))
     wanted = {output.name: bool(output.parameters.get("binary_data", everything)) for output in asked.outputs}
     check_size(outputs, {name: wanted.get(name, everything) for name in outputs}, limit)
@@ -199,7 +201,7 @@ def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray],
 
 
 def numbers_of(name: str, values: np.ndarray) -> str:
-    """The values as JSON, without brackets. Raises ParameterError for what JSON has no number for."""
+    """Return the values as JSON, without brackets. Raises ParameterError for what JSON has no number for."""
     if not np.isfinite(values).all():
         raise ParameterError(f"the output '{name}' holds values that are not finite; ask for it as binary data.")
     flat = values.ravel()

@@ -54,12 +54,12 @@ def find_misplaced(directory: Path) -> dict[str, dict[str, str]]:
 
 
 def is_version(folder: str) -> bool:
-    """Whether a folder's name is a whole number above 0 without leading zeros."""
+    """Tell whether a folder's name is a whole number above 0 without leading zeros."""
     return folder.isascii() and folder.isdigit() and not folder.startswith("0")
 
 
 def stamps_of(paths: dict[Key, Path]) -> dict[Key, Stamp]:
-    """What the files look like from outside; one that is gone by now is left out."""
+    """Return what the files look like from outside; one that is gone by now is left out."""
     stamps = {}
     for key, path in paths.items():
         with suppress(OSError):

@@ -47,7 +47,8 @@ class Catalog:
     misplaced: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def choose(self, task: Task, wanted: str | None) -> Engine:
-        """The engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's default.
+        """Return the engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's
+        default.
 
         Raises UnknownModelError, WrongTaskError or NoModelForTaskError.
         """
@@ -70,7 +71,7 @@ class Catalog:
         return self.defaults[task]
 
     def find(self, wanted: str) -> Engine:
-        """The engine of "NAME" or "NAME/VERSION". Raises UnknownModelError."""
+        """Return the engine of "NAME" or "NAME/VERSION". Raises UnknownModelError."""
         name, _, version = wanted.partition("/")
         versions = {str(number): self.engines[other, number] for other, number in sorted(self.engines) if other == name}
         if version in versions:
@@ -80,12 +81,12 @@ class Catalog:
         raise self._unknown(name, version, list(versions))
 
     def newest(self, task: Task) -> list[Engine]:
-        """The highest version of every model of a task, by name."""
+        """Return the highest version of every model of a task, by name."""
         engines = (self.find(name) for name in sorted({name for name, _ in self.engines}))
         return [engine for engine in engines if engine.card.task == task]
 
     def _unknown(self, name: str, version: str, versions: list[str]) -> UnknownModelError:
-        """What keeps a model from being served: it is refused, misplaced, has other versions, or is not there."""
+        """Return what keeps a model from being served: it is refused, misplaced, has other versions, or is not there."""
         known = [f"{name}/{number}" for number in versions] or sorted({other for other, _ in self.engines})
         details: dict[str, Any] = {"parameter": "model", "known": known}
         newest_first = sorted(self.refused.items(), reverse=True)
@@ -199,7 +200,7 @@ class ModelStore:
         self._complaint = complaint
 
     def _load_all(self) -> Catalog:
-        """What can be served of the directory. Raises the first ModelCardError where that is nothing."""
+        """Return what can be served of the directory. Raises the first ModelCardError where that is nothing."""
         engines: dict[Key, Engine] = {}
         errors: dict[Key, ModelCardError] = {}
         misplaced = self._find_misplaced({})

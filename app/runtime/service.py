@@ -40,6 +40,6 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """The service that the application of a request was made for."""
+    """Return the service that the application of a request was made for."""
     service: Service = request.app.state.service
     return service

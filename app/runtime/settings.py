@@ -239,12 +239,14 @@ class Settings(BaseSettings):
 
 
 def separated(text: str) -> list[str]:
-    """The entries of a list separated by commas."""
+    """Return the entries of a list separated by commas."""
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for every variable of the service's prefix that is no setting. Kubernetes' own are none of the user's."""
+    """Return a sentence for every variable of the service's prefix that is no setting. Kubernetes' own are none of the
+    user's.
+    """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     sentences = []
     for name, value in sorted(environment.items()):
@@ -256,7 +258,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def is_of_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes set a variable, for a Service whose name begins with tag2mask."""
+    """Tell whether Kubernetes set a variable, for a Service whose name begins with tag2mask."""
     return bool(LINK.match(value) or OF_SERVICES.search(name))
 
 

@@ -57,7 +57,7 @@ class UploadStore:
             self._size_bytes += len(upload.data)
 
     def get(self, image_id: str) -> Upload:
-        """The upload of that id, whose time starts anew. Raises UnknownImageError."""
+        """Return the upload of that id, whose time starts anew. Raises UnknownImageError."""
         with self._lock:
             self._drop_expired()
             if image_id not in self._uploads:

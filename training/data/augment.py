@@ -14,7 +14,7 @@ HUES = 256  # steps of the colour circle, as PIL has it
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random stream of one photo in one epoch."""
+    """Return the random stream of one photo in one epoch."""
     return np.random.default_rng((seed, epoch, index))
 
 
@@ -37,7 +37,7 @@ def turn_hue(image: Image.Image, share: float) -> Image.Image:
 def random_resized_crop(
     image: Image.Image, size: int, area: tuple[float, float], rng: np.random.Generator
 ) -> Image.Image:
-    """A crop of `area` (share of the photo) and aspect ratio 3/4 to 4/3, resized to `size` x `size`."""
+    """Return a crop of `area` (share of the photo) and aspect ratio 3/4 to 4/3, resized to `size` x `size`."""
     width, height = image.size
     target = width * height * rng.uniform(*area)
     ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))

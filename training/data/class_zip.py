@@ -71,7 +71,7 @@ class ClassZip(Dataset):
         return {"images": normalize(image), "class_indices": torch.tensor(self.class_indices[index])}
 
     def view(self, index: int, size: int, rng: np.random.Generator) -> Image.Image:
-        """A random view of a photo, `size` px a side."""
+        """Return a random view of a photo, `size` px a side."""
         photo = random_resized_crop(Image.fromarray(self.images[index]), size, self.area, rng)
         if rng.random() < 0.5:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -124,7 +124,7 @@ def roots_of(categories: list[dict[str, Any]], annotations: list[dict[str, Any]]
 
 
 def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The classes asked for, all of them categories of the file; else all categories by id."""
+    """Return the classes asked for, all of them categories of the file; else all categories by id."""
     known = tuple(instances.categories.values())
     for name in classes or ():
         if name not in known:

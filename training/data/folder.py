@@ -47,7 +47,7 @@ class Row:
 
 
 def open_folder(config: DataConfig) -> TaggedPhotos:
-    """The photos of the folder, and in `train` those of `extra`. Raises DataError."""
+    """Return the photos of the folder, and in `train` those of `extra`. Raises DataError."""
     photos, paths = open_one(config)
     if config.extra is None:
         return photos
@@ -95,8 +95,8 @@ def open_one(config: DataConfig) -> tuple[TaggedPhotos, dict[str, Path]]:
 
 
 def decided_rows(rows: dict[str, Row], decided: Mapping[str, Choice]) -> dict[str, Row]:
-    """The rows with the tags that somebody decided on, without the photos that are to be left out; a photo that was tagged
-    anew as one of no class is none to train on.
+    """Return the rows with the tags that somebody decided on, without the photos that are to be left out; a photo that
+    was tagged anew as one of no class is none to train on.
     """
     left: dict[str, Row] = {}
     for name, row in rows.items():
@@ -109,7 +109,8 @@ def decided_rows(rows: dict[str, Row], decided: Mapping[str, Choice]) -> dict[st
 
 
 def listed_classes(path: Path) -> tuple[str, ...] | None:
-    """The classes of a list, without the background that some tools write before them; None where there is no list.
+    """Return the classes of a list, without the background that some tools write before them; None where there is no
+    list.
 
     Raises DataError for an empty one, and for names that cannot be classes.
     """
@@ -125,14 +126,14 @@ def listed_classes(path: Path) -> tuple[str, ...] | None:
 
 
 def require_directory(root: Path | None) -> Path:
-    """The directory, which must exist."""
+    """Return the directory, which must exist."""
     if root is None or not root.is_dir():
         raise DataError(f"data directory {root} does not exist. Set `root` to the folder that holds the photos.")
     return root
 
 
 def photo_directory(root: Path) -> Path:
-    """Where a folder keeps its photos: JPEGImages/, else images/, else the folder itself."""
+    """Return where a folder keeps its photos: JPEGImages/, else images/, else the folder itself."""
     return next((root / name for name in PHOTO_DIRECTORIES if (root / name).is_dir()), root)
 
 
@@ -178,7 +179,9 @@ def read_list(path: Path) -> list[tuple[int, str]]:
 
 
 def read_lists(directory: Path, rows: Mapping[str, Row], intake: Intake) -> Splits:
-    """Every ImageSets/*.txt as a split; where only one of train and val is there, the other is the remaining rows."""
+    """Return every ImageSets/*.txt as a split; where only one of train and val is there, the other is the remaining
+    rows.
+    """
     splits: Splits = {}
     for path in sorted(directory.glob("*.txt")):
         names: dict[str, None] = {}
@@ -215,7 +218,7 @@ class PhotoIndex:
         return name in self._files
 
     def find(self, written: str, where: str, intake: Intake) -> Path | None:
-        """The file of a photo written with or without its suffix; None where it is missing or not the only one."""
+        """Return the file of a photo written with or without its suffix; None where it is missing or not the only one."""
         files = self._files.get(name_of(written), [])
         if name_of(written) != written:
             files = [file for file in files if written.casefold() in map(str.casefold, spellings(file))]

@@ -48,7 +48,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def repeat_factors(image_labels: np.ndarray, threshold: float) -> np.ndarray:
-    """How often each photo appears in an epoch, so that rare classes are seen more often (N,).
+    """Return how often each photo appears in an epoch, so that rare classes are seen more often (N,).
 
     Gupta et al., "LVIS", CVPR 2019, section 3.2: r_c = max(1, sqrt(threshold / f_c)) with f_c the share of photos that
     have class c, and a photo takes the largest r_c of its classes.

@@ -162,7 +162,7 @@ def scene_tags(config: ScenesConfig, name: str) -> tuple[str, ...]:
 
 
 def render_image(config: ScenesConfig, name: str) -> np.ndarray:
-    """The photo of a scene: uint8 (H, W, 3)."""
+    """Return the photo of a scene: uint8 (H, W, 3)."""
     rng = _random(config, name, PIXEL_STREAM)
     canvas = draw_ground(config.size, rng)
     for thing in arrange(config, name):
@@ -171,7 +171,7 @@ def render_image(config: ScenesConfig, name: str) -> np.ndarray:
 
 
 def render_mask(config: ScenesConfig, name: str) -> np.ndarray:
-    """The exact mask of a scene: uint8 (H, W), labels 0..C."""
+    """Return the exact mask of a scene: uint8 (H, W), labels 0..C."""
     mask = np.full((config.size, config.size), BACKGROUND, np.uint8)
     for thing in arrange(config, name):
         window, u, v = _window(thing, config.size)
@@ -180,12 +180,12 @@ def render_mask(config: ScenesConfig, name: str) -> np.ndarray:
 
 
 def exact_saliency(config: ScenesConfig, name: str) -> np.ndarray:
-    """The saliency of a scene, known and not estimated: uint8 (H, W), WHITE on every thing, 0 elsewhere."""
+    """Return the saliency of a scene, known and not estimated: uint8 (H, W), WHITE on every thing, 0 elsewhere."""
     return np.where(render_mask(config, name) == BACKGROUND, 0, WHITE).astype(np.uint8)
 
 
 def is_scene(config: ScenesConfig, name: str) -> bool:
-    """Whether `name` is one of the configured scenes."""
+    """Tell whether `name` is one of the configured scenes."""
     split, _, index = name.partition("_")
     counts = {"train": config.count, "val": config.val_count}
     return split in counts and index.isdecimal() and name == f"{split}_{int(index):05d}" and int(index) < counts[split]
@@ -218,7 +218,7 @@ def _random(config: ScenesConfig, name: str, stream: int) -> np.random.Generator
 
 
 def arrange(config: ScenesConfig, name: str) -> tuple[Thing, ...]:
-    """The things of a scene, one to three, larger ones first: later ones hide parts of earlier ones."""
+    """Return the things of a scene, one to three, larger ones first: later ones hide parts of earlier ones."""
     rng = _random(config, name, LAYOUT_STREAM)
     things: list[Thing] = []
     count = int(rng.integers(1, MAX_THINGS + 1))
@@ -270,7 +270,7 @@ def _bilinear(cells: int, size: int) -> np.ndarray:
 
 
 def _window(thing: Thing, size: int) -> tuple[tuple[slice, slice], Plane, Plane]:
-    """The part of the canvas a thing may cover, and its (u, v) coordinates."""
+    """Return the part of the canvas a thing may cover, and its (u, v) coordinates."""
     rows, columns = (
         slice(max(0, math.floor(centre - thing.radius)), min(size, math.ceil(centre + thing.radius) + 1))
         for centre in (thing.y, thing.x)
@@ -305,7 +305,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _soften(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A lens's blur of about a pixel, then a sensor's noise and exposure: uint8 (H, W, 3)."""
+    """Return a lens's blur of about a pixel, then a sensor's noise and exposure: uint8 (H, W, 3)."""
     for axis in (0, 1):
         padded = np.concatenate([canvas.take([0], axis), canvas, canvas.take([-1], axis)], axis)
         length = canvas.shape[axis]

@@ -91,12 +91,16 @@ class TaggedPhotos:
         return CHOOSING in self.splits and REPORTED in self.splits
 
     def labelled_names(self) -> tuple[str, ...]:
-        """The photos that a run makes maps and labels of: those of `train`, of `val` and of what it reports, each once."""
+        """Return the photos that a run makes maps and labels of: those of `train`, of `val` and of what it reports,
+        each once.
+        """
         splits = ("train", "val", self.choosing_split, self.report_split)
         return tuple(dict.fromkeys(name for split in splits for name in self.splits.get(split, ())))
 
     def image(self, name: str) -> np.ndarray:
-        """The photo as uint8 RGB (H, W, 3), EXIF orientation applied. Raises DataError where it cannot be decoded."""
+        """Return the photo as uint8 RGB (H, W, 3), EXIF orientation applied. Raises DataError where it cannot be
+        decoded.
+        """
         self._require(name)
         return self.reader.image(name)
 
@@ -111,12 +115,12 @@ class TaggedPhotos:
         return self.tag_table[name]
 
     def image_labels(self, name: str) -> np.ndarray:
-        """The tags as float32 (C,): 1 where the class is tagged, else 0."""
+        """Return the tags as float32 (C,): 1 where the class is tagged, else 0."""
         tags = self.tags(name)
         return np.array([class_name in tags for class_name in self.classes], np.float32)
 
     def class_indices(self, name: str) -> tuple[int, ...]:
-        """The tags as ascending class indices."""
+        """Return the tags as ascending class indices."""
         return tuple(int(index) for index in np.flatnonzero(self.image_labels(name)))
 
     def _require(self, name: str) -> None:
@@ -138,11 +142,11 @@ class Intake:
         self.skipped.append(f"{where}: {problem}")
 
     def nearest(self, value: str, known: Iterable[str]) -> str:
-        """The nearest spelling for an error message; not searched for where the row is only counted."""
+        """Return the nearest spelling for an error message; not searched for where the row is only counted."""
         return nearest(value, known) if self.config.on_error == "fail" else ""
 
     def accepts_tags(self, where: str, tags: tuple[str, ...], classes: tuple[str, ...]) -> bool:
-        """Whether a photo has tags and all are known; reports it otherwise."""
+        """Tell whether a photo has tags and all are known; reports it otherwise."""
         unknown = [tag for tag in tags if tag not in classes]
         if not tags:
             self.refuse(where, "the photo has no tag", f"Give it at least one of: {', '.join(classes)}")
@@ -153,7 +157,7 @@ class Intake:
         return bool(tags) and not unknown
 
     def accepts_name(self, where: str, name: str) -> bool:
-        """Whether files and lists of a run can be called like the photo; reports it otherwise."""
+        """Tell whether files and lists of a run can be called like the photo; reports it otherwise."""
         fits = safe_name(name) == name
         if not fits:
             self.refuse(
@@ -162,7 +166,7 @@ class Intake:
         return fits
 
     def accepts_photo(self, where: str, path: Path) -> bool:
-        """Whether the photo at `path` can be read, as far as the configuration asks to look; reports it otherwise."""
+        """Tell whether the photo at `path` can be read, as far as the configuration asks to look; reports it otherwise."""
         try:
             if self.config.checks_pixels:
                 read_photo(path)
@@ -175,7 +179,7 @@ class Intake:
 
 
 def nearest(value: str, known: Iterable[str]) -> str:
-    """The closest of `known` as a hint for an error message, or nothing."""
+    """Return the closest of `known` as a hint for an error message, or nothing."""
     name = nearest_name(value, known)
     return f" (nearest: {name!r})" if name else ""
 
@@ -219,7 +223,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def choose_classes(config: DataConfig, tags: Iterable[str]) -> tuple[str, ...]:
-    """The configured classes; else VOC's where every tag is one of them; else the sorted set of tags.
+    """Return the configured classes; else VOC's where every tag is one of them; else the sorted set of tags.
 
     A tag of one photo alone that is spelled much like a frequent one is held to be a slip of the pen, no class.
     """
@@ -234,7 +238,7 @@ def choose_classes(config: DataConfig, tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def checked_classes(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The same names. Raises DataError where they cannot be the classes of a data set."""
+    """Return the same names. Raises DataError where they cannot be the classes of a data set."""
     if fault := fault_of(classes):
         raise DataError(f"{where}: {fault}")
     return classes
@@ -256,12 +260,12 @@ def split_by_hash(names: Iterable[str], val_fraction: float) -> dict[str, tuple[
 
 
 def rank_of(text: str) -> float:
-    """A hash of the text, evenly spread over [0, 1)."""
+    """Return a hash of the text, evenly spread over [0, 1)."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
 def require_photos(photos: TaggedPhotos, where: str) -> TaggedPhotos:
-    """The same photos; raises DataError where nothing is left to train on."""
+    """Return the same photos; raises DataError where nothing is left to train on."""
     if not any(photos.splits.values()):
         first = f" ({len(photos.skipped)} left out; the first: {photos.skipped[0]})" if photos.skipped else ""
         raise DataError(f"{where}: no photo can be used{first}. Check the names and tags of the list.")

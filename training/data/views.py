@@ -33,7 +33,7 @@ class TaggedViews(Dataset):
         return {"images": image, "image_labels": torch.from_numpy(self.image_labels[index])}
 
     def _view(self, epoch: int, index: int, planes: tuple[Image.Image, ...]) -> tuple[Tensor, tuple[np.ndarray, ...]]:
-        """A view of the photo (3, S, S), and the same of `planes` that belong to it, uint8 (S, S), 255 outside."""
+        """Return a view of the photo (3, S, S), and the same of `planes` that belong to it, uint8 (S, S), 255 outside."""
         rng = generator(self.seed, epoch, index)
         views = self.views
         photo = Image.fromarray(self.photos.image(self.names[index]))
@@ -99,7 +99,7 @@ class LabelledViews(TaggedViews):
 
 
 def read_plane(path: Path, grey: bool = False) -> Image.Image:
-    """An indexed or grey PNG as the numbers it holds, or any picture as shades of grey. Raises DataError."""
+    """Return an indexed or grey PNG as the numbers it holds, or any picture as shades of grey. Raises DataError."""
     if grey:
         return Image.fromarray(read_grey(path))
     with reading(f"label map {path}"):

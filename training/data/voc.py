@@ -49,7 +49,7 @@ def open_voc(config: DataConfig) -> TaggedPhotos:
 
 
 def voc_root(config: DataConfig) -> Path:
-    """The year's directory; `root` may be it, or the VOCdevkit above it."""
+    """Return the year's directory; `root` may be it, or the VOCdevkit above it."""
     root = require_directory(config.root)
     if (root / YEAR_DIRECTORY / "JPEGImages").is_dir():
         return root / YEAR_DIRECTORY
@@ -62,13 +62,15 @@ def voc_root(config: DataConfig) -> Path:
 
 
 def listed_name(line: str, index: PhotoIndex) -> str:
-    """The name of the photo in a line of a list: the whole line, whose name may hold spaces, else what stands before them."""
+    """Return the name of the photo in a line of a list: the whole line, whose name may hold spaces, else what stands
+    before them.
+    """
     whole = name_of(PurePosixPath(line).name)
     return whole if whole in index else name_of(PurePosixPath(line.split()[0]).name)
 
 
 def find_lists(root: Path, config: DataConfig) -> dict[str, Path]:
-    """The files that list train and val."""
+    """Return the files that list train and val."""
     directory = root / "ImageSets" / "Segmentation"
     there = [name for name in TRAIN_LISTS if (directory / f"{name}.txt").is_file()]
     train = config.voc.train_list or (there or TRAIN_LISTS)[0]

@@ -184,14 +184,16 @@ def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def next_version(directory: Path) -> int:
-    """One more than the highest version there. A folder without a model, which an export left that was stopped, is none."""
+    """Return one more than the highest version there. A folder without a model, which an export left that was stopped,
+    is none.
+    """
     files = directory.glob("*/model.onnx")
     taken = [int(path.parent.name) for path in files if path.parent.name.isdecimal()]
     return max(taken, default=0) + 1
 
 
 def current_commit() -> str:
-    """The commit the code stands at, or "unknown" outside a repository."""
+    """Return the commit the code stands at, or "unknown" outside a repository."""
     command = ["git", "rev-parse", "--short=12", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)

@@ -7,7 +7,9 @@ from training.masks.ground_truth import GroundTruth
 
 
 def fault_of_masks(data: DataConfig, photos: TaggedPhotos) -> tuple[int, str | None]:
-    """How many of the photos that are reported have a mask, and what is wrong with the first that cannot be used."""
+    """Return how many of the photos that are reported have a mask, and what is wrong with the first that cannot be
+    used.
+    """
     truth = GroundTruth(data, photos)
     names = [name for name in photos.splits.get(photos.report_split, ()) if truth.has(name)]
     try:

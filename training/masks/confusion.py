@@ -73,17 +73,17 @@ class Sweep:
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
 
     def best(self) -> tuple[float, float]:
-        """The threshold with the largest mIoU, and that mIoU."""
+        """Return the threshold with the largest mIoU, and that mIoU."""
         mious = [self.at(index).miou() for index in range(len(THRESHOLDS))]
         index = int(np.argmax(mious))
         return THRESHOLDS[index], mious[index]
 
     def at_threshold(self, threshold: float) -> Confusion:
-        """The confusion at one of `THRESHOLDS`."""
+        """Return the confusion at one of `THRESHOLDS`."""
         return self.at(THRESHOLDS.index(threshold))
 
     def at(self, index: int) -> Confusion:
-        """The confusion at `THRESHOLDS[index]`: pixels that do not exceed it are background."""
+        """Return the confusion at `THRESHOLDS[index]`: pixels that do not exceed it are background."""
         counts = self.counts[index + 1 :].sum(axis=0)
         counts[:, BACKGROUND] += self.counts[: index + 1].sum(axis=(0, 2))
         return Confusion(counts)

@@ -130,7 +130,7 @@ def measure_segmenter(
 
 
 def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:
-    """The mask of a segmenter's probabilities at the photo's own size after a dense CRF."""
+    """Return the mask of a segmenter's probabilities at the photo's own size after a dense CRF."""
     logits = run_views(model, image, 1.0, mirror=False)["logits"][0]
     return crf_labels(image, softmax(resize_bilinear(logits, *image.shape[:2])))
 
@@ -138,7 +138,7 @@ def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:
 def measure_classifier(
     model: Model, photos: TaggedPhotos, names: tuple[str, ...], truth: GroundTruth, common: tuple[str, ...]
 ) -> Measured:
-    """The figures of a cam model; the confusion is that of tag-gated maps at the card's threshold."""
+    """Return the figures of a cam model; the confusion is that of tag-gated maps at the card's threshold."""
     card = model.card
     at_card, untagged, labels = (Confusion.empty(len(card.classes)) for _ in range(3))
     sweep = Sweep(len(card.classes))

@@ -46,11 +46,11 @@ class GroundTruth:
         self._some_label = False
 
     def has(self, name: str) -> bool:
-        """Whether there is a mask for the photo."""
+        """Tell whether there is a mask for the photo."""
         return self._masks.has(name)
 
     def mask(self, name: str) -> np.ndarray:
-        """The mask as uint8 (H, W): labels 0..C, 255 = ignore, the photo's own size. Raises DataError."""
+        """Return the mask as uint8 (H, W): labels 0..C, 255 = ignore, the photo's own size. Raises DataError."""
         if not self.has(name):
             raise DataError(f"photo {name!r} has no mask. Add it, or measure a split whose photos all have one.")
         mask = self._masks.read(name)
@@ -92,7 +92,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def open_masks(config: DataConfig, classes: tuple[str, ...]) -> Masks:
-    """The masks that belong to a configuration's photos."""
+    """Return the masks that belong to a configuration's photos."""
     if config.source == "scenes":
         return SceneMasks(config.scenes)
     if config.source == "coco":

@@ -77,7 +77,7 @@ def figure_tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, An
 
 
 def legend(classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Every class with its colour in the pictures."""
+    """Return every class with its colour in the pictures."""
     colours = voc_colours(label_of(np.arange(len(classes))))
     return [(name, css_colour(colour)) for name, colour in zip(classes, colours, strict=True)]
 
@@ -122,7 +122,7 @@ def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> l
 
 
 def label_cells(config: RunConfig, photos: TaggedPhotos, name: str, image: np.ndarray) -> list[tuple[str, str]]:
-    """The map of a photo's first tag, and its pseudo-label."""
+    """Return the map of a photo's first tag, and its pseudo-label."""
     stored = load_maps(final_maps(config) / f"{name}.npz")
     label_map = shown_size(read_mask(config.out / "pseudo_labels" / f"{name}.png"))
     cells = [("no tag", "")]
@@ -134,7 +134,7 @@ def label_cells(config: RunConfig, photos: TaggedPhotos, name: str, image: np.nd
 
 
 def shown_size(pixels: np.ndarray) -> np.ndarray:
-    """A photo (H, W, 3) or label map (H, W) as the report shows it: at most `SHOWN_SIDE` px."""
+    """Return a photo (H, W, 3) or label map (H, W) as the report shows it: at most `SHOWN_SIDE` px."""
     height, width = pixels.shape[:2]
     factor = min(1.0, SHOWN_SIDE / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -143,7 +143,7 @@ def shown_size(pixels: np.ndarray) -> np.ndarray:
 
 
 def overlay(label_map: np.ndarray, image: np.ndarray) -> str:
-    """A label map over its photo as a JPEG data address."""
+    """Return a label map over its photo as a JPEG data address."""
     return data_address(mask_to_overlay(label_map, image), "jpeg")
 
 

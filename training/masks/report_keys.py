@@ -26,7 +26,7 @@ COMMON = "_common"
 
 
 def meaning_of(key: str) -> str:
-    """One or two sentences about a key; empty for one that is not known."""
+    """Return one or two sentences about a key; empty for one that is not known."""
     if key in FIGURES:
         return FIGURES[key]
     if key.endswith(COMMON) and (whole := meaning_of(key.removesuffix(COMMON))):
@@ -38,5 +38,5 @@ def meaning_of(key: str) -> str:
 
 
 def lowered(sentence: str) -> str:
-    """The sentence after a colon."""
+    """Return the sentence after a colon."""
     return sentence[0].lower() + sentence[1:]

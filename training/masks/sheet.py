@@ -27,7 +27,7 @@ QUALITY = 82
 def write_sheet(
     models: list[Path], data: DataConfig, split: str | None, count: int, out: Path, named: tuple[str, ...] = ()
 ) -> Path:
-    """A row per photo, as a JPEG: the photo, a heatmap or mask per model, the true mask.
+    """Return a row per photo, as a JPEG: the photo, a heatmap or mask per model, the true mask.
 
     The photos are `count` evenly spaced ones of the split (None: the report split), or those `named`. A heatmap is that of the photo's first tag.
     Raises ConfigError where the models know different classes, DataError where there is no such photo.
@@ -89,5 +89,5 @@ def cells(engines: list[Engine], photos: TaggedPhotos, truth: GroundTruth, name:
 
 
 def opened(picture: bytes) -> Image.Image:
-    """A picture from its encoded bytes."""
+    """Return a picture from its encoded bytes."""
     return Image.open(io.BytesIO(picture))

@@ -104,7 +104,8 @@ class IrnNetwork(nn.Module):
         return self.displacement_output(torch.cat([*fine, joined], dim=1))
 
     def predict(self, pair: Tensor, padded_size: int | None = None) -> tuple[Tensor, Tensor]:
-        """A normalised image and its mirror image (2, 3, H, W) -> edge map (1, h, w) in (0, 1), displacement (2, h, w).
+        """Return a normalised image and its mirror image (2, 3, H, W) -> edge map (1, h, w) in (0, 1), displacement (2,
+        h, w).
 
         The logits of the two are averaged. With `padded_size` the images are padded by zeros to its square.
         """
@@ -175,7 +176,9 @@ def at_stride(x: Tensor, stride: int, target: int, size: torch.Size) -> Tensor:
 
 
 def sources(x: Tensor, radius: int, dy: int = 0, dx: int = 0) -> Tensor:
-    """The pixels of (..., h, w) whose neighbours within `radius` below and beside them all exist, moved by (dy, dx)."""
+    """Return the pixels of (..., h, w) whose neighbours within `radius` below and beside them all exist, moved by (dy,
+    dx).
+    """
     margin = radius - 1
     rows, columns = x.shape[-2] - margin, x.shape[-1] - 2 * margin
     if rows < 1 or columns < 1:
@@ -225,14 +228,14 @@ def displacement_loss(displacement: Tensor, foreground: Tensor, background: Tens
 
 
 def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the values where `chosen` is 1; 0 where it is nowhere."""
+    """Return the mean of the values where `chosen` is 1; 0 where it is nowhere."""
     return (values * chosen).sum() / (chosen.sum() + EPSILON)
 
 
 def affinity_label(
     image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], config: IrnConfig
 ) -> np.ndarray:
-    """The confident parts of maps as uint8 (H, W) labels, 255 where they are not.
+    """Return the confident parts of maps as uint8 (H, W) labels, 255 where they are not.
 
     Foreground: the class that wins against a constant background of `foreground_threshold`. Background: what remains
     background against the lower `background_threshold`. Both after the configured refinement.
@@ -269,7 +272,7 @@ def smooth_labels(image: np.ndarray, winners: np.ndarray, count: int, certainty:
 
 
 def build_irn(config: IrnConfig, weights: str | None = None) -> IrnNetwork:
-    """The network of a configuration; `weights` (see `build_backbone`) fill its backbone."""
+    """Return the network of a configuration; `weights` (see `build_backbone`) fill its backbone."""
     return IrnNetwork(build_backbone(config.backbone, config.output_stride, weights), config.radius)
 
 

@@ -51,7 +51,9 @@ class DeepLabV2(Segmenter):
         return torch.stack([branch(features[-1]) for branch in self.branches]).sum(dim=0)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The backbone at the base rate, head weights at `head_lr_scale` times it, head biases at twice that, undecayed."""
+        """Return the backbone at the base rate, head weights at `head_lr_scale` times it, head biases at twice that,
+        undecayed.
+        """
         backbone, head = backbone_and_head(self, self.head_lr_scale)
         weights = [p for p in head["params"] if p.ndim > 1]
         biases = [p for p in head["params"] if p.ndim == 1]

@@ -77,7 +77,7 @@ class Segmenter(nn.Module):
             self.tag_head = TagHead(backbone.channels[-1], class_count(label_count), self.options.tag_balance)
 
     def logits(self, features: list[Tensor]) -> Tensor:
-        """The stages' features of one scale, `Backbone.forward`'s -> logits (N, C + 1, h, w), background first."""
+        """Return the stages' features of one scale, `Backbone.forward`'s -> logits (N, C + 1, h, w), background first."""
         raise NotImplementedError
 
     def outputs(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
@@ -107,7 +107,7 @@ class Segmenter(nn.Module):
         return self.predict(images)[0]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss and its parts before their weights, of "images" and "label_maps" (N, H, W).
+        """Return the loss and its parts before their weights, of "images" and "label_maps" (N, H, W).
 
         `self_training` and `tag_weight` need "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool
         (N, H, W), and takes "inside", bool (N, H, W), where the batch has it: False for pixels that belong to no photo.
@@ -136,7 +136,7 @@ class Segmenter(nn.Module):
         return enlarge(logits, size) if self.compare_at == "labels" else logits
 
     def _cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """The mean over pixels that are not 255; zero where all are."""
+        """Return the mean over pixels that are not 255; zero where all are."""
         label_maps = batch["label_maps"]
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
@@ -170,12 +170,12 @@ class Segmenter(nn.Module):
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The backbone at the base rate, the head at `head_lr_scale` times it."""
+        """Return the backbone at the base rate, the head at `head_lr_scale` times it."""
         return backbone_and_head(self, self.head_lr_scale)
 
 
 def self_training_loss(logits: Tensor, image_labels: Tensor) -> Tensor:
-    """The additional term of DRS's released segmentation code: cross-entropy with the network's own labels y*.
+    """Return the additional term of DRS's released segmentation code: cross-entropy with the network's own labels y*.
 
     y* = argmax over labels of logits * image label, the background's being 1; it carries no gradient. As released, a
     class that the photo lacks is multiplied by 0, not excluded: one of them wins where all logits of present labels are

@@ -30,7 +30,7 @@ ITERATIONS = 1  # of fitting colours and cutting; three gave the same labels
 
 
 def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], threshold: float) -> np.ndarray:
-    """The labels of a photo, uint8 (H, W), from its maps.
+    """Return the labels of a photo, uint8 (H, W), from its maps.
 
     Args:
         image: uint8 (H, W, 3).
@@ -54,7 +54,7 @@ def join_labels(
     threshold: float,
     share: float,
 ) -> np.ndarray:
-    """The labels of a photo, uint8 (H, W), from the cuts that its maps start and from a segmenter.
+    """Return the labels of a photo, uint8 (H, W), from the cuts that its maps start and from a segmenter.
 
     A pixel is a thing where (1 - share) V + share P is above one half, with V the share of the cuts that say so and P the
     sum of `probabilities` (K, h, w) of the classes present after PAMR; its class is the one that the segmenter holds to be
@@ -68,7 +68,7 @@ def join_labels(
 
 
 def votes_of_cuts(image: np.ndarray, maps: np.ndarray, threshold: float) -> np.ndarray:
-    """The share of the cuts, one for each of `SIZES`, that see a thing in a pixel: (H, W) in [0, 1]."""
+    """Return the share of the cuts, one for each of `SIZES`, that see a thing in a pixel: (H, W) in [0, 1]."""
     size = image.shape[:2]
     votes = []
     for view, refined in small_views(image, maps):
@@ -83,7 +83,7 @@ def refine_small(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def small_views(image: np.ndarray, maps: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The photo at each of `SIZES`, and the maps (K, h, w) after PAMR at that size."""
+    """Yield the photo at each of `SIZES`, and the maps (K, h, w) after PAMR at that size."""
     for long_side in SIZES:
         view = shrink(image, long_side)
         yield view, refine_pamr(view, resize_bilinear(maps, *view.shape[:2]))

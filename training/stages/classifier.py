@@ -196,7 +196,9 @@ def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tup
 def torch_classifier(
     config: RunConfig, classes: tuple[str, ...], classifier: Classifier, device: torch.device | None = None
 ) -> TorchModel:
-    """The classifier behind the interface of `app.inference.maps.localization`; its card has no presence thresholds of its own yet."""
+    """Return the classifier behind the interface of `app.inference.maps.localization`; its card has no presence
+    thresholds of its own yet.
+    """
     card = classifier_card(config, classes, (0.5,) * len(classes))
     return TorchModel(ServedClassifier(classifier), card, device or torch.device("cpu"))
 

@@ -53,7 +53,7 @@ def label_map_of(photo: PhotoMaps, settings: PseudoLabelConfig) -> np.ndarray:
 
 
 def photo_maps(config: RunConfig, name: str, image: np.ndarray, stored: StoredMaps) -> PhotoMaps:
-    """What the run's label rule sees of a photo: its maps with the share of saliency that the run gives them."""
+    """Return what the run's label rule sees of a photo: its maps with the share of saliency that the run gives them."""
     saliency = saliency_of(config, name, image.shape[:2])
     maps = blend_saliency(stored.maps(), saliency, config.pseudo_label.saliency_share)
     limit = 0 if config.saliency is None else config.saliency.limit
@@ -76,7 +76,7 @@ def blend_saliency(maps: np.ndarray, saliency: np.ndarray | None, share: float) 
 
 
 def saliency_folder(config: RunConfig) -> Path:
-    """Where the run's saliency lies: the folder it names, or the one the stage `saliency` writes."""
+    """Return where the run's saliency lies: the folder it names, or the one the stage `saliency` writes."""
     named = None if config.saliency is None else config.saliency.folder
     return named or config.out / "saliency"
 

@@ -81,7 +81,9 @@ def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) ->
 
 
 def kept_masks(probabilities: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
-    """The segmenter's probabilities (C + 1, h, w), kept to the photo's classes (`keep_classes`): (K, h, w) of these."""
+    """Return the segmenter's probabilities (C + 1, h, w), kept to the photo's classes (`keep_classes`): (K, h, w) of
+    these.
+    """
     return keep_classes(probabilities, class_indices, complete=True)[[label_of(index) for index in class_indices]]
 
 

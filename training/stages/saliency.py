@@ -83,7 +83,7 @@ def write_saliency(data: DataConfig, photos: TaggedPhotos, out: Path, method: st
 
 
 def choose_method(method: str, data: DataConfig, photos: TaggedPhotos) -> Callable[[str], np.ndarray]:
-    """The function name -> uint8 (H, W) that a method stands for."""
+    """Return the function name -> uint8 (H, W) that a method stands for."""
     check_method(method, data)
     if method == EXACT:
         return functools.partial(exact_saliency, data.scenes)

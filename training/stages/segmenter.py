@@ -29,14 +29,14 @@ SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
 
 
 def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:
-    """A segmenter by its configuration; `weights` (see `build_backbone`) start its backbone."""
+    """Return a segmenter by its configuration; `weights` (see `build_backbone`) start its backbone."""
     options = check_segmenter(config)
     backbone = build_backbone(config.backbone, config.output_stride, weights)
     return SEGMENTERS[config.architecture](backbone, label_count(class_count), options)
 
 
 def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
-    """The options. Raises ConfigError where there is no such architecture, or no such option."""
+    """Return the options. Raises ConfigError where there is no such architecture, or no such option."""
     if config.architecture not in SEGMENTERS:
         raise ConfigError(f"unknown architecture {config.architecture!r}; there are {', '.join(SEGMENTERS)}")
     return validate_config(SegmenterOptions, config.options, "[segmenter.options]")
@@ -94,21 +94,23 @@ def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> Non
 
 
 def load_segmenter(config: RunConfig, class_count: int, folder: str = SEGMENTER) -> Segmenter:
-    """The segmenter `fit_segmenter` trained into this folder of the run."""
+    """Return the segmenter `fit_segmenter` trained into this folder of the run."""
     segmenter = build_segmenter(require_segmenter(config), class_count)
     load_weights(config.out / folder / "weights.pt", segmenter)
     return segmenter.eval()
 
 
 def require_segmenter(config: RunConfig) -> SegmenterConfig:
-    """The [segmenter] table. Raises ConfigError where the run has none."""
+    """Return the [segmenter] table. Raises ConfigError where the run has none."""
     if config.segmenter is None:
         raise ConfigError(f"run {config.name} has no [segmenter] table; add one to train a segmenter")
     return config.segmenter
 
 
 def presence_thresholds_of(settings: SegmenterConfig, class_count: int) -> tuple[float, ...]:
-    """One for each class, or none where the network is not asked. Raises ConfigError where it has no tag head to ask."""
+    """Return one for each class, or none where the network is not asked. Raises ConfigError where it has no tag head to
+    ask.
+    """
     if settings.presence_threshold is None:
         return ()
     if not check_segmenter(settings).tag_weight:
@@ -117,12 +119,12 @@ def presence_thresholds_of(settings: SegmenterConfig, class_count: int) -> tuple
 
 
 def serve_segmenter(segmenter: Segmenter, card: ModelCard) -> ServedSegmenter:
-    """The network with the outputs that its card names."""
+    """Return the network with the outputs that its card names."""
     return ServedSegmenter(segmenter, scored=bool(card.presence_thresholds))
 
 
 def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
-    """The card of the run's segmenter, figures left out."""
+    """Return the card of the run's segmenter, figures left out."""
     settings = require_segmenter(config)
     return ModelCard(
         name=config.export.segmenter or f"{config.name}-{settings.architecture}",

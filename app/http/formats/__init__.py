@@ -35,22 +35,22 @@ __all__ = [
 
 
 def mask_words() -> tuple[str, ...]:
-    """The formats of a label map, but JSON."""
+    """Return the formats of a label map, but JSON."""
     return _words(lambda each: each.mask)
 
 
 def map_words() -> tuple[str, ...]:
-    """The formats of the map of one class, but JSON."""
+    """Return the formats of the map of one class, but JSON."""
     return _words(lambda each: each.map)
 
 
 def all_maps_words() -> tuple[str, ...]:
-    """The formats of the maps of all classes, but JSON."""
+    """Return the formats of the maps of all classes, but JSON."""
     return _words(lambda each: each.maps)
 
 
 def json_words() -> tuple[str, ...]:
-    """The formats that are JSON: what is said of several photos at once."""
+    """Return the formats that are JSON: what is said of several photos at once."""
     return tuple(word for word, each in FORMATS.items() if each.media_type == JSON.media_type)
 
 
@@ -60,7 +60,7 @@ def with_json(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def media_type(word: str) -> str:
-    """The media type of a format."""
+    """Return the media type of a format."""
     return FORMATS[word].media_type
 
 

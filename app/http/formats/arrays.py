@@ -7,12 +7,12 @@ from app.inference.image import encode
 
 
 def mask_archive(result: Mask) -> bytes:
-    """The arrays, and the names of the classes."""
+    """Return the arrays, and the names of the classes."""
     return encode.to_npz({**result.arrays, "classes": np.array(result.classes)})
 
 
 def map_archive(result: Maps) -> bytes:
-    """The maps at the size of the network input, with the scores and names of their classes."""
+    """Return the maps at the size of the network input, with the scores and names of their classes."""
     indices = list(result.indices)
     names = np.array([result.classes[index] for index in indices])
     return encode.to_npz({"maps": result.input_size(), "scores": result.scores[indices], "classes": names})

@@ -8,19 +8,19 @@ from app.inference.label_maps.regions import CocoImage, Region, coco_document, r
 
 
 def mask_document(result: Mask) -> bytes:
-    """The regions of a label map."""
+    """Return the regions of a label map."""
     regions = regions_of(result.classes, result.mask, result.scores, result.shape)
     height, width = result.mask.shape
     return document(result, (height, width), regions)
 
 
 def map_document(result: Maps) -> bytes:
-    """Where each map exceeds the threshold."""
+    """Return where each map exceeds the threshold."""
     return document(result, result.size, result.regions())
 
 
 def document(result: Result, size: tuple[int, int], regions: Sequence[Region]) -> bytes:
-    """The document of a photo of `size` (height, width); its `info` says how it came about."""
+    """Return the document of a photo of `size` (height, width); its `info` says how it came about."""
     categories = {region.label: region.class_name for region in regions}
     return json.dumps(coco_document([CocoImage(result.name, size, regions)], categories, dict(result.info))).encode()
 

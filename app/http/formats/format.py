@@ -25,7 +25,7 @@ class Result:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def image_of(self, height: int, width: int) -> np.ndarray:
-        """The photo at this size."""
+        """Return the photo at this size."""
         return resize_image(self.image, height, width)
 
 
@@ -52,7 +52,7 @@ class Maps(Result):
     region_threshold: float
 
     def full_size(self) -> Iterator[np.ndarray]:
-        """The maps, float32 (H, W) in [0, 1), one after the other: all of a large photo's would fill the memory."""
+        """Yield the maps, float32 (H, W) in [0, 1), one after the other: all of a large photo's would fill the memory."""
         for index in self.indices:
             yield self._cut(localization_map(self.localization, index))
 
@@ -68,7 +68,7 @@ class Maps(Result):
                 yield index, where
 
     def regions(self) -> list[Region]:
-        """The regions of the classes that have one."""
+        """Return the regions of the classes that have one."""
         return [
             region_of(self.classes[index], label_of(index), where, float(self.scores[index]), self.shape)
             for index, where in self.found()

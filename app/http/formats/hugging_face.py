@@ -16,18 +16,18 @@ from app.inference.labels import class_index_of
 
 
 def mask_segments(result: Mask) -> bytes:
-    """The classes of a label map."""
+    """Return the classes of a label map."""
     found = regions_in(result.mask)
     return segments((result.classes[class_index_of(label)], result.scores[label], where) for label, where in found)
 
 
 def map_segments(result: Maps) -> bytes:
-    """Where each map exceeds the threshold, in the order of the classes."""
+    """Return where each map exceeds the threshold, in the order of the classes."""
     return segments((result.classes[index], float(result.scores[index]), where) for index, where in result.found())
 
 
 def segments(found: Iterable[tuple[str, float, np.ndarray]]) -> bytes:
-    """The list, of (class name, score, bool (H, W))."""
+    """Return the list, of (class name, score, bool (H, W))."""
     entries = []
     for name, score, where in found:
         mask = base64.b64encode(labels_to_gray8(white(where))).decode("ascii")

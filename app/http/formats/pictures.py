@@ -5,12 +5,12 @@ from app.inference.image import encode
 
 
 def mask_overlay(result: Mask) -> bytes:
-    """The photo with every class in its colour, as JPEG."""
+    """Return the photo with every class in its colour, as JPEG."""
     return encode.mask_to_overlay(result.mask, result.image_of(*result.mask.shape))
 
 
 def map_overlay(result: Maps) -> bytes:
-    """The photo under the heatmap, as JPEG."""
+    """Return the photo under the heatmap, as JPEG."""
     values = next(result.full_size())
     return encode.map_to_overlay(values, result.image_of(*values.shape))
 

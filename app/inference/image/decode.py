@@ -164,7 +164,7 @@ def measure(data: bytes) -> tuple[int, int]:
 
 
 def decode_labels(data: bytes) -> np.ndarray:
-    """A label map: the numbers that a palette or grey picture stores for its pixels, uint8 (H, W), upright.
+    """Return a label map: the numbers that a palette or grey picture stores for its pixels, uint8 (H, W), upright.
 
     Grey of 1, 2 and 4 bits gives the numbers stored, and not the shades they stand for. Raises DataError for a picture in
     colours, and the errors of `decode`.
@@ -235,7 +235,7 @@ def _load(opened: Opened, smaller: tuple[int, int] | None) -> str | None:
 
 
 def _share_decoded(parts: JpegFile, file: ImageFile.ImageFile) -> float:
-    """The share of a truncated JPEG's rows that were decoded: those after them are black still."""
+    """Return the share of a truncated JPEG's rows that were decoded: those after them are black still."""
     if parts.in_scans:
         return float(covers_the_picture(parts))
     file.tile = []  # nothing more to load
@@ -248,7 +248,7 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
 
 
 def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:
-    """The format by its first bytes (a declared content type or file name proves nothing) and what opens it."""
+    """Return the format by its first bytes (a declared content type or file name proves nothing) and what opens it."""
     if not data:
         raise UploadError("the photo is empty (0 bytes). Send the bytes of a JPEG, PNG or WebP file.")
     kind = kind_of(data)
@@ -261,7 +261,7 @@ def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.Image
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind of a file by its first bytes; None for one that is not known."""
+    """Return the kind of a file by its first bytes; None for one that is not known."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
@@ -314,7 +314,7 @@ def _check_scans(scans: int, width: int, height: int) -> None:
 
 
 def _xmp_of(file: Image.Image) -> bytes:
-    """The XMP packet of a WebP file."""
+    """Return the XMP packet of a WebP file."""
     xmp = file.info.get("xmp", b"")
     return xmp if isinstance(xmp, bytes) else b""
 
@@ -353,7 +353,7 @@ def _is_transparent(parts: PngFile, picture: Image.Image) -> np.ndarray:
 
 
 def _grey_step(bit_depth: int) -> int:
-    """What Pillow multiplies grey values of fewer than 8 bits by, so that they fill the range."""
+    """Return what Pillow multiplies grey values of fewer than 8 bits by, so that they fill the range."""
     return 255 // (2**bit_depth - 1)
 
 

@@ -34,7 +34,7 @@ INFERNO = (
 
 @lru_cache(maxsize=1)
 def heat_palette() -> np.ndarray:
-    """The 256 RGB colours of a heatmap, uint8 (256, 3), dark for 0 and light for 1."""
+    """Return the 256 RGB colours of a heatmap, uint8 (256, 3), dark for 0 and light for 1."""
     value = np.linspace(0, 1, 256)[:, None]
     colours = np.zeros((256, 3))
     for coefficients in reversed(INFERNO):  # Horner's rule
@@ -43,46 +43,46 @@ def heat_palette() -> np.ndarray:
 
 
 def mask_to_png(mask: np.ndarray) -> bytes:
-    """A label map, uint8 (H, W), as indexed PNG: the pixel values are the labels, the palette is PASCAL VOC's."""
+    """Return a label map, uint8 (H, W), as indexed PNG: the pixel values are the labels, the palette is PASCAL VOC's."""
     return _png(_with_palette(mask, voc_palette()))
 
 
 def mask_to_overlay(mask: np.ndarray, image: np.ndarray) -> bytes:
-    """The photo, uint8 RGB (H, W, 3), with every label but the background in its colour, as JPEG."""
+    """Return the photo, uint8 RGB (H, W, 3), with every label but the background in its colour, as JPEG."""
     opacity = np.full(256, round(MASK_OPACITY * 255), np.uint8)
     opacity[BACKGROUND] = 0
     return _overlay(image, _with_palette(mask, voc_palette()), opacity[mask])
 
 
 def map_to_png(localization_map: np.ndarray) -> bytes:
-    """A map in [0, 1], float (H, W), as colour PNG (indexed: a third of the size and time of RGB)."""
+    """Return a map in [0, 1], float (H, W), as colour PNG (indexed: a third of the size and time of RGB)."""
     return _png(_with_palette(_quantize(localization_map, np.uint8), heat_palette()))
 
 
 def map_to_overlay(localization_map: np.ndarray, image: np.ndarray) -> bytes:
-    """The photo, uint8 RGB (H, W, 3), under the coloured map, which covers the more the higher it is; as JPEG."""
+    """Return the photo, uint8 RGB (H, W, 3), under the coloured map, which covers the more the higher it is; as JPEG."""
     opacity = (np.linspace(*MAP_OPACITY, 256) * 255).round().astype(np.uint8)
     values = _quantize(localization_map, np.uint8)
     return _overlay(image, _with_palette(values, heat_palette()), opacity[values])
 
 
 def to_gray8(localization_map: np.ndarray) -> bytes:
-    """A map in [0, 1], float (H, W), as 8-bit grey PNG: round(255 * value)."""
+    """Return a map in [0, 1], float (H, W), as 8-bit grey PNG: round(255 * value)."""
     return _png(Image.fromarray(_quantize(localization_map, np.uint8)))
 
 
 def to_gray16(localization_map: np.ndarray) -> bytes:
-    """A map in [0, 1], float (H, W), as 16-bit grey PNG: round(65535 * value)."""
+    """Return a map in [0, 1], float (H, W), as 16-bit grey PNG: round(65535 * value)."""
     return _png(Image.fromarray(_quantize(localization_map, np.uint16)))
 
 
 def labels_to_gray8(mask: np.ndarray) -> bytes:
-    """A label map, uint8 (H, W), as grey PNG without a palette: the grey values are the labels."""
+    """Return a label map, uint8 (H, W), as grey PNG without a palette: the grey values are the labels."""
     return _png(Image.fromarray(mask))
 
 
 def labels_to_gray16(mask: np.ndarray) -> bytes:
-    """A label map, uint8 (H, W), as 16-bit grey PNG: the grey values are the labels."""
+    """Return a label map, uint8 (H, W), as 16-bit grey PNG: the grey values are the labels."""
     return _png(Image.fromarray(mask.astype(np.uint16)))
 
 
@@ -94,14 +94,14 @@ def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def to_npy(array: np.ndarray) -> bytes:
-    """An array in numpy's own file format."""
+    """Return an array in numpy's own file format."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def to_jpeg(image: np.ndarray, quality: int = OVERLAY_QUALITY) -> bytes:
-    """A photo, uint8 RGB (H, W, 3), as JPEG."""
+    """Return a photo, uint8 RGB (H, W, 3), as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

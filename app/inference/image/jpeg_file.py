@@ -60,7 +60,9 @@ def read_jpeg(data: bytes) -> JpegFile:
 
 
 def covers_the_picture(file: JpegFile) -> bool:
-    """Whether the whole scans of a progressive file give every coefficient of its brightness, if not in full precision."""
+    """Tell whether the whole scans of a progressive file give every coefficient of its brightness, if not in full
+    precision.
+    """
     data, given, brightness = file.picture, set(), None
     scan = data.find(START_OF_SCAN)
     while scan >= 0:
@@ -99,7 +101,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _count_scans(data: bytes, position: int) -> int:
-    """The scans from a position on to the end of the picture. Between them stand tables, comments and restarts."""
+    """Return the scans from a position on to the end of the picture. Between them stand tables, comments and restarts."""
     scans = 0
     for _ in range(MAX_SEGMENTS):
         match = MARKER_IN_SCAN.search(data, position)
@@ -120,7 +122,7 @@ def _too_many_segments() -> UndecodableImageError:
 
 
 def _is_picture(marker: int, content: bytes) -> bool:
-    """Whether the decoder needs a segment."""
+    """Tell whether the decoder needs a segment."""
     if marker == APP0:
         return content.startswith(b"JFIF\0") and len(content) >= 14
     if marker == APP14:

@@ -17,7 +17,7 @@ XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def orientation_of(exif: bytes, xmp: Iterable[bytes] = ()) -> int:
-    """The orientation 1 to 8 that EXIF data state, else that of the first XMP packet with one, else 1 (upright)."""
+    """Return the orientation 1 to 8 that EXIF data state, else that of the first XMP packet with one, else 1 (upright)."""
     stated = _in_exif(exif)
     if stated is None:
         found = (match for packet in xmp if (match := XMP_ORIENTATION.search(packet)))
@@ -26,7 +26,9 @@ def orientation_of(exif: bytes, xmp: Iterable[bytes] = ()) -> int:
 
 
 def _in_exif(data: bytes) -> int | None:
-    """The value of the tag in the first directory of a TIFF structure; of several, the first one, as Pillow has it."""
+    """Return the value of the tag in the first directory of a TIFF structure; of several, the first one, as Pillow has
+    it.
+    """
     tiff = data.removeprefix(EXIF_PREFIX)
     order = BYTE_ORDERS.get(tiff[:2])
     try:

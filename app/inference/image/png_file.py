@@ -86,7 +86,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _may_state_orientation(content: memoryview) -> bool:
-    """Whether a text chunk has one of the keywords under which an orientation may stand."""
+    """Tell whether a text chunk has one of the keywords under which an orientation may stand."""
     return bytes(content[:MAX_KEYWORD_BYTES]).partition(b"\0")[0] in (*XMP_KEYWORDS, *EXIF_KEYWORDS)
 
 

@@ -19,7 +19,7 @@ class Geometry:
 
 
 def geometry_of(shape: tuple[int, ...], preferred_size: int, scale: float = 1.0) -> Geometry:
-    """The input size for a photo of `shape` (H, W, ...): long side `preferred_size * scale`, aspect ratio kept.
+    """Return the input size for a photo of `shape` (H, W, ...): long side `preferred_size * scale`, aspect ratio kept.
 
     No side is made smaller than 32 px.
     """

@@ -35,7 +35,7 @@ class Quality:
 def quality_of(
     label: np.ndarray, other: np.ndarray | None, probabilities: np.ndarray | None, expected: frozenset[int]
 ) -> Quality:
-    """The signs of a label, uint8 (H, W).
+    """Return the signs of a label, uint8 (H, W).
 
     Args:
         other: a second opinion of the same size, None where there is none.
@@ -51,7 +51,7 @@ def quality_of(
 
 
 def foreground_labels(label: np.ndarray) -> frozenset[int]:
-    """The classes' labels in a label map."""
+    """Return the classes' labels in a label map."""
     return frozenset(np.unique(label).tolist()) - {BACKGROUND, IGNORE_INDEX}
 
 

@@ -53,7 +53,7 @@ def count_labels(mask: np.ndarray) -> list[int]:
 def regions_of(
     classes: Sequence[str], mask: np.ndarray, scores: Mapping[int, float], shape: Shape = "rle"
 ) -> list[Region]:
-    """The classes of a uint8 (H, W) mask, largest first. `scores`: label -> score."""
+    """Return the classes of a uint8 (H, W) mask, largest first. `scores`: label -> score."""
     return [
         region_of(classes[class_index_of(label)], label, where, scores[label], shape)
         for label, where in regions_in(mask)
@@ -61,7 +61,7 @@ def regions_of(
 
 
 def region_of(class_name: str, label: int, where: np.ndarray, score: float, shape: Shape = "rle") -> Region:
-    """One class's region, bool (H, W) with a pixel in it."""
+    """Return one class's region, bool (H, W) with a pixel in it."""
     pixels = int(np.count_nonzero(where))
     return Region(
         class_name=class_name,
@@ -115,7 +115,9 @@ class CocoImage:
 
 
 def coco_document(images: Sequence[CocoImage], categories: Mapping[int, str], info: dict[str, Any]) -> dict[str, Any]:
-    """A COCO data set of instances, which `pycocotools.coco.COCO` reads; ids begin with 1. categories: label -> class."""
+    """Return a COCO data set of instances, which `pycocotools.coco.COCO` reads; ids begin with 1. categories: label ->
+    class.
+    """
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
         for region in image.regions:
@@ -132,7 +134,7 @@ def coco_document(images: Sequence[CocoImage], categories: Mapping[int, str], in
 
 
 def coco_annotation(region: Region, number: int, image_number: int) -> dict[str, Any]:
-    """A region as one of COCO's annotations; `number` and `image_number` are the ids."""
+    """Return a region as one of COCO's annotations; `number` and `image_number` are the ids."""
     return {
         "id": number,
         "image_id": image_number,

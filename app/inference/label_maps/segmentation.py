@@ -40,7 +40,8 @@ def segment(
     below: int = BACKGROUND,
     refine: Refinement = "none",
 ) -> Segmentation:
-    """The mask of one uint8 (H, W, 3) photo at its own size, or at `size` (height, width) if decoded at reduced size.
+    """Return the mask of one uint8 (H, W, 3) photo at its own size, or at `size` (height, width) if decoded at reduced
+    size.
 
     Where nothing else is asked for the mask is the network's own.
 
@@ -75,8 +76,8 @@ def segment(
 
 
 def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_threshold: float | None) -> Segmentation:
-    """The network's own mask of one view at `size` (height, width). A model that gives `scores` loses the labels of the classes
-    that do not reach their presence threshold, or `presence_threshold`.
+    """Return the network's own mask of one view at `size` (height, width). A model that gives `scores` loses the labels
+    of the classes that do not reach their presence threshold, or `presence_threshold`.
     """
     outputs = run_views(model, image, 1.0, mirror=False)
     logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
@@ -151,7 +152,9 @@ def segment_probabilities(
 
 
 def run_views(model: Model, image: np.ndarray, scale: float, mirror: bool) -> dict[str, np.ndarray]:
-    """The network's outputs for one uint8 (H, W, 3) photo at `scale` times the preferred size, and for its mirror."""
+    """Return the network's outputs for one uint8 (H, W, 3) photo at `scale` times the preferred size, and for its
+    mirror.
+    """
     size = geometry_of(image.shape, model.card.preferred_size, scale)
     resized = resize_image(image, size.input_height, size.input_width)
     return model.run(np.stack([resized, resized[:, ::-1]]) if mirror else resized[None])

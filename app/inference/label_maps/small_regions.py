@@ -6,7 +6,8 @@ from app.inference.labels import BACKGROUND, IGNORE_INDEX
 
 
 def without_small_regions(mask: np.ndarray, smallest_share: float) -> np.ndarray:
-    """A uint8 (H, W) mask whose regions hold at least `smallest_share` of its pixels each; what is smaller is background.
+    """Return a uint8 (H, W) mask whose regions hold at least `smallest_share` of its pixels each; what is smaller is
+    background.
 
     A region is a set of pixels of one class that touch, at corners too. "Ignore" and the background stay.
     """
@@ -36,7 +37,7 @@ def touching(mask: np.ndarray, starts: np.ndarray, runs: np.ndarray) -> tuple[np
 
 
 def joined(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The smallest number in the group of each of 0..count-1, where every pair (first, second) is in one group."""
+    """Return the smallest number in the group of each of 0..count-1, where every pair (first, second) is in one group."""
     lowest = np.arange(count)
     while True:
         one, other = lowest[first], lowest[second]

@@ -109,7 +109,7 @@ def class_conditional_maps(
 
 
 def uint8_cams(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Cams:
-    """A served classifier (uint8 images (N, H, W, 3) -> outputs by name) as the function this module asks for."""
+    """Return a served classifier (uint8 images (N, H, W, 3) -> outputs by name) as the function this module asks for."""
 
     def cams(images: np.ndarray) -> np.ndarray:
         return run(np.rint(images).clip(0, 255).astype(np.uint8))["cam"]

@@ -44,7 +44,7 @@ class ScaleCams:
     class_indices: tuple[int, ...] | None = None
 
     def select(self, class_indices: tuple[int, ...]) -> "ScaleCams":
-        """The same with the cams of these classes only."""
+        """Return the same with the cams of these classes only."""
         known = self.class_indices
         channels = list(class_indices if known is None else map(known.index, class_indices))
         return ScaleCams(self.scores, tuple(cam[channels] for cam in self.cams), self.geometry, class_indices)
@@ -150,12 +150,12 @@ class Inference:
     flip: bool | None = None
 
     def options(self) -> ConditionalOptions:
-        """Those of CCRM."""
+        """Return those of CCRM."""
         chosen = {"scales": self.scales, "flip": self.flip}
         return ConditionalOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
     def views(self, card: ModelCard) -> tuple[tuple[float, ...], bool]:
-        """The scales at which a model looks at the photo, and whether it looks at its mirror image too."""
+        """Return the scales at which a model looks at the photo, and whether it looks at its mirror image too."""
         if self.conditional:
             options = self.options()
             return options.scales, options.flip
@@ -163,7 +163,7 @@ class Inference:
 
 
 def localization_map(localization: Localization, class_index: int) -> np.ndarray:
-    """The map of one class at the photo's own size: float32 (H, W) in [0, 1)."""
+    """Return the map of one class at the photo's own size: float32 (H, W) in [0, 1)."""
     geometry = localization.geometry
     return resize_bilinear(localization.maps_of((class_index,)), geometry.height, geometry.width)[0]
 

@@ -40,7 +40,7 @@ def encode_brush(where: np.ndarray) -> list[int]:
 
 
 def decode_brush(rle: Sequence[int], height: int, width: int) -> np.ndarray:
-    """The bytes of Label Studio's `rle` -> bool (H, W), true where the alpha is not 0."""
+    """Return the bytes of Label Studio's `rle` -> bool (H, W), true where the alpha is not 0."""
     text = "".join(f"{byte:08b}" for byte in rle)
     position = 0
 

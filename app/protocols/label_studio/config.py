@@ -39,7 +39,7 @@ class Tool:
     labels_key: str | None = None
 
     def label_for(self, class_name: str, classes: Sequence[str]) -> str | None:
-        """What a result calls the label of a class; None where there is none."""
+        """Return what a result calls the label of a class; None where there is none."""
         index = classes.index(class_name)
         for means in (
             lambda name: name == class_name,
@@ -52,14 +52,16 @@ class Tool:
         return None
 
     def of_task(self, data: Mapping[str, Any]) -> "Tool":
-        """The same with the labels that the task's data name."""
+        """Return the same with the labels that the task's data name."""
         named = find_value(data, self.labels_key) if self.labels_key else None
         entries = [entry.get("value") if isinstance(entry, dict) else entry for entry in named or ()]
         return replace(self, labels=self.labels | {entry: (entry,) for entry in entries if isinstance(entry, str)})
 
 
 def find_value(data: Mapping[str, Any], key: str) -> Any:
-    """What a task's data hold under a key; `a.b` and `a[0]` lead into objects and lists. None where that is nothing."""
+    """Return what a task's data hold under a key; `a.b` and `a[0]` lead into objects and lists. None where that is
+    nothing.
+    """
     if key in data:
         return data[key]
     value: Any = data
@@ -72,7 +74,7 @@ def find_value(data: Mapping[str, Any], key: str) -> Any:
 
 
 def read_tools(label_config: str) -> list[Tool]:
-    """The brushes and polygons of a config that draw on an image, brushes first.
+    """Return the brushes and polygons of a config that draw on an image, brushes first.
 
     Raises ParameterError for what is no XML, and where there is no such tool.
     """
@@ -102,7 +104,7 @@ def read_tools(label_config: str) -> list[Tool]:
 
 
 def _tools_in(root: ET.Element, images: Mapping[str, str]) -> list[Tool]:
-    """The brushes and polygons that draw on one of the images (name -> key of a task's data), as they come."""
+    """Return the brushes and polygons that draw on one of the images (name -> key of a task's data), as they come."""
     beside = [element for element in root.iter() if element.tag.lower() == "labels"]
     drawing = [element for element in root.iter() if element.tag.lower() in KINDS]
     if max(len(beside), len(drawing)) > MAX_TOOLS:
@@ -147,7 +149,7 @@ def choose_labels(tools: Sequence[Tool], classes: Sequence[str]) -> dict[int, tu
 
 
 def _labels_of(tool: ET.Element) -> dict[str, tuple[str, ...]]:
-    """What a result calls each label (its alias, where it has one) -> the names it goes by."""
+    """Return what a result calls each label (its alias, where it has one) -> the names it goes by."""
     labels = {}
     for element in tool.iter():
         value = element.get("value", "")

@@ -57,7 +57,7 @@ class Host:
 
     @classmethod
     def of(cls, settings: Settings) -> "Host":
-        """The one of the settings. Raises UnavailableError where they name none."""
+        """Return the one of the settings. Raises UnavailableError where they name none."""
         if settings.label_studio_url is None or settings.label_studio_token is None:
             raise UnavailableError(
                 "this service does not know which Label Studio it may fetch photos from. Start it with "
@@ -69,7 +69,7 @@ class Host:
         return cls(settings.label_studio_url.rstrip("/"), token, settings.max_upload_bytes)
 
     def signed_in(self) -> "Host":
-        """The same with its header; exchanges a personal access token. Raises UnavailableError."""
+        """Return the same with its header; exchanges a personal access token. Raises UnavailableError."""
         if not (self.token.isascii() and self.token.isprintable()):
             raise _bad_token("has characters that no token has")
         if self.token.count(".") != 2:  # no JWT
@@ -98,7 +98,8 @@ class Host:
                 raise UnavailableError(str(error), retry_after_seconds=60) from None
 
     def address(self, image: str, task: int | str | None = None, way: str = "resolve") -> str:
-        """Where an image named by a task lies; one in cloud storage is had through Label Studio's own address for it.
+        """Return where an image named by a task lies; one in cloud storage is had through Label Studio's own address
+        for it.
 
         Raises ParameterError for any other host, and for a path that holds no photos.
         """
@@ -121,7 +122,7 @@ class Host:
         return f"{own.scheme}://{own.netloc}{quote(path + query, safe=KEPT)}"
 
     def fetch(self, image: str, task: int | str | None = None) -> bytes:
-        """The file a task names. Raises ParameterError (another host), UploadError, UploadTooLargeError."""
+        """Return the file a task names. Raises ParameterError (another host), UploadError, UploadTooLargeError."""
         if image.startswith("data:"):
             return self._inline(image)
         try:
@@ -133,7 +134,7 @@ class Host:
             return self._fetch(other)
 
     def _inline(self, image: str) -> bytes:
-        """The bytes of a data: address in base64."""
+        """Return the bytes of a data: address in base64."""
         header, _, text = image.partition(",")
         try:
             data = b64decode(unquote_to_bytes(text), validate=True) if header.endswith(";base64") else b""
@@ -227,7 +228,7 @@ def _check_path(path: str, image: str) -> None:
 
 
 def same_origin(url: str, other: str) -> bool:
-    """Whether two addresses name one server; the names of this machine are one."""
+    """Tell whether two addresses name one server; the names of this machine are one."""
     (scheme, host, port), (other_scheme, other_host, other_port) = origin_of(url), origin_of(other)
     same_host = host == other_host or {host, other_host} <= LOOPBACK
     return (scheme, port) == (other_scheme, other_port) and same_host

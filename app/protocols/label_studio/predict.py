@@ -46,8 +46,8 @@ class Plan:
         return cls(segmenter, tuple(cams) if len(cams) > 1 else (), tuple(tools), max_image_pixels)
 
     def views(self, data: Mapping[str, Any]) -> list["View"]:
-        """The images of a task that can be drawn on. Raises ParameterError where no label of any is a class, or none has a
-        photo.
+        """Return the images of a task that can be drawn on. Raises ParameterError where no label of any is a class, or
+        none has a photo.
         """
         by_image: dict[str, list[Tool]] = {}
         for tool in self.tools:
@@ -89,12 +89,12 @@ class View:
 
 
 def version_of(segmenter: Engine) -> str:
-    """What Label Studio stores with a prediction: the model, and what of it."""
+    """Return what Label Studio stores with a prediction: the model, and what of it."""
     return f"{pin(segmenter)}@sha256:{segmenter.sha256}"
 
 
 def predict_task(plan: Plan, photos: Sequence[tuple[View, bytes]], tags: Sequence[str] | None) -> dict[str, Any]:
-    """The prediction for the bytes of a task's photos: the regions of them all, and the mean of their scores.
+    """Return the prediction for the bytes of a task's photos: the regions of them all, and the mean of their scores.
 
     Raises UploadError for what is no photo.
     """
@@ -135,7 +135,7 @@ def predict_photo(
 
 
 def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
-    """The empty prediction of a photo that could not be had, with the problem.
+    """Return the empty prediction of a photo that could not be had, with the problem.
 
     Its version is another one: Label Studio asks again only for tasks without a prediction of the current version.
     """
@@ -167,8 +167,8 @@ def known_tags(
 
 
 def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[list[dict[str, Any]]]:
-    """The region of a class, bool (H, W) with a pixel in it, as one brush stroke or as a polygon per part: the entries of each,
-    two where the label is chosen by a tool of its own.
+    """Return the region of a class, bool (H, W) with a pixel in it, as one brush stroke or as a polygon per part: the
+    entries of each, two where the label is chosen by a tool of its own.
 
     Polygons are in percent of the width and height, and have no holes.
     """
@@ -194,7 +194,9 @@ def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[
 
 
 def agreement_of(cams: Sequence[Engine], image: np.ndarray, class_indices: tuple[int, ...]) -> float:
-    """How far the methods agree on the maps of these classes: the mean of `app.inference.maps.fusion.agreement`, in [0, 1]."""
+    """Return how far the methods agree on the maps of these classes: the mean of `app.inference.maps.fusion.agreement`,
+    in [0, 1].
+    """
     methods = [Analyzer(ONE_VIEW, (cam,)).look_at(image).maps().maps_of(class_indices) for cam in cams]
     size = methods[0].shape[1:]
     return float(agreement(np.stack([resize_bilinear(maps, *size) for maps in methods])).mean())

@@ -54,7 +54,7 @@ def run_parity(directories: Sequence[Path], files: Iterable[str] | None = None) 
 
 
 def compare_file(reference: Reference, claims: Iterable[Claim] | None = None) -> list[Row]:
-    """The rows of one fixture file; `claims` are what our code computes from it, computed here by default."""
+    """Return the rows of one fixture file; `claims` are what our code computes from it, computed here by default."""
     rows: list[Row] = []
     try:
         arrays = reference.arrays()

@@ -67,7 +67,7 @@ def amr_amm_bnbatch(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def amr_net(reference: Reference) -> Claims:
-    """Both branches on a pair, and the distance of their maps."""
+    """Return both branches on a pair, and the distance of their maps."""
     network = amr_network(reference, "running")
     pair = image_pair()
     merged = []

@@ -89,7 +89,7 @@ class Reference:
         return self._arrays
 
     def array(self, name: str) -> np.ndarray:
-        """One array, to look at; reading it does not claim it. Raises DataError where it is missing."""
+        """Return one array, to look at; reading it does not claim it. Raises DataError where it is missing."""
         arrays = self.arrays()
         if name not in arrays:
             raise DataError(f"{self.file}.npz holds no array {name!r}; take the fixtures from their source again")
