@@ -32,12 +32,13 @@ from app.inference.file_names import shown
 from app.main import create_app
 from app.runtime.settings import Settings, unknown_variables
 
-BACKLOG = 512  # connections that the system holds ready; at its limit of open files Python tries as often in one go
+# The system holds this many connections ready; at its limit of open files Python tries as often in one go.
+BACKLOG = 512
 OPEN_DOOR = (
     "ANYBODY who reaches %s is served: the service listens there and no API key is set. Set TAG2MASK_API_KEYS "
     "(docs/operations.md), listen at 127.0.0.1, or let nobody in who should not be."
 )
-STOPPED = 130  # the exit status of what SIGINT has ended
+STOPPED = 130  # This is the exit status of what SIGINT has ended.
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
 

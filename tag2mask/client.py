@@ -26,7 +26,7 @@ Found = TypeVar("Found")
 Tags = Sequence[str] | None
 Option = str | int | float | bool | None
 
-BUSY = (429, 502, 503, 504)  # the service is full, or starts: what is asked again
+BUSY = (429, 502, 503, 504)  # The service is full, or starts: a request that gets one of these is sent again.
 OK = 200
 LONGEST_PAUSE_SECONDS = 30
 TYPE = "image/*"  # the service tells the format by the bytes

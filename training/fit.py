@@ -28,7 +28,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler
 
-CHECK_CLOCK = 4  # steps between looks at the clock
+CHECK_CLOCK = 4  # The clock is looked at every this many steps.
 Metrics = dict[str, float]
 
 

@@ -46,8 +46,8 @@ from app.inference.label_maps.regions import regions_of
 from app.inference.labels import label_of
 from app.inference.tags import read_tags
 
-JPEG_QUALITY = 95
-NAMED = 3  # of photos that a sentence is about
+JPEG_QUALITY = 95  # A photo that is no whole and upright JPEG is copied as one of this quality.
+NAMED = 3  # A sentence names this many of the photos it is about.
 
 
 def label_folder(
@@ -144,10 +144,10 @@ def said_of_choices(decided: Mapping[str, Choice], names: list[str]) -> list[str
 def find_gone(photos: Path, out: Path, tasks: list[FolderPhoto], prune: bool) -> list[str]:
     """Return the names that have a record and no photo any more.
 
-    Raises DataError where no record has its photo, or before a removal none has it as it was: then it is PHOTOS, or --out,
-    that is mistaken.
+    Raises DataError where PHOTOS or --out must be mistaken: where none of the photos has a record, and, before files are
+    removed (`prune`), where every photo that has one has changed since.
     """
-    # a disk that tells no case has one file for Dog.json and dog.json
+    # Some disks hold Dog.json and dog.json to be one file, so that files are compared, not names.
     files = {file_of(path) for task in tasks if (path := record_path(out, task)).is_file()}
     others = [path for path in sorted((out / "records").glob("*.json")) if file_of(path) not in files]
     gone = [path.stem for path in others if read_record(path)]

@@ -25,10 +25,10 @@ from app.inference.labels import BACKGROUND
 from app.runtime.model_store import Catalog, ModelStore, pin
 from app.runtime.settings import Settings
 
-TIMEOUT = 120  # s, for a server's answer
-LONGEST_WAIT_SECONDS = 30  # before it is asked again
-TRIES = 6  # where a server is busy
-SHOWN_SIDE = 640  # px: as large a photo is shown
+TIMEOUT = 120  # A server has this many seconds to answer.
+LONGEST_WAIT_SECONDS = 30  # A busy server is asked again after this time at most.
+TRIES = 6  # A busy server is asked this many times in all.
+SHOWN_SIDE = 640  # Overlays have this long side in px at most.
 
 
 @dataclass(frozen=True)

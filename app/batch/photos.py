@@ -13,7 +13,7 @@ from app.inference.image.decode import kind_of
 from app.inference.tags import PHOTO_SUFFIXES
 
 NAMED, MOST_LISTED = 5, 100  # photos, and classes, in a message
-HEAD_BYTES = 32  # by which a file's kind is told
+HEAD_BYTES = 32  # The kind of a file is told by this many of its first bytes.
 # What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
 BY_SYSTEMS = {
     "__macosx",

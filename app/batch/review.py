@@ -22,10 +22,10 @@ from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 
 PARTS = Path(__file__).with_name("review_page")
-SHOWN_SIDE = 640  # px: outlines are traced at this size
-TOLERANCE = 0.7  # px an outline may stray from its pixels
-MIN_CORNERS = 4  # of a ring, its first corner twice
-POOR = 0.5  # a sign below it is named as a reason
+SHOWN_SIDE = 640  # Outlines are traced at this long side in px.
+TOLERANCE = 0.7  # An outline may stray this many px from its pixels.
+MIN_CORNERS = 4  # The smallest ring has this many corners, its first one counted twice.
+POOR = 0.5  # A sign below this value is named as a reason.
 
 
 def outlines_of(mask: np.ndarray) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from app.guard.keys import Keys
 from app.http.problems import SAFE_HEADERS, problem_response
 from app.inference.errors import ParameterError, ServiceError, UnknownHostError
 
-MAX_PARAMETERS = 64  # of a query; no endpoint knows a third of it
+MAX_PARAMETERS = 64  # A query may have this many parameters; no endpoint knows a third of it.
 OPEN_TO_ALL = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # what watches over the service
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 

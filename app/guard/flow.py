@@ -15,7 +15,7 @@ from app.http.problems import problem_response
 from app.inference.errors import ServiceError, SlowBodyError
 from app.runtime.settings import Settings
 
-BYTES_PER_SECOND = 50_000  # a slower line is cut in the end
+BYTES_PER_SECOND = 50_000  # A line that is slower than this is cut in the end.
 PIECE_BYTES = 262_144
 SLOW_READER = "slow-reader"  # a reason in the log: the connection was cut
 

@@ -19,7 +19,7 @@ logger = logging.getLogger("app.requests")
 
 HEADER = b"x-request-id"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")  # an id of the client's that is taken over
-ID_PREFIX = 12  # digits of a photo's id
+ID_PREFIX = 12  # The log shows this many digits of a photo's id.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 ELSEWHERE = (
     "other"  # what nothing is served under, or by: else every such path would be a line of its own in the metrics

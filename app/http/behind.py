@@ -14,7 +14,7 @@ PREFIX, HOST = b"x-forwarded-prefix", b"x-forwarded-host"
 PATH = re.compile(r"(/[\w.~!$&'()*+,;=:@%-]+)+", re.ASCII)
 HOST_NAME = re.compile(rb"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 WHOLE_ADDRESS = re.compile(r"/?https?://[^/?#]*(/.*)?")
-MAX_PREFIX = 200  # characters
+MAX_PREFIX = 200  # A path prefix has this many characters at most.
 
 
 class BehindProxies:

@@ -12,7 +12,7 @@ from app.inference.errors import PriceError
 from app.inference.maps.localization import Inference, Model
 
 MILLION = 1e6
-PATCHES = 4  # of CCRM
+PATCHES = 4  # CCRM splits a photo into this many patches.
 PAMR_PASSES = 10
 
 

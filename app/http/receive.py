@@ -15,14 +15,16 @@ from app.inference.image.decode import kind_of
 Received = tuple[str | None, bytes]  # the client's name of the file, and its bytes
 FILE_FIELD = "file"
 UPLOAD_SETTING = "TAG2MASK_MAX_UPLOAD_BYTES"
-MAX_DIGITS = 18  # of a number in a header: longer ones are no lengths, and cost more to read than to send
-MAX_FILES = 8  # in one form
-MAX_NAME = 255  # characters
-HEAD_BYTES = 32  # by which a picture is recognised
+# A number in a header has this many digits at most: longer ones are no lengths, and cost more to read than to send.
+MAX_DIGITS = 18
+MAX_FILES = 8  # One form may hold this many photos.
+MAX_NAME = 255  # A file's name is kept up to this many characters.
+HEAD_BYTES = 32  # A picture is recognised by this many of its first bytes.
 # What clients write who say nothing of the body: curl's --data-binary, browsers' unknown files, none at all.
 TYPES_THAT_SAY_NOTHING = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*\"?([\w.-]*)'[^']*'([^;\s\"]+)", re.IGNORECASE)
-FRAMING_BYTES = 16_384  # what a multipart body may add to its file: boundaries, part headers
+# A multipart body may add this many bytes to its file: boundaries and the headers of parts.
+FRAMING_BYTES = 16_384
 REMEDY = "Send the photo as multipart field 'file' (curl -F file=@photo.jpg) or as raw body of type image/*."
 
 

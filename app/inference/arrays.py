@@ -10,7 +10,7 @@ import numpy as np
 
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 
-NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM: cam / (max + 1e-5)
+NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM divide by the maximum plus this number: cam / (max + 1e-5).
 
 
 @lru_cache(maxsize=16)  # a matrix takes 6 MB at 5000 px

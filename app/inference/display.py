@@ -2,9 +2,11 @@
 
 import numpy as np
 
-TURN = 137.508  # degrees, the golden angle: however many classes there are, their hues lie well apart
-LIGHTNESS = (0.72, 0.62, 0.8)  # OKLCH, in turn: classes of near hues differ in it
-CHROMA = 0.19
+# Hues follow each other by the golden angle, in degrees: however many classes there are, their hues lie well apart.
+TURN = 137.508
+# Classes take these values of OKLCH in turn, so that classes of near hues differ in lightness.
+LIGHTNESS = (0.72, 0.62, 0.8)
+CHROMA = 0.19  # All colours have this chroma of OKLCH.
 
 # OKLab -> the cube roots of cone responses -> linear sRGB (Björn Ottosson, https://bottosson.github.io/posts/oklab/, public
 # domain).

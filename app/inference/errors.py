@@ -309,7 +309,7 @@ class StoppingError(UnavailableError):
     title = "Shutting down"
 
 
-LIKENESS = 0.6  # of two spellings, by difflib's ratio: what is less alike is no slip of the pen
+LIKENESS = 0.6  # Two spellings that are less alike than this, by difflib's ratio, are no slip of the pen.
 
 
 def reason_of(message: str) -> str:

@@ -9,8 +9,8 @@ import re
 import unicodedata
 from pathlib import PurePath
 
-MAX_NAME_BYTES = 250  # of the 255 that most disks allow, which leaves room for ".json"
-DIGEST = 12  # hexadecimal digits that tell shortened names apart
+MAX_NAME_BYTES = 250  # Most disks allow 255 bytes; this leaves room for ".json".
+DIGEST = 12  # This many hexadecimal digits tell shortened names apart.
 # Line breaks and other control characters end a line of a list; readers of lists strip the space around a name.
 UNSAFE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]|^\\s+|\\s+$")
 

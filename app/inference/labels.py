@@ -10,8 +10,9 @@ import numpy as np
 
 BACKGROUND = 0
 IGNORE_INDEX = 255
-MAX_CLASSES = IGNORE_INDEX - 1  # of a label map: labels are stored as uint8 and 255 is taken
-MAX_MAP_CLASSES = 10_000  # of a model that gives maps alone, which need no labels
+# A label map holds this many classes at most: labels are stored as uint8, 0 is the background, and 255 is taken.
+MAX_CLASSES = IGNORE_INDEX - 1
+MAX_MAP_CLASSES = 10_000  # A model that gives maps alone, which need no labels, may have this many classes.
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

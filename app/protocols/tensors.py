@@ -20,14 +20,15 @@ from app.inference.model_card import IMAGE_INPUT
 from app.runtime.settings import Settings
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-LONGEST_NUMBER = {"uint8": 4}  # bytes of a number and its comma in JSON
-MAX_NUMBER = 25  # bytes of a floating point number and its comma in JSON
-NUMBERS_AT_A_TIME = 16_384  # written in one go: json holds the interpreter lock, and the event loop wants its turn
+LONGEST_NUMBER = {"uint8": 4}  # A number and its comma take this many bytes in JSON.
+MAX_NUMBER = 25  # A floating point number and its comma take this many bytes in JSON at most.
+# So many numbers are written in one go: json holds the interpreter lock, and the event loop wants its turn.
+NUMBERS_AT_A_TIME = 16_384
 CHANNELS = 3
 MAX_VALUE = np.iinfo(np.uint8).max
 MAX_OUTPUTS = 16
 MAX_PARAMETERS = 32
-MAX_NAME = 200  # characters
+MAX_NAME = 200  # A name has this many characters at most.
 INT32 = np.iinfo(np.int32).max
 
 # Some clients write null for what they do not say, and numbers for names.

@@ -6,7 +6,7 @@ from pathlib import Path
 from app.inference.errors import ModelStoreError
 
 MODEL_FILE = "model.onnx"
-DEPTH = 2  # NAME/VERSION
+DEPTH = 2  # A model's file lies this many folders deep: NAME/VERSION.
 Key = tuple[str, int]  # name, version
 Stamp = tuple[int, int, int]  # what a file looks like from outside: time of change, size, inode
 

@@ -19,7 +19,7 @@ from app.inference.errors import ClientLeftError, QueueFullError, StoppingError,
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-SMOOTHING = 0.1  # weight of the newest job in the running mean of job times
+SMOOTHING = 0.1  # The newest job has this weight in the running mean of the times of jobs.
 MAX_RETRY_AFTER_SECONDS = 30
 
 

@@ -17,7 +17,8 @@ try:
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-OTHER_FILES = 112  # file descriptors left for models, log, listening sockets and what a request opens
+# So many file descriptors are left for models, the log, listening sockets and what a request opens.
+OTHER_FILES = 112
 
 PREFIX = "TAG2MASK_"
 LINK = re.compile(r"(tcp|udp|sctp)://")

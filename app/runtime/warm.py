@@ -12,8 +12,8 @@ from app.inference.image.preprocess import geometry_of
 from app.inference.labels import label_count
 
 LANDSCAPE, PORTRAIT = (3, 4), (4, 3)  # height, width
-SMALLER = 0.5  # of the preferred size, for the second run
-ROUNDING = 1e-3  # by which a score may leave [0, 1]
+SMALLER = 0.5  # The second run sees this share of the preferred size.
+ROUNDING = 1e-3  # A score may leave [0, 1] by this much, which is rounding.
 
 
 def warm(engine: Engine) -> None:

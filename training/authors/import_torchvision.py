@@ -40,8 +40,8 @@ from training.segmenters import SEGMENTERS
 
 # Probabilities that sum to 1: 0.5 would grant a photo one class at most, 0.2 grants it up to five.
 PRESENCE_THRESHOLD = 0.2
-BACKGROUND_THRESHOLD = 0.2  # of a map's maximum: Zhou et al., section 3.2
-MEASURED_SIDE = 64  # px, of the image by which a network's output stride is measured
+BACKGROUND_THRESHOLD = 0.2  # Zhou et al. cut a map at this share of its maximum (section 3.2).
+MEASURED_SIDE = 64  # A network's output stride is measured on an image of this side in px.
 AUXILIARY = "aux_classifier."  # a second head that torchvision's segmenters have in training alone
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # its weight files write norm.1 for norm1
 

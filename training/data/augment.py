@@ -10,7 +10,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-HUES = 256  # steps of the colour circle, as PIL has it
+HUES = 256  # PIL's colour circle has this many steps.
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -15,7 +15,7 @@ from app.inference.image.decode import decode
 from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
 from training.data.source import reading
 
-EXAMPLES = 5  # of classes, in an error
+EXAMPLES = 5  # An error names this many classes.
 
 
 class ClassZip(Dataset):

@@ -16,9 +16,9 @@ from training.data.augment import normalize
 from training.data.class_zip import ClassZip
 from training.data.views import TaggedViews
 
-STORED = 64  # px a side of the photos in memory
-AREA = (0.5, 1.0)  # of a photo, in its quarter
-STREAM = 1  # of random numbers, besides that of the view itself
+STORED = 64  # Photos are held in memory at this side in px.
+AREA = (0.5, 1.0)  # A photo's crop takes a share between these of it, and fills its quarter.
+STREAM = 1  # Mosaics draw from this stream of random numbers, besides that of the view itself.
 
 
 class MosaicViews(Dataset):

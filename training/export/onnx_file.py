@@ -18,9 +18,9 @@ from training.config.tables import Precision
 from training.export.served import ServedClassifier, ServedSegmenter
 
 OPSET = 18
-FLOAT_TOLERANCE = 1e-4  # of the largest value
-MASK_TOLERANCE = 1e-3  # share of pixels
-MIN_SHRUNK = 1024  # values; smaller tensors (biases, statistics) stay as they are
+FLOAT_TOLERANCE = 1e-4  # An output may differ from torch's by this share of its largest value.
+MASK_TOLERANCE = 1e-3  # A mask may differ from torch's in this share of its pixels.
+MIN_SHRUNK = 1024  # Tensors of fewer values (biases, statistics) stay as they are.
 INT8_MAX = 127
 CHECK_SIZES = ((96, 128), (160, 130))
 CHECK_BATCHES = (1, 3)

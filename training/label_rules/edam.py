@@ -26,7 +26,7 @@ from training.smoothing.crf import PSA_APPEARANCE, SMOOTHNESS, dense_field
 SALIENCY_LIMIT = 20  # theta = 0.2 of the released code, which multiplies it by 100, of values up to 255
 ALPHA, BETA = 1e-6, 0.99999
 CERTAIN, IMPOSSIBLE = 2.0, -2.0
-CRF_STEPS = 3  # of the released code
+CRF_STEPS = 3  # The released code takes this many steps.
 
 
 class EdamOptions(RuleOptions):

@@ -28,7 +28,7 @@ from training.masks.report_keys import meaning_of
 from training.stages.localize import final_maps, load_maps
 
 PHOTOS = 24
-SHOWN_SIDE = 400  # px
+SHOWN_SIDE = 400  # Pictures have this long side in px at most.
 TEMPLATE = Path(__file__).with_name("report.html")
 COLUMNS = {
     "photo": "its tags below it",

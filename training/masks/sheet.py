@@ -16,11 +16,12 @@ from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth
 
-SHOWN = 24  # photos
-CELL = 168  # px, the side of a picture
-CAPTION = 14  # px above it
-GAP = 2  # px
-MAX_SHOWN = 65_500 // (CELL + CAPTION + GAP)  # px a JPEG may be high
+SHOWN = 24  # A sheet shows this many photos, unless it is told otherwise.
+CELL = 168  # A picture has this side in px.
+CAPTION = 14  # The caption above a picture is this many px high.
+GAP = 2  # Pictures lie this many px apart.
+# More photos would make the JPEG higher than the 65,500 px it may be.
+MAX_SHOWN = 65_500 // (CELL + CAPTION + GAP)
 QUALITY = 82
 
 

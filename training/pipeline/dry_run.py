@@ -12,8 +12,8 @@ from training.config.run_config import RunConfig, validate_config
 from training.stages.classifier import check_classifier
 
 STEPS = 2
-TINY_RATE = 1e-9  # random weights must survive two steps at a rate meant for trained ones
-SIDE = 64  # px of scenes, views and maps
+TINY_RATE = 1e-9  # Random weights must survive two steps at a rate meant for trained ones.
+SIDE = 64  # Scenes, views and maps have this side in px.
 SCENES = {"count": 4, "val_count": 2, "size": 96, "class_count": 3, "random_seed": 0}
 
 

@@ -14,7 +14,7 @@ from training.masks.evaluate import Evaluation, evaluate_file, label_figures
 from training.stages.pseudo_label import SUMMARY as LABELLED
 
 EXPORTED = "exported.json"  # the list of a run's ONNX files, in its folder
-MAX_LOSS = 0.5  # points of mean IoU that weights of fewer bits may cost
+MAX_LOSS = 0.5  # Weights of fewer bits may cost this many points of mean IoU.
 
 
 def evaluate(config: RunConfig, photos: TaggedPhotos) -> Path:

@@ -25,8 +25,8 @@ from training.stages.saliency import DEFAULT_METHOD, check_method
 from training.stages.segmenter import check_segmenter
 
 MIB, GIB = 1 << 20, 1 << 30
-LEAST_FREE = 50 * MIB  # what the smallest run writes; most write far more
-SHARE_IN_SIGHT = 0.95  # of the memory a GPU is sold with
+LEAST_FREE = 50 * MIB  # The smallest run writes this many bytes; most write far more.
+SHARE_IN_SIGHT = 0.95  # The system shows this share of the memory that a GPU is sold with.
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from training.config.map_tables import AdvcamConfig
 from training.data.augment import normalize
 from training.methods import Classifier
 
-MAP_STRIDE = 4  # of the maps kept, in pixels of the network input
+MAP_STRIDE = 4  # Maps are kept at this stride, in pixels of the network input.
 TINY = 1e-12
 
 

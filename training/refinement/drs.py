@@ -40,9 +40,9 @@ from training.data import TaggedPhotos
 from training.data.augment import generator, jitter_colours, normalize
 from training.methods import Classifier, Options
 
-LEVELS = np.iinfo(np.uint8).max  # a map of 1 as it is stored
-SCORE_MARGIN = 1e-4  # scores lie in [margin, 1 - margin], where their logits are finite
-INITIAL_STD = 0.01  # of the extra convolutions
+LEVELS = np.iinfo(np.uint8).max  # A map of 1 is stored as this number.
+SCORE_MARGIN = 1e-4  # Scores are kept in [margin, 1 - margin], where their logits are finite.
+INITIAL_STD = 0.01  # The extra convolutions start with weights of this deviation.
 
 
 class DrsRefinement(Classifier):

@@ -29,7 +29,7 @@ from training.methods import METHODS, Classifier, Options
 from training.stages.ranking import best_f1_threshold, mean_average_precision
 from training.stages.regression import start_by_regression
 
-MIN_POSITIVES = 5  # a class with fewer photos gets the threshold found over all classes
+MIN_POSITIVES = 5  # A class with fewer photos gets the threshold that is found over all classes.
 LEAST_HELD_OUT = 5  # photos
 MOST_HELD_OUT = 0.2  # share of the photos that those few may be, where `held_out` alone is fewer
 

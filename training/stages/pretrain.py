@@ -20,8 +20,8 @@ from training.config.learning import PretrainConfig
 from training.data.class_zip import ClassZip
 from training.fit import Metrics, fit, make_fabric
 
-GROWTH = 0.75  # share of the epochs in which photos grow
-SIZE_STEP = 8  # px
+GROWTH = 0.75  # Photos grow during this share of the epochs.
+SIZE_STEP = 8  # Photos grow by this many px at a time.
 
 
 class ImageClassifier(nn.Module):

@@ -57,12 +57,12 @@ from training.smoothing.opencv import load_opencv
 DEFAULT_METHOD = "robust-background"
 EXACT = "exact"
 ORIGIN = "saliency.json"  # what a folder's maps were made from, beside them
-WORKING_SIZE = 320  # long side in px that estimators see
-SMOOTHING = 0.04 * WORKING_SIZE  # sigma in px for OpenCV's own estimators
+WORKING_SIZE = 320  # Estimators see a photo at this long side in px.
+SMOOTHING = 0.04 * WORKING_SIZE  # OpenCV's own estimators are smoothed with this sigma in px.
 SUPERPIXELS = 200
 SIGMA_COLOUR, SIGMA_SPACE = 10.0, 0.25  # in CIELAB; as a share of the long side
-LEAST_COUPLING = 0.1  # mu of w_pq
-WHITE = 255  # of 8-bit pixels
+LEAST_COUPLING = 0.1  # w_pq is at least this, mu in the paper.
+WHITE = 255  # An 8-bit pixel is white at this value.
 
 
 def write_saliency(data: DataConfig, photos: TaggedPhotos, out: Path, method: str = DEFAULT_METHOD) -> Path:

@@ -15,7 +15,7 @@ from training.stages.localize import iterate_maps
 from training.stages.pseudo_label import read_saliency, saliency_folder
 from training.stages.ranking import THRESHOLDS
 
-PHOTOS = 500  # evenly spaced ones of `train` are looked at
+PHOTOS = 500  # So many evenly spaced photos of `train` are looked at.
 
 
 def agreeing_threshold(config: RunConfig, photos: TaggedPhotos) -> float:

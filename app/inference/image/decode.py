@@ -36,18 +36,20 @@ from app.inference.image.preprocess import geometry_of
 from app.inference.labels import IGNORE_INDEX
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WebP")
-BACKDROP = (255, 255, 255)  # what shows through transparent pixels
-MAX_SIDE = 65_500  # px, what libjpeg reads and writes; resizing a longer side would take more memory than its pixels
-MAX_SCANS = 100  # of a progressive JPEG; encoders write about ten
-MAX_SCAN_PIXELS = 2_000_000_000  # of all scans together: each is a walk over the whole picture
-DRAFT_MARGIN = 2  # a JPEG is decoded at reduced size only where this many times the network input remains
-OPAQUE = 255  # of an alpha channel
+BACKDROP = (255, 255, 255)  # This colour shows through transparent pixels.
+# A side in px may be as long as libjpeg reads and writes; resizing a longer one would take more memory than its pixels.
+MAX_SIDE = 65_500
+MAX_SCANS = 100  # A progressive JPEG may have this many scans; encoders write about ten.
+# All scans of a file together may have this many pixels: each scan is a walk over the whole picture.
+MAX_SCAN_PIXELS = 2_000_000_000
+DRAFT_MARGIN = 2  # A JPEG is decoded at reduced size only where this many times the network input remains.
+OPAQUE = 255  # An opaque pixel has this value in an alpha channel.
 LOW_BYTES = (
     "RGB;16L"  # Pillow's name for an unpacking that, applied to PNG's byte order, gives the lower byte of each value
 )
-WITHHELD = 8  # rows, at least, that the decoder holds back where its data end
-ALMOST = 0.99  # the most that is said to be there of what lacks its end
-LEAST_SHARE = 0.5  # of a truncated JPEG's rows: with no more of them there, it is refused
+WITHHELD = 8  # The decoder holds back at least this many rows where its data end.
+ALMOST = 0.99  # Of a photo that lacks its end at most this share is said to be there.
+LEAST_SHARE = 0.5  # A truncated JPEG is refused where it has no more than this share of its rows.
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

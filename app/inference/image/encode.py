@@ -13,10 +13,11 @@ from PIL import Image
 
 from app.inference.labels import BACKGROUND, voc_palette
 
-PNG_LEVEL = 2
+PNG_LEVEL = 2  # This is the level of compression, zlib's, of 9.
 OVERLAY_QUALITY = 88
-MASK_OPACITY = 0.55  # of a class's colour over the photo
-MAP_OPACITY = (0.0, 0.85)  # of the colour map over the photo, where the map is 0 and where it is 1
+MASK_OPACITY = 0.55  # A class's colour covers the photo by this share.
+# The colour map covers the photo by these shares, where the map is 0 and where it is 1.
+MAP_OPACITY = (0.0, 0.85)
 
 # Coefficients, constant term first, of a polynomial of degree 6 per channel that follows matplotlib's "inferno"
 # (S. van der Walt and N. Smith, CC0), whose lightness rises evenly with the value; the fit is Matt Zucker's,

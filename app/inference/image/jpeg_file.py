@@ -13,15 +13,17 @@ from app.inference.image.orientation import EXIF_PREFIX, orientation_of
 
 SOI, EOI, SOS, COM = 0xD8, 0xD9, 0xDA, 0xFE
 APP0, APP1, APP14, APP15 = 0xE0, 0xE1, 0xEE, 0xEF
-LONE_MARKERS = (0x01, *range(0xD0, SOI + 1))  # without a length
+LONE_MARKERS = (0x01, *range(0xD0, SOI + 1))  # These markers stand alone: no length follows them.
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 START_OF_SCAN, END_OF_IMAGE = bytes([0xFF, SOS]), bytes([0xFF, EOI])
-COEFFICIENTS = 64  # of a block
-MARKER = re.compile(rb"\xff+([^\x00\xff])")  # whatever bytes stand before it are skipped, as decoders do
-MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # 0 is a stuffed byte, D0 to D7 are restarts
-MAX_SEGMENTS = 5000  # a file of the largest size has some 320 full ones
-MAX_EXIF_BYTES = 1_000_000  # of several segments joined
+COEFFICIENTS = 64  # A block has this many coefficients.
+# Whatever bytes stand before a marker are skipped, as decoders do.
+MARKER = re.compile(rb"\xff+([^\x00\xff])")
+# In a scan 0 is a stuffed byte, and D0 to D7 are restarts.
+MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+MAX_SEGMENTS = 5000  # A file may have this many segments; one of the largest size has some 320 full ones.
+MAX_EXIF_BYTES = 1_000_000  # EXIF data of several segments are joined up to this many bytes.
 MAX_XMP_PACKETS = 8
 
 

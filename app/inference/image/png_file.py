@@ -14,15 +14,17 @@ from app.inference.image.orientation import orientation_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PICTURE_CHUNKS = (b"IHDR", b"CgBI", b"PLTE", b"IDAT", b"IEND")
-PALETTE = 3  # a colour type
+PALETTE = 3  # This colour type means that pixels are indices into a palette.
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 XMP_KEYWORDS = (b"XML:com.adobe.xmp", b"Raw profile type xmp")
 EXIF_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1")
-MAX_KEYWORD_BYTES = 80  # with the zero behind it
-MAX_TEXT_BYTES = 1_000_000  # after decompression; an orientation stands in the first kilobytes
-MAX_CHUNKS = 20_000  # encoders write 8 KB a chunk: a file of the largest size has some 2,500
-MAX_TEXTS = 8  # that may state an orientation
-FRAMING = 12  # bytes of a chunk besides its content: length, type, checksum
+MAX_KEYWORD_BYTES = 80  # A keyword takes this many bytes at most, with the zero behind it.
+# A text is decompressed up to this many bytes; an orientation stands in the first kilobytes.
+MAX_TEXT_BYTES = 1_000_000
+# A file may have this many chunks; encoders write 8 KB a chunk, so one of the largest size has some 2,500.
+MAX_CHUNKS = 20_000
+MAX_TEXTS = 8  # This many texts of a file are searched for an orientation.
+FRAMING = 12  # A chunk has this many bytes besides its content: length, type and checksum.
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-MIN_INPUT_SIDE = 32  # px; below this the coarsest feature map of a stride-32 network would be empty
+# An input has this side in px at least; below it the coarsest feature map of a network of stride 32 would be empty.
+MIN_INPUT_SIDE = 32
 
 
 @dataclass(frozen=True)

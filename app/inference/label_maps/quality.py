@@ -14,7 +14,7 @@ import numpy as np
 from app.inference.arrays import resize_bilinear
 from app.inference.labels import BACKGROUND, IGNORE_INDEX
 
-TOP = 2  # best and second
+TOP = 2  # The margin lies between the best and the second.
 
 
 @dataclass(frozen=True)

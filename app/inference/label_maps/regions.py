@@ -15,8 +15,9 @@ from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of
 
 Shape = Literal["rle", "polygons"]
 
-TOLERANCE = 0.75  # px a polygon may stray from the border of its pixels
-SMALL = 0.05  # of the side of a square of the region's area: less straying where a region is small
+TOLERANCE = 0.75  # A polygon may stray this many px from the border of its pixels.
+# A polygon of a small region strays less: this share of the side of a square of the region's area.
+SMALL = 0.05
 MIN_POINTS = 3
 
 

@@ -10,8 +10,9 @@ from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.maps.localization import Model, Refinement, present_classes
 from app.inference.maps.pamr import refine_pamr
 
-TEST_SCALES = (0.75, 1.0, 1.25)  # of the preferred size, with their mirrors: a better and slower answer
-LEAST_SHARE = 1e-7  # a probability: what a class has at least where it is known to be there
+# A better and slower answer takes these scales of the preferred size, with their mirrors.
+TEST_SCALES = (0.75, 1.0, 1.25)
+LEAST_SHARE = 1e-7  # A class that is known to be in a photo has at least this probability there.
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from app.inference.errors import ParameterError
 Kind = Literal["brushlabels", "polygonlabels", "brush", "polygon"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # a class that several could draw is drawn with the first of them
 MAX_ELEMENTS = 5000
-MAX_TOOLS = 50  # each of which is looked through for its labels
-MAX_LISTED = 20  # names in a message
+MAX_TOOLS = 50  # A config may have this many tools, each of which is looked through for its labels.
+MAX_LISTED = 20  # A message lists this many names.
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
 from app.runtime.settings import Settings
 
-SILENCE_SECONDS = 10  # without a byte
-FETCH_SECONDS = 60  # in all
+SILENCE_SECONDS = 10  # The host is given up after this time without a byte.
+FETCH_SECONDS = 60  # A photo may take this long in all.
 CHUNK_BYTES = 65_536
 MAX_TOKEN_REPLY_BYTES = 65_536
 DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -22,8 +22,9 @@ from app.runtime.model_store import Catalog, pin
 
 logger = logging.getLogger(__name__)
 
-ID_CHARACTERS = 8  # of the photo's SHA-256, in the ids of its regions
-ONE_VIEW = Options(scales=(1.0,), flip=False)  # of each method: the score is worth one look each
+ID_CHARACTERS = 8  # The ids of a photo's regions begin with this many characters of its SHA-256.
+# Each method looks at the photo once: the score is not worth more.
+ONE_VIEW = Options(scales=(1.0,), flip=False)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/label-studio", include_in_schema=False)
 
 MAX_CONFIG_CHARACTERS = 1_000_000
-MAX_TASKS = 2000  # of one request; Label Studio sends some hundred
+MAX_TASKS = 2000  # One request may hold this many tasks; Label Studio sends some hundred.
 START_TRAINING = "START_TRAINING"
 
 LabelConfig = Annotated[str, Field(max_length=MAX_CONFIG_CHARACTERS)]

@@ -19,7 +19,7 @@ from training.config.learning import FitConfig
 from training.fit import Learner, learning_rate_factor, make_optimizer, set_learning_rates
 
 STEPS = 2
-SAMPLES = 8  # entries of a tensor that are compared, from its first to its last
+SAMPLES = 8  # So many entries of a tensor are compared, from its first to its last.
 STEP = 1e-5
 SMALL_NUMBERS = 1e-4
 
