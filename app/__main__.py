@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"tag2mask: TAG2MASK_{str(first['loc'][0]).upper()}={first['input']}: {reason_of(first['msg'])}.")
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
-    except OSError as error:  # of the disk, the rights, the network
+    except OSError as error:  # The disk, the rights or the network refuse something.
         sys.exit(f"tag2mask: {shown(error.filename or 'the system')}: {error.strerror or error}.")
 
 

@@ -48,7 +48,7 @@ EXPOSED = (
 
 
 def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] | None = None) -> FastAPI:
-    """The application. Models are loaded and warmed in the background once it runs: `/healthz` answers at once.
+    """Build the application. Models are loaded and warmed in the background once it runs: `/healthz` answers at once.
 
     Args:
         settings: the configuration.
@@ -99,7 +99,7 @@ def add_guard(app: FastAPI, service: Service, settings: Settings) -> None:
 
 
 def add_surroundings(app: FastAPI, settings: Settings) -> None:
-    """What depends on who may ask and what stands before the service: pages of other sites, and proxies."""
+    """Add what pages of other sites and proxies before the service need."""
     origins, proxies = separated(settings.cors_origins), separated(settings.trusted_proxies)
     if origins:
         app.add_middleware(

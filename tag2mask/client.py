@@ -131,7 +131,8 @@ class Client:
         on_error: Literal["raise", "return"] = "raise",
         **options: Option,
     ) -> Iterator[tuple[P, "Mask | Problem"]]:
-        """(photo, mask) of many photos in their order, several asked about at a time. tags: photo -> what is in it.
+        """Yield (photo, mask) of many photos in their order, several asked about at a time. tags: photo -> what is in
+        it.
 
         With on_error="return" a photo that is refused gives (photo, Problem), and the others go on.
         """
@@ -149,7 +150,7 @@ class Client:
         concurrency: int | None = None,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Iterator[tuple[P, "Found | Problem"]]:
-        """(photo, what `ask(photo)` gives) in the order of the photos: `client.many(client.analyze, paths)`.
+        """Yield (photo, what `ask(photo)` gives) in the order of the photos: `client.many(client.analyze, paths)`.
 
         At most `concurrency` photos are asked about at a time, and no more than twice as many are taken ahead, so that
         a generator of a million photos is walked as fast as the results are used.

@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Tag2MaskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # of the disk, or the rights
+    except OSError as error:  # The disk or the rights refuse something.
         print(f"error: {shown(error.filename or 'the system')}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -12,8 +12,8 @@ from torch import Tensor
 from app.inference.errors import DataError
 from app.inference.whole_file import whole_file
 
-CONTAINERS = ("model", "state_dict")  # where a file keeps its weights beside other things
-PARALLEL = "module."  # what torch's DataParallel puts before every key
+CONTAINERS = ("model", "state_dict")  # A file with other things besides keeps its weights under one of these keys.
+PARALLEL = "module."  # torch's DataParallel puts this before every key.
 
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:

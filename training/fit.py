@@ -146,7 +146,7 @@ def fit(
         sampler=sampler,
         num_workers=config.workers,
         drop_last=True,
-        generator=torch.Generator(),  # of its own: starting an epoch must not move torch's
+        generator=torch.Generator(),  # Starting an epoch must not move torch's own generator.
     )
     batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     loop = _Loop(fabric, wrapped, optimizer, sampler, batches, config, out, validate)
@@ -243,7 +243,7 @@ class _Loop:
         if self.fabric.is_global_zero:
             try:
                 with torch.no_grad(), self.fabric.autocast():
-                    outcome = validate(self.module.module)  # without what waits for the other processes
+                    outcome = validate(self.module.module)  # The bare module does not wait for the other processes.
             except Tag2MaskError as error:
                 outcome = error
         outcome = self.fabric.broadcast(outcome)

@@ -26,7 +26,7 @@ REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tag
 
 
 def write_data_set(out: Path, names: Sequence[str], labeller: Labeller, decided: Mapping[str, Choice]) -> None:
-    """The lists of these photos, rejected ones left out, and the review of them all."""
+    """Write the lists of these photos, rejected ones left out, and the review of them all."""
     reviewed = [completed(out, json.loads(files_of(out, name)[-1].read_text())) for name in names]
     records = [record for record in reviewed if not is_rejected(record, decided)]
     write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())

@@ -81,7 +81,7 @@ def label_found(
     choices: Path | None,
     skip: bool,
 ) -> tuple[str, bool]:
-    """What `label_folder` does; an OSError is one of writing into `out`."""
+    """Do what `label_folder` says; an OSError that this raises is one of writing into `out`."""
     decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
     found = find_photos(photos, out, None if tags is None else read_tags(tags))
     there = [chosen(task, decided) for task in found.tasks]
@@ -224,8 +224,8 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
 def finish(
     pool: ThreadPoolExecutor, todo: list[FolderPhoto], out: Path, labeller: Labeller, ahead: int
 ) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
-    """(task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError, and OSError where
-    `out` cannot be written.
+    """Yield (task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError, and
+    OSError where `out` cannot be written.
     """
     waiting: dict[Future[None], FolderPhoto] = {}
     tasks = iter(todo)

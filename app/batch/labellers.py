@@ -114,7 +114,7 @@ class Remote:
         request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
         try:
             body = self._ask(request)
-        except ServerGoneError as error:  # or it hung up on a body far larger than it takes
+        except ServerGoneError as error:  # It may also have hung up on a body far larger than it takes.
             self._ask(urllib.request.Request(f"{self.address}/healthz"))
             raise DataError(
                 f"{error}, but to other requests: perhaps {len(data)} bytes are more than it takes"

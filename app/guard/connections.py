@@ -71,7 +71,7 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete:  # no further request was there already
+        if self.cycle.response_complete:  # No further request was there already.
             self._wait_for_request()
 
     def abort(self) -> None:

@@ -70,7 +70,7 @@ class Metrics:
         try:
             for (name, version), engine in self._service.models.catalog.engines.items():
                 self._models.labels(name, str(version), engine.card.task, engine.sha256[:12]).set(1)
-        except NotReadyError:  # no model is there yet
+        except NotReadyError:  # There is no model yet.
             pass
         return prometheus_client.generate_latest(self.registry), prometheus_client.CONTENT_TYPE_LATEST
 

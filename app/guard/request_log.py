@@ -44,7 +44,7 @@ class RequestLog:
         sent = dict(scope["headers"]).get(HEADER, b"")
         request_id = sent if VISIBLE.fullmatch(sent) else uuid.uuid4().hex.encode()
         state["request_id"] = request_id.decode()
-        status = 500  # where the application fails before it answers
+        status = 500  # This status stays where the application fails before it answers.
         start = time.perf_counter()
 
         async def send_and_note(message: Message) -> None:

@@ -208,7 +208,7 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for error statuses."""
+    """Return OpenAPI responses for error statuses."""
     responses: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         examples = {example["type"].rpartition(":")[2]: {"value": example} for example in PROBLEM_EXAMPLES[status]}
@@ -218,7 +218,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _photo_body() -> dict[str, Any]:
-    """OpenAPI request body of the endpoints that take a photo."""
+    """Return OpenAPI request body of the endpoints that take a photo."""
     binary = {"type": "string", "format": "binary"}
     form = {"type": "object", "required": ["file"], "properties": {"file": binary}, "additionalProperties": False}
     types = ("application/octet-stream", *(f"image/{kind}" for kind in ("jpeg", "png", "webp")))
@@ -227,7 +227,7 @@ def _photo_body() -> dict[str, Any]:
 
 
 def _pictures(*words: str) -> dict[str, Any]:
-    """OpenAPI content of the binary formats."""
+    """Return OpenAPI content of the binary formats."""
     return {media_type(word): {"schema": {"type": "string", "format": "binary"}} for word in words}
 
 

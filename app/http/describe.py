@@ -45,7 +45,7 @@ Links = dict[str, str | dict[str, str]]
 
 
 def image_info(job: Job, photo: Photo) -> ImageInfo:
-    """Id and size of the upload."""
+    """Return the id and size of the upload."""
     return ImageInfo(id=job.upload.id, width=photo.width, height=photo.height, note=photo.note)
 
 

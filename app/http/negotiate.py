@@ -38,7 +38,7 @@ def parse_accept(accept: str) -> list[tuple[str, float]]:
             name, _, value = parameter.partition("=")
             if name.strip() == "q":
                 quality = _parse_quality(value.strip())
-        media_range = "*/*" if media_range == "*" else media_range  # as Java and old browsers write it
+        media_range = "*/*" if media_range == "*" else media_range  # Java and old browsers write *.
         if media_range.count("/") == 1:
             ranges.append((media_range, quality))
     return ranges

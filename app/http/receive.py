@@ -97,7 +97,7 @@ class PhotoFormParser(MultiPartParser):
 async def _receive_form(request: Request, max_bytes: int) -> list[Received]:
     stream = _from_boundary(request, _limited(request, max_bytes + FRAMING_BYTES, max_bytes))
     parser = PhotoFormParser(request.headers, stream, max_files=MAX_FILES, max_fields=MAX_FILES)
-    parser.spool_max_size = max_bytes + FRAMING_BYTES  # in memory, never on disk
+    parser.spool_max_size = max_bytes + FRAMING_BYTES  # Uploads stay in memory and never reach the disk.
     try:
         form = await parser.parse()
     except MultiPartException as error:

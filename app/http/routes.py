@@ -212,7 +212,7 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
     if not names:
         return (catalog.choose(task, parameters.model),)
     if names == (ALL_MODELS,):
-        least = 1  # where a single model knows the class, it answers
+        least = 1  # A single model that knows the class answers alone.
         engines = of_one_class_list(catalog.newest(task), catalog.choose(task, None), parameters)
     else:
         with naming("fuse"):

@@ -191,7 +191,7 @@ class Analysis:
         return Analysis(self.analyzer.asking(**changes), self.photo, self.stopwatch, kept)
 
     def result_size(self, model: Model) -> tuple[int, int]:
-        """(height, width) of the results of a model."""
+        """Return (height, width) of the results of a model."""
         shape = self.photo.height, self.photo.width
         if self.analyzer.options.size == "image":
             return shape

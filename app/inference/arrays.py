@@ -15,7 +15,9 @@ NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM divide by the maximum plus this nu
 
 @lru_cache(maxsize=16)  # a matrix takes 6 MB at 5000 px
 def _interpolation_matrix(source: int, target: int) -> np.ndarray:
-    """(target, source) weights of 1-D linear interpolation, half-pixel centres (align_corners=False), edges held."""
+    """Return (target, source) weights of 1-D linear interpolation, half-pixel centres (align_corners=False), edges
+    held.
+    """
     position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     low = np.minimum(position.astype(int), max(source - 2, 0))
     weight = position - low

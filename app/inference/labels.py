@@ -23,17 +23,17 @@ Index = TypeVar("Index", int, np.ndarray)
 
 
 def label_of(class_index: Index) -> Index:
-    """Class index (0..C-1), a number or an integer array, to label (1..C)."""
+    """Turn a class index (0..C-1), a number or an integer array, into a label (1..C)."""
     return class_index + 1
 
 
 def class_index_of(label: Index) -> Index:
-    """Label (1..C), a number or an integer array, to class index (0..C-1); background (0) becomes -1."""
+    """Turn a label (1..C), a number or an integer array, into a class index (0..C-1); background (0) becomes -1."""
     return label - 1
 
 
 def label_count(class_count: int) -> int:
-    """Channels of a segmenter over `class_count` classes: the classes and the background."""
+    """Return the channels of a segmenter over `class_count` classes: the classes and the background."""
     return class_count + 1
 
 
@@ -48,7 +48,7 @@ def voc_palette() -> np.ndarray:
 
 
 def voc_colours(labels: np.ndarray) -> np.ndarray:
-    """RGB colours of integer labels (K,) in 0..2^24 - 1, uint8 (K, 3); no two labels share one.
+    """Return the RGB colours of integer labels (K,) in 0..2^24 - 1, uint8 (K, 3); no two labels share one.
 
     Bit i of a channel is taken from bit 3 * (7 - i) + channel of the label, most significant first
     (the `VOClabelcolormap` of the VOC development kit).

@@ -39,7 +39,7 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_rows(path: Path) -> tuple[int, list[tuple[int, list[str], tuple[str, ...]]]]:
-    """Columns of the header; line number, cells and tags of every row below it. Raises DataError."""
+    """Return the columns of the header; line number, cells and tags of every row below it. Raises DataError."""
     lines = list(csv_rows(path))
     if not lines or [cell.strip().lower() for cell in lines[0][1]][:2] != ["name", "classes"]:
         found = ",".join(lines[0][1]) if lines else "nothing"
@@ -62,7 +62,7 @@ def surplus_of(cells: list[str], columns: int) -> str | None:
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank."""
+    """Yield the line number and cells of every row that is not blank."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

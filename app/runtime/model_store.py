@@ -115,8 +115,8 @@ class ModelStore:
         self._settings = settings
         self._paths = find_model_files(settings.models)
         self._complaint: str | None = None  # the last warning about the directory as a whole
-        self._stamps: dict[Key, Stamp] = {}  # of the files as they were loaded, or refused
-        self._seen: dict[Key, Stamp] = {}  # of the files at the last look
+        self._stamps: dict[Key, Stamp] = {}  # What the files looked like when they were loaded, or refused.
+        self._seen: dict[Key, Stamp] = {}  # What the files looked like at the last look.
         self._catalog: Catalog | None = None
         self._failure: str | None = None
 
@@ -231,7 +231,7 @@ class ModelStore:
             return self._try_engine(name, version, path)
         except Tag2MaskError:
             raise
-        except Exception as error:  # of the disk, of ONNX Runtime
+        except Exception as error:  # The disk and ONNX Runtime raise classes of their own.
             raise ModelCardError(f"{path} cannot be loaded ({type(error).__name__}: {error}).") from error
 
     def _try_engine(self, name: str, version: int, path: Path) -> Engine:

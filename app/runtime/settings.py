@@ -268,6 +268,6 @@ def available_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CGROUP_CPU_LIMIT.read_text().split()
-    except (OSError, ValueError):  # no cgroup v2 here: no quota
+    except (OSError, ValueError):  # Without cgroup v2 there is no quota.
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

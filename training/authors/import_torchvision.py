@@ -261,5 +261,5 @@ def kept_indices(names: tuple[str, ...], wanted: Sequence[str]) -> list[int]:
 
 @torch.no_grad()
 def measure_stride(network: nn.Module) -> int:
-    """Input size over the size of what the network gives."""
+    """Return the input size over the size of what the network gives."""
     return MEASURED_SIDE // network.eval()(torch.zeros(1, 3, MEASURED_SIDE, MEASURED_SIDE)).shape[-1]

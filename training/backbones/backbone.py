@@ -82,7 +82,9 @@ class WithBackbone(Protocol):
 
 
 def backbone_and_head(module: WithBackbone, head_lr_scale: float) -> list[dict[str, Any]]:
-    """Parameter groups of a network: `module.backbone` at the base rate, everything else at `head_lr_scale` times it."""
+    """Return the parameter groups of a network: `module.backbone` at the base rate, everything else at `head_lr_scale`
+    times it.
+    """
     backbone = list(module.backbone.parameters())
     known = {id(p) for p in backbone}
     head = [p for p in module.parameters() if id(p) not in known]

@@ -129,7 +129,7 @@ class ResNet38(Backbone):
         x, features = self.conv1a(images), []
         for name in self._blocks:
             x, activated = getattr(self, name)(x)
-            if name in ("b4", "b5", "b6"):  # what enters here is what the stage before has to say
+            if name in ("b4", "b5", "b6"):  # The stage before ends with what enters here.
                 features.append(activated)
         return [*features, self.act7(self.bn7(x))]
 

@@ -27,7 +27,7 @@ from training.backbones.backbone import Activation, Backbone, Modulation, relu, 
 from training.backbones.efficientnet_lite import LITE_PACKAGES, lite_state
 
 PREFIX = "timm/"
-LAST_FOUR = (-4, -3, -2, -1)  # of the feature maps that timm lists, coarsest last
+LAST_FOUR = (-4, -3, -2, -1)  # These feature maps are taken of those timm lists, coarsest last.
 WATCHED_SIZE = (96, 128)  # px, height and width of the photo watched; 3 to 4 tells (N, C, H, W) from (N, H, W, C)
 GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, timm_activations.Sigmoid, timm_activations.HardSigmoid)
 ACTIVATION_MODULES = (nn.modules.activation.__name__, timm_activations.__name__)

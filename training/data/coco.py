@@ -42,7 +42,7 @@ class Instances:
     roots: frozenset[str] = frozenset()
 
     def category(self, annotation: dict[str, Any]) -> str:
-        """Category name of an annotation. Raises DataError for an id that the file does not define."""
+        """Return the category name of an annotation. Raises DataError for an id that the file does not define."""
         try:
             return self.categories[annotation["category_id"]]
         except KeyError:
@@ -113,7 +113,7 @@ def read_instances(path: Path) -> Instances:
 
 
 def roots_of(categories: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> frozenset[str]:
-    """Names of the categories without an annotation that have no super-category, or are one."""
+    """Return the names of the categories without an annotation that have no super-category, or are one."""
     used = {annotation.get("category_id") for annotation in annotations}
     above = {category.get("supercategory") for category in categories}
     return frozenset(
@@ -154,5 +154,5 @@ def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int, t
 
 
 def photo_name(image: dict[str, Any]) -> str:
-    """Name of an entry of `images`."""
+    """Return the name of an entry of `images`."""
     return name_of(PurePosixPath(image["file_name"]).name)

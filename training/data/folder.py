@@ -170,7 +170,7 @@ def _add(rows: dict[str, Row], row: Row, where: str, intake: Intake) -> None:
 
 
 def read_list(path: Path) -> list[tuple[int, str]]:
-    """Line number and text of every line of a list that is not blank. Raises DataError."""
+    """Return the line number and text of every line of a list that is not blank. Raises DataError."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -30,7 +30,7 @@ LAYOUT_STREAM, PIXEL_STREAM = 0, 1
 SMALLEST, LARGEST = 0.15, 0.6  # diameter of a thing, as a share of the photo's side
 MAX_THINGS = 3
 SPACING = 0.75  # centres are at least this share of the radii's sum apart, so that every thing stays in sight
-HUE_SPREAD = 0.09  # of a body, in turns; class hues are 1/6 apart
+HUE_SPREAD = 0.09  # A body's hue strays this far, in turns; class hues are 1/6 apart.
 JPEG_QUALITY = 95
 WHITE, PUPIL = 255, 24  # brightness of 8-bit pixels
 
@@ -135,7 +135,7 @@ class ScenePhotos:
 
 
 def open_scenes(config: DataConfig) -> TaggedPhotos:
-    """Generated photos as a source. Raises DataError where other classes are asked for."""
+    """Return generated photos as a source. Raises DataError where other classes are asked for."""
     scenes = config.scenes
     classes = scene_classes(scenes)
     if config.classes not in (None, classes):
@@ -151,12 +151,12 @@ def open_scenes(config: DataConfig) -> TaggedPhotos:
 
 
 def scene_classes(config: ScenesConfig) -> tuple[str, ...]:
-    """Names of the classes shown."""
+    """Return the names of the classes shown."""
     return tuple(kind.name for kind in KINDS[: config.class_count])
 
 
 def scene_tags(config: ScenesConfig, name: str) -> tuple[str, ...]:
-    """Tags of a scene, in the order of the classes."""
+    """Return the tags of a scene, in the order of the classes."""
     shown = {thing.class_index for thing in arrange(config, name)}
     return tuple(KINDS[class_index].name for class_index in sorted(shown))
 
@@ -235,7 +235,9 @@ def arrange(config: ScenesConfig, name: str) -> tuple[Thing, ...]:
 
 
 def draw_ground(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise of several octaves between two colours, with strokes and patches in the colours of bodies: float (H, W, 3)."""
+    """Return noise of several octaves between two colours, with strokes and patches in the colours of bodies: float (H,
+    W, 3).
+    """
     noise = sum(
         _enlarge(rng.random((cells, cells), np.float32), size) * weight
         for cells, weight in ((3, 0.4), (6, 0.3), (12, 0.2), (32, 0.1))
@@ -264,7 +266,7 @@ def _enlarge(grid: np.ndarray, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _bilinear(cells: int, size: int) -> np.ndarray:
-    """(size, cells) weights that enlarge `cells` values to `size`, linearly, ends on ends."""
+    """Return (size, cells) weights that enlarge `cells` values to `size`, linearly, ends on ends."""
     position = np.linspace(0, cells - 1, size, dtype=np.float32)
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells, dtype=np.float32)))
 
@@ -305,7 +307,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _soften(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a lens's blur of about a pixel, then a sensor's noise and exposure: uint8 (H, W, 3)."""
+    """Blur by about a pixel, as a lens does, and add a sensor's noise and exposure: uint8 (H, W, 3)."""
     for axis in (0, 1):
         padded = np.concatenate([canvas.take([0], axis), canvas, canvas.take([-1], axis)], axis)
         length = canvas.shape[axis]

@@ -70,7 +70,7 @@ class TaggedPhotos:
     skipped: tuple[str, ...] = ()
 
     def names(self, split: str) -> tuple[str, ...]:
-        """Names of the photos of a split. Raises DataError for an unknown split."""
+        """Return the names of the photos of a split. Raises DataError for an unknown split."""
         if split not in self.splits:
             known = ", ".join(sorted(self.splits))
             raise DataError(f"unknown split {split!r}{nearest(split, self.splits)}; this data has: {known}")
@@ -105,12 +105,12 @@ class TaggedPhotos:
         return self.reader.image(name)
 
     def size(self, name: str) -> tuple[int, int]:
-        """(height, width) in pixels of `image(name)`, without decoding it."""
+        """Return (height, width) in pixels of `image(name)`, without decoding it."""
         self._require(name)
         return self.reader.size(name)
 
     def tags(self, name: str) -> tuple[str, ...]:
-        """Class names of the photo's tags, each once."""
+        """Return class names of the photo's tags, each once."""
         self._require(name)
         return self.tag_table[name]
 
@@ -206,7 +206,7 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) of `read_photo(path)`, from the file's header. Raises DataError."""
+    """Return (height, width) of `read_photo(path)`, from the file's header. Raises DataError."""
     with reading(f"photo {path}"):
         return measure(path.read_bytes())
 

@@ -89,7 +89,7 @@ def _find_list(directory: Path, value: str) -> Path:
 
 
 def read_tags(path: Path, where: str, intake: Intake) -> tuple[str, ...] | None:
-    """Names of the objects of one annotation, each once; None (and reported) where the file cannot be read."""
+    """Return the names of the objects of one annotation, each once; None (and reported) where the file cannot be read."""
     try:
         objects = ElementTree.parse(path).getroot().findall("object")
     except FileNotFoundError:

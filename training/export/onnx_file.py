@@ -197,6 +197,6 @@ def current_commit() -> str:
     command = ["git", "rev-parse", "--short=12", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-    except OSError:  # no git here
+    except OSError:  # Git is not installed.
         return "unknown"
     return result.stdout.strip() or "unknown"

@@ -68,7 +68,7 @@ def check_masks(run: Any) -> str | None:
 
 
 def smooth_edam(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
+    """Return maps (K, H, W) after the dense CRF of EDAM's released code: the background's score is 1 - their maximum."""
     scores = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
     return dense_field(image, scores / scores.sum(axis=0, keepdims=True), CRF_STEPS, SMOOTHNESS, PSA_APPEARANCE)[1:]
 

@@ -38,7 +38,7 @@ class Confusion:
             return 100 * hit / union
 
     def miou(self, labels: Iterable[int] | None = None) -> float:
-        """Mean IoU over `labels` (all that occur where None)."""
+        """Return the mean IoU over `labels` (all that occur where None)."""
         iou = self.iou()
         return float(np.nanmean(iou if labels is None else iou[list(labels)]))
 

@@ -83,7 +83,7 @@ def legend(classes: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def curve(path: Path, title: str) -> str:
-    """Everything in a `log.csv` but the learning rate over steps, as a PNG data address."""
+    """Return everything in a `log.csv` but the learning rate over steps, as a PNG data address."""
     series: dict[str, list[tuple[int, float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -102,7 +102,7 @@ def curve(path: Path, title: str) -> str:
 
 
 def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> list[list[tuple[str, str]]]:
-    """(caption, picture) per column for evenly spaced photos of the report split."""
+    """Return (caption, picture) per column for evenly spaced photos of the report split."""
     truth = GroundTruth(config.data, photos)
     engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
     segmenters = [engine for engine in engines if engine.card.task == "segmentation"]

@@ -47,7 +47,9 @@ def review(labelled: Path, data: DataConfig) -> str:
 
 
 def photo_iou(truth: np.ndarray, label: np.ndarray) -> float:
-    """Mean IoU over the classes in either map (H, W), background left out; pixels of unknown truth do not count."""
+    """Return the mean IoU over the classes in either map (H, W), background left out; pixels of unknown truth do not
+    count.
+    """
     known = truth != IGNORE_INDEX
     ious = []
     for value in foreground_labels(truth) | foreground_labels(label[known]):

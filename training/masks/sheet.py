@@ -67,7 +67,7 @@ def strip_of(row: list[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def cells(engines: list[Engine], photos: TaggedPhotos, truth: GroundTruth, name: str) -> list[tuple[str, Image.Image]]:
-    """(caption, picture) of the photo, every model's answer, and the true mask where there is one."""
+    """Return (caption, picture) of the photo, every model's answer, and the true mask where there is one."""
     image, tags = photos.image(name), photos.tags(name)
     row = [(", ".join(tags), Image.fromarray(image))]
     for engine in engines:

@@ -25,11 +25,11 @@ class CamClassifier(Classifier):
     class Options(Options):
         dropout: float = Field(
             default=0.0, ge=0, lt=1
-        )  # of whole feature channels, before the classifier; PSA uses 0.5
-        head_start: HeadStart = "xavier"  # of the 1x1 convolution: PSA's; IRN and AMR have "default"
-        freeze: bool = False  # first modules, and the statistics of all BatchNorm; the papers: true
-        bias: bool = False  # of the 1x1 convolution; the papers: false
-        freeze_affine: bool = False  # weights and biases of all BatchNorm; PSA: true, IRN and AMR: false
+        )  # This share of whole feature channels is dropped before the classifier; PSA uses 0.5.
+        head_start: HeadStart = "xavier"  # The 1x1 convolution starts as PSA's; IRN and AMR have "default".
+        freeze: bool = False  # The first modules and the statistics of all BatchNorm stay; the papers: true.
+        bias: bool = False  # The 1x1 convolution has a bias; the papers have none.
+        freeze_affine: bool = False  # Weights and biases of all BatchNorm stay; PSA: true, IRN and AMR: false.
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options

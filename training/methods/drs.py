@@ -66,16 +66,18 @@ class DrsClassifier(Classifier):
 
     class Options(Options):
         learnable: bool = False
-        delta: float = Field(default=0.55, gt=0, le=1)  # of the fixed setting
+        delta: float = Field(
+            default=0.55, gt=0, le=1
+        )  # The fixed setting suppresses above this share of a channel's maximum.
         stages: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (
             0,
             1,
             2,
             3,
             4,
-        )  # whose activations suppress; 0 is the stem
+        )  # The activations of these stages suppress; 0 is the stem.
         extra: int = Field(default=3, ge=0)
-        bias: bool = True  # of the last convolution
+        bias: bool = True  # The last convolution has one.
         freeze: bool = False  # first modules, and the statistics of all BatchNorm; the paper's VGG16 has none
 
     def __init__(

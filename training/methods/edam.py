@@ -128,11 +128,13 @@ class EdamClassifier(Classifier):
     class Options(Options):
         group_size: int = Field(default=2, ge=1)  # images classified together in training
         class_samples: int | None = Field(default=None, ge=1)  # classes used of each group; None: all
-        single_weight: float = Field(default=0.0, ge=0)  # of the loss of every image as a group of one
+        single_weight: float = Field(default=0.0, ge=0)  # It weighs the loss of every image as a group of one.
         width: int = Field(default=128, ge=2)
         heads: int = Field(default=2, ge=1)
         layers: int = Field(default=1, ge=1)
-        dropout: float = Field(default=0.1, ge=0, lt=1)  # of the embedding, the residual branches and the hidden layer
+        dropout: float = Field(
+            default=0.1, ge=0, lt=1
+        )  # The embedding, residual branches and hidden layer drop this share.
         attention_dropout: float = Field(default=0.1, ge=0, lt=1)
         transformer_lr_scale: float = Field(default=1.0, ge=0)
         background_start: float = Field(default=0.0, ge=0)  # see the module; 0: as released

@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses of {"images" (N, 3, H, W), "image_labels" (N, C)}; "loss" is the one to minimise."""
+        """Return the losses of {"images" (N, 3, H, W), "image_labels" (N, C)}; "loss" is the one to minimise."""
         logits, _ = self(batch["images"])
         return {"loss": F.multilabel_soft_margin_loss(logits.float(), batch["image_labels"])}
 

@@ -42,7 +42,7 @@ from training.stages.saliency import choose_method
 
 INFERENCES = ("plain", "class-conditional")
 REFINEMENTS = {"pamr": "PAMR", "irn": "IRN walk"}
-SALIENT = 50  # of 255: DRS's limit
+SALIENT = 50  # A pixel is salient above this of 255: DRS's limit.
 
 
 class Row(Section):

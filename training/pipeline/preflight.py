@@ -76,7 +76,7 @@ def data_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def place_needs(config: RunConfig) -> Iterator[Need]:
-    """Folders for the results and the models, with room in them."""
+    """Look at the folders for the results and the models, and the room in them."""
     for what, folder in (("out", config.out), ("[export] models", config.export.models)):
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         remedy = None
@@ -135,7 +135,7 @@ def weight_needs(config: RunConfig) -> Iterator[Need]:
 
 def first_stage_needs(settings: ClassifierConfig) -> Iterator[Need]:
     """Look at the weights of a method's first stage, where the configuration names a file of them."""
-    if refusal(check_classifier, settings):  # which `network_needs` reports
+    if refusal(check_classifier, settings):  # `network_needs` reports it.
         return
     method, options = check_classifier(settings)
     first = method.first_stage(options)
@@ -155,7 +155,7 @@ def refusal(work: Callable[..., Any], *arguments: Any) -> str | None:
 
 
 def network_needs(config: RunConfig) -> Iterator[Need]:
-    """Methods and architectures that exist, with options they know."""
+    """Look at the method and the architecture: whether they exist and know their options."""
     if not config.supervised:
         yield Need(f"[classifier] {config.classifier.method}", refusal(check_classifier, config.classifier))
     if config.segmenter is not None:
@@ -215,13 +215,13 @@ def extra_needs(config: RunConfig) -> Iterator[Need]:
 
 
 def opencv_needs(config: RunConfig) -> Iterator[Need]:
-    """OpenCV, where the labels are made by graph cuts."""
+    """Look at OpenCV, where the labels are made by graph cuts."""
     if not config.supervised and config.pseudo_label.refine == "grabcut":
         yield Need('OpenCV for [pseudo_label] refine = "grabcut"', refusal(load_opencv))
 
 
 def gpu_needs(config: RunConfig) -> Iterator[Need]:
-    """Memory of the GPU, where the configuration states how much."""
+    """Look at the memory of the GPU, where the configuration states how much."""
     wanted = config.needs.gpu_memory_gib
     if wanted is None:
         return

@@ -128,7 +128,7 @@ def advcam(
     size, scales and branches already joined, in the container that plain maps come in; scores are those of the photo.
     """
     climbing = climbing or AdvcamConfig()
-    weights = next(classifier.parameters())  # whose device and precision the photo takes
+    weights = next(classifier.parameters())  # The photo takes their device and precision.
     geometry = geometry_of(image.shape, preferred_size)
     size = -(-geometry.input_height // MAP_STRIDE), -(-geometry.input_width // MAP_STRIDE)
     joined = np.zeros((len(class_indices), *size), np.float32)

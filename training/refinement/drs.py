@@ -86,7 +86,7 @@ class DrsRefinement(Classifier):
         return {"loss": F.mse_loss(refined, refinement_target(maps))}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Everything at one rate and without weight decay: AdamW then is the Adam of the released code."""
+        """Return everything at one rate and without weight decay: AdamW then is the Adam of the released code."""
         return [{"params": list(self.parameters()), "lr_scale": 1.0, "weight_decay": 0.0}]
 
 
@@ -96,7 +96,9 @@ def refinement_target(maps: Tensor) -> Tensor:
 
 
 def enlarge_maps(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear interpolation of (N, C, h, w) to `size` with the corner pixels' centres aligned, as all of DRS does."""
+    """Return bilinear interpolation of (N, C, h, w) to `size` with the corner pixels' centres aligned, as all of DRS
+    does.
+    """
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
 
@@ -126,7 +128,9 @@ def drs_localization_maps(
 def refined_maps(
     network: DrsRefinement, image: np.ndarray, class_indices: tuple[int, ...], config: DrsConfig
 ) -> np.ndarray:
-    """Refined maps of a photo (H, W, 3) at its own size: float32 (K, H, W), about [0, 1]; maximum over the scales."""
+    """Return refined maps of a photo (H, W, 3) at its own size: float32 (K, H, W), about [0, 1]; maximum over the
+    scales.
+    """
     maps = [
         enlarge_maps(network.maps(view).float(), image.shape[:2])[:, list(class_indices)]
         for view in square_views(image, config, next(network.parameters()).device)
@@ -175,7 +179,7 @@ class MapFolder:
             np.savez_compressed(file, class_indices=np.array(class_indices, int), maps=maps)
 
     def read(self, name: str) -> tuple[tuple[int, ...], np.ndarray]:
-        """(class_indices, maps) of one photo. Raises DataError where it has none."""
+        """Return (class_indices, maps) of one photo. Raises DataError where it has none."""
         if not self.path(name).is_file():
             raise DataError(f"{self.path(name)} does not exist; localize the photos for refinement first")
         with np.load(self.path(name)) as stored:

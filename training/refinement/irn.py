@@ -121,7 +121,7 @@ class IrnNetwork(nn.Module):
         return ((logits[0] + logits[1].flip(-1)) / 2).sigmoid(), displacement[0]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses of {"images" (N, 3, H, W), "label_maps" (N, H, W) of confident labels, 255 elsewhere}."""
+        """Return the losses of {"images" (N, 3, H, W), "label_maps" (N, H, W) of confident labels, 255 elsewhere}."""
         logits, displacement = self(batch["images"])
         middle = EDGE_STRIDE // 2  # the pixel that nearest-neighbour resizing takes, as released
         labels = batch["label_maps"][:, middle::EDGE_STRIDE, middle::EDGE_STRIDE]
@@ -151,7 +151,7 @@ def reduction(in_channels: int, width: int, groups: int) -> nn.Sequential:
 
 
 def read_features(backbone: Backbone, images: Tensor) -> list[Tensor]:
-    """Features of the stem, where the backbone has one to read, and of the four stages, finest first."""
+    """Return features of the stem, where the backbone has one to read, and of the four stages, finest first."""
     if not isinstance(backbone, ResidualBackbone):
         return backbone(images)
     stem = backbone.stem(images)
@@ -159,7 +159,7 @@ def read_features(backbone: Backbone, images: Tensor) -> list[Tensor]:
 
 
 def measure_features(backbone: Backbone, side: int = 64) -> tuple[list[int], list[int]]:
-    """Strides and channels of `read_features`, from one pass."""
+    """Return the strides and channels of `read_features`, from one pass."""
     with torch.no_grad():
         features = read_features(backbone, torch.zeros(1, 3, side, side))
     strides = [side // feature.shape[3] for feature in features]
@@ -167,7 +167,7 @@ def measure_features(backbone: Backbone, side: int = 64) -> tuple[list[int], lis
 
 
 def at_stride(x: Tensor, stride: int, target: int, size: torch.Size) -> Tensor:
-    """Features of one stride at another: bilinear enlargement by the factor, or averaging; cut to `size`."""
+    """Return features of one stride at another: bilinear enlargement by the factor, or averaging; cut to `size`."""
     if stride > target:
         x = F.interpolate(x, scale_factor=stride // target, mode="bilinear", align_corners=False)
     elif stride < target:

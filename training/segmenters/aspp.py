@@ -37,5 +37,5 @@ class ASPP(nn.Module):
 
 
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
-    """Bilinear interpolation to `size` (h, w), half-pixel centres."""
+    """Return bilinear interpolation to `size` (h, w), half-pixel centres."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -34,16 +34,16 @@ class SegmenterOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: int = Field(default=256, ge=1)  # of ASPP and decoder; of fc6 and fc7 in deeplabv2 on VGG16
-    rates: tuple[Annotated[int, Field(ge=1)], ...] = (6, 12, 18)  # of ASPP at the architecture's `rates_stride`
+    channels: int = Field(default=256, ge=1)  # ASPP and decoder have these, or fc6 and fc7 in deeplabv2 on VGG16.
+    rates: tuple[Annotated[int, Field(ge=1)], ...] = (6, 12, 18)  # ASPP's, at the architecture's `rates_stride`.
     dropout: float = Field(default=0.1, ge=0, lt=1)
     msc: tuple[Annotated[float, Field(gt=0, le=4)], ...] = ()  # further scales of the photo; the papers: (0.5, 0.75)
     freeze_batch_norm: bool = False  # the backbone's keeps its statistics and is not trained; the papers: true
     self_training: float = Field(default=0.0, ge=0)  # weight of `self_training_loss`; DRS: 1
-    saliency_weight: float = Field(default=0.0, ge=0)  # of `mask_refinement_loss`; CCRM: 1
+    saliency_weight: float = Field(default=0.0, ge=0)  # It weighs `mask_refinement_loss`; CCRM takes 1.
     saliency_reading: Reading = "foreground"
-    tag_weight: float = Field(default=0.0, ge=0)  # of the tags' binary cross-entropy; 0: no `TagHead`
-    tag_balance: float = Field(default=0.5, ge=0, le=1)  # of `TagHead`: exponent of the classes' frequency
+    tag_weight: float = Field(default=0.0, ge=0)  # It weighs the tags' binary cross-entropy; 0 means no `TagHead`.
+    tag_balance: float = Field(default=0.5, ge=0, le=1)  # `TagHead` raises the classes' frequency to this power.
 
 
 class Segmenter(nn.Module):
@@ -132,7 +132,7 @@ class Segmenter(nn.Module):
         return {"loss": loss, **parts}
 
     def _compared(self, logits: Tensor, size: torch.Size) -> Tensor:
-        """Logits at the size of comparison, where `size` is that of the labels."""
+        """Return logits at the size of comparison, where `size` is that of the labels."""
         return enlarge(logits, size) if self.compare_at == "labels" else logits
 
     def _cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -191,10 +191,10 @@ def self_training_loss(logits: Tensor, image_labels: Tensor) -> Tensor:
 
 
 def reduce_labels(label_maps: Tensor, size: torch.Size) -> Tensor:
-    """Labels (N, H, W) at `size` (h, w): for each small pixel that of the pixel its centre falls into."""
+    """Return labels (N, H, W) at `size` (h, w): for each small pixel that of the pixel its centre falls into."""
     return F.interpolate(label_maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
 
 
 def resize_images(images: Tensor, scale: float) -> Tensor:
-    """Images (N, 3, H, W) at `scale` times their size, rounded down; bilinear, half-pixel centres."""
+    """Return images (N, 3, H, W) at `scale` times their size, rounded down; bilinear, half-pixel centres."""
     return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True)

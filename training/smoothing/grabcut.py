@@ -25,8 +25,8 @@ from app.inference.maps.pamr import refine_pamr
 from training.smoothing.opencv import load_opencv
 
 SIZES = (96, 128, 160)  # px, long side; on 114 photos 160 alone gave labels as good on the mean, and less steady ones
-DOUBT, SURE = 0.05, 0.6  # of maps in [0, 1]; (0.1, 0.5) and (0.15, 0.7) gave labels one to three points worse
-ITERATIONS = 1  # of fitting colours and cutting; three gave the same labels
+DOUBT, SURE = 0.05, 0.6  # These bound maps in [0, 1]; (0.1, 0.5) and (0.15, 0.7) gave worse labels, by 1 to 3 points.
+ITERATIONS = 1  # Colours are fitted and cuts made this many times; three gave the same labels.
 
 
 def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], threshold: float) -> np.ndarray:
@@ -78,7 +78,7 @@ def votes_of_cuts(image: np.ndarray, maps: np.ndarray, threshold: float) -> np.n
 
 
 def refine_small(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Maps (K, h, w) at the photo's size (K, H, W), the mean of what PAMR makes of them at `SIZES`."""
+    """Return maps (K, h, w) at the photo's size (K, H, W), the mean of what PAMR makes of them at `SIZES`."""
     return np.mean([resize_bilinear(refined, *image.shape[:2]) for _, refined in small_views(image, maps)], axis=0)
 
 
@@ -90,7 +90,7 @@ def small_views(image: np.ndarray, maps: np.ndarray) -> Iterator[tuple[np.ndarra
 
 
 def name_things(things: np.ndarray, scores: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
-    """Labels uint8 (H, W): the class of the greatest score (K, H, W) where `things` (H, W) is above one half."""
+    """Return labels uint8 (H, W): the class of the greatest score (K, H, W) where `things` (H, W) is above one half."""
     winners = label_of(np.asarray(class_indices, int)).astype(np.uint8)[scores.argmax(axis=0)]
     return np.where(things > 0.5, winners, BACKGROUND).astype(np.uint8)
 

@@ -64,7 +64,7 @@ def fit_classifier(config: RunConfig, photos: TaggedPhotos) -> Path:
     """
     out = config.out / "classifier"
     require_photos(photos, ("train", photos.choosing_split, photos.report_split))
-    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # what it refuses is refused before training
+    classifier_card(config, photos.classes, (0.5,) * len(photos.classes))  # It refuses a name or class before training.
     settings = config.classifier
     if settings.first_fit is not None:
         first, weights_option = first_stage(settings)
@@ -129,7 +129,7 @@ def hold_out(photos: TaggedPhotos, share: float) -> tuple[tuple[str, ...], tuple
     names = photos.names("train")
     if not share or len(names) * MOST_HELD_OUT < LEAST_HELD_OUT:
         return names, ()
-    ranks = {name: rank_of(f"held out: {name}") for name in names}  # not the hash that may have split train from val
+    ranks = {name: rank_of(f"held out: {name}") for name in names}  # Another hash may have split train from val.
     count = max(LEAST_HELD_OUT, sum(rank < share for rank in ranks.values()))
     labels = {name: photos.image_labels(name) for name in names}
     left, held = np.sum(list(labels.values()), axis=0), set()

@@ -43,7 +43,7 @@ class StoredMaps:
     finished: bool = False
 
     def maps(self) -> np.ndarray:
-        """(K, h, w) in [0, 1] at the size of the network input."""
+        """Return (K, h, w) in [0, 1] at the size of the network input."""
         if not self.finished:
             return self.views.maps()
         return resize_bilinear(self.views.cams[0], self.views.geometry.input_height, self.views.geometry.input_width)
@@ -123,6 +123,6 @@ def final_maps(config: RunConfig) -> Path:
 
 
 def iterate_maps(directory: Path, names: tuple[str, ...], doing: str) -> Iterator[tuple[str, StoredMaps]]:
-    """(name, maps) of photos localized before, with a bar of progress."""
+    """Yield (name, maps) of photos localized before, with a bar of progress."""
     for name in tqdm(names, desc=doing, unit="photo", mininterval=5):
         yield name, load_maps(directory / f"{name}.npz")

@@ -79,7 +79,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def view_size(config: PretrainConfig, epoch: int) -> int:
-    """Side in px of the photos of an epoch."""
+    """Return the side in px of the photos of an epoch."""
     if config.first_size is None:
         return config.size
     done = min(1.0, epoch / (GROWTH * config.fit.epochs))

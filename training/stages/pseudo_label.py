@@ -62,7 +62,7 @@ def photo_maps(config: RunConfig, name: str, image: np.ndarray, stored: StoredMa
 
 
 def blend_saliency(maps: np.ndarray, saliency: np.ndarray | None, share: float) -> np.ndarray:
-    """(1 - share) M + share S, with maps M (K, h, w) in [0, 1] and S the saliency, uint8 (H, W), over 255.
+    """Return (1 - share) M + share S, with maps M (K, h, w) in [0, 1] and S the saliency, uint8 (H, W), over 255.
 
     The classes keep their order in every pixel; what is salient rises above what is not. No paper's rule: where maps peak
     on a part and saliency is an estimate, neither is a border to cut along, and their mean is better than either.
@@ -82,14 +82,14 @@ def saliency_folder(config: RunConfig) -> Path:
 
 
 def saliency_of(config: RunConfig, name: str, size: tuple[int, int]) -> np.ndarray | None:
-    """Saliency uint8 (H, W) of a photo of the run; None where its labels do not depend on it."""
+    """Return saliency uint8 (H, W) of a photo of the run; None where its labels do not depend on it."""
     if not config.pseudo_label.reads_saliency:
         return None
     return read_saliency(saliency_folder(config) / f"{name}.png", size)
 
 
 def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Saliency uint8 (H, W) of a photo. Raises DataError where it is missing or of another size."""
+    """Return saliency uint8 (H, W) of a photo. Raises DataError where it is missing or of another size."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; [saliency] names a folder with one grey PNG per photo")
     saliency = read_grey(path)

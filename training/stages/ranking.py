@@ -8,7 +8,7 @@ THRESHOLDS = (0.01, 0.02, 0.03, 0.04, *(round(0.05 * step, 2) for step in range(
 
 
 def mean_average_precision(image_labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over classes of the average precision, in percent; classes without a tagged photo are left out.
+    """Return the mean over classes of the average precision, in percent; classes without a tagged photo are left out.
 
     Args:
         image_labels: multi-hot (N, C).

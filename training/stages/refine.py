@@ -134,7 +134,7 @@ def drs_refiner(network: DrsRefinement, settings: DrsConfig) -> Refiner:
 
 
 def finished(stored: StoredMaps, maps: np.ndarray) -> StoredMaps:
-    """Refined maps (K, h, w) of a photo as they are stored."""
+    """Return refined maps (K, h, w) of a photo as they are stored."""
     geometry = stored.views.geometry
     maps = resize_bilinear(maps, geometry.input_height, geometry.input_width)
     return StoredMaps(stored.class_indices, quartered(ScaleCams(stored.views.scores, (maps,), geometry)), finished=True)

@@ -28,7 +28,7 @@ from training.data.augment import normalize
 from training.methods import Classifier
 from training.segmenters import Segmenter
 
-ITERATIONS = 60  # of L-BFGS; the loss has settled after some forty
+ITERATIONS = 60  # L-BFGS takes this many; the loss has settled after some forty.
 
 
 def start_by_regression(
@@ -126,7 +126,7 @@ def averaged(features: Tensor) -> Tensor:
 
 
 def regress(features: Tensor, image_labels: Tensor, start: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-    """Logistic regressions pulled towards `start`.
+    """Return logistic regressions pulled towards `start`.
 
     Args:
         features: (N, D).

@@ -88,7 +88,7 @@ def kept_masks(probabilities: np.ndarray, class_indices: tuple[int, ...]) -> np.
 
 
 def blend_masks(maps: np.ndarray, own: np.ndarray, threshold: float, share: float) -> np.ndarray:
-    """(1 - share) M + share 2 t P, with maps M (K, h, w), the background's threshold t, and P of `kept_masks`.
+    """Return (1 - share) M + share 2 t P, with maps M (K, h, w), the background's threshold t, and P of `kept_masks`.
 
     One half, where a pixel is as likely a thing as not, is put at t, which is that for maps.
     """

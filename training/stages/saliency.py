@@ -56,11 +56,11 @@ from training.smoothing.opencv import load_opencv
 
 DEFAULT_METHOD = "robust-background"
 EXACT = "exact"
-ORIGIN = "saliency.json"  # what a folder's maps were made from, beside them
+ORIGIN = "saliency.json"  # This file lies beside a folder's maps and says what they were made from.
 WORKING_SIZE = 320  # Estimators see a photo at this long side in px.
 SMOOTHING = 0.04 * WORKING_SIZE  # OpenCV's own estimators are smoothed with this sigma in px.
 SUPERPIXELS = 200
-SIGMA_COLOUR, SIGMA_SPACE = 10.0, 0.25  # in CIELAB; as a share of the long side
+SIGMA_COLOUR, SIGMA_SPACE = 10.0, 0.25  # The first is in CIELAB, the second a share of the long side.
 LEAST_COUPLING = 0.1  # w_pq is at least this, mu in the paper.
 WHITE = 255  # An 8-bit pixel is white at this value.
 

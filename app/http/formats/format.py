@@ -57,11 +57,11 @@ class Maps(Result):
             yield self._cut(localization_map(self.localization, index))
 
     def input_size(self) -> np.ndarray:
-        """(K, h, w) float32, the maps at the size of the network input."""
+        """Return (K, h, w) float32, the maps at the size of the network input."""
         return self._cut(self.localization.maps_of(self.indices))
 
     def found(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(class index, bool (H, W) of its region) of every class that has one, one after the other."""
+        """Yield (class index, bool (H, W) of its region) of every class that has one, one after the other."""
         for index in self.indices:
             where = localization_map(self.localization, index) > self.region_threshold
             if where.any():

@@ -159,7 +159,7 @@ def decode(
 
 
 def measure(data: bytes) -> tuple[int, int]:
-    """(height, width) of `decode(data)`, from the file's header. Raises the same errors."""
+    """Return (height, width) of `decode(data)`, from the file's header. Raises the same errors."""
     opened = _open(data, None)
     with opened.file:
         return opened.size
@@ -272,7 +272,9 @@ def kind_of(head: bytes) -> str | None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in the header of a WebP file (https://developers.google.com/speed/webp/docs/riff_container)."""
+    """Return (width, height) in the header of a WebP file
+    (https://developers.google.com/speed/webp/docs/riff_container).
+    """
     chunk, body = data[12:16], data[20:30]
     if chunk == b"VP8X" and len(body) == 10:
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1

@@ -88,7 +88,7 @@ def labels_to_gray16(mask: np.ndarray) -> bytes:
 
 
 def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Named arrays in numpy's own archive, compressed."""
+    """Return named arrays in numpy's own archive, compressed."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

@@ -46,7 +46,10 @@ def read_png(data: bytes) -> PngFile:
     """
     kept, exif, transparent = [SIGNATURE], b"", b""
     texts: list[tuple[bytes, bytes]] = []
-    depth, palette = data[24:25] or b"\x08", data[25:26] == bytes([PALETTE])  # of IHDR, behind width and height
+    depth, palette = (
+        data[24:25] or b"\x08",
+        data[25:26] == bytes([PALETTE]),
+    )  # They stand in IHDR, behind width and height.
     end = len(SIGNATURE)
     for kind, start, stop in _chunks(data):
         content = memoryview(data)[start:stop]
@@ -93,7 +96,7 @@ def _may_state_orientation(content: memoryview) -> bool:
 
 
 def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes] | None:
-    """Keyword and text of a chunk; None for a damaged one."""
+    """Return the keyword and text of a chunk; None for a damaged one."""
     keyword, _, rest = content.partition(b"\0")
     packed = kind == b"zTXt"
     if kind == b"zTXt":

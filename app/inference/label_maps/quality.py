@@ -56,12 +56,12 @@ def foreground_labels(label: np.ndarray) -> frozenset[int]:
 
 
 def jaccard(found: frozenset[int], expected: frozenset[int]) -> float:
-    """Shared over joined; 1 where both are empty."""
+    """Return the share of the members of either set that are in both; 1 where both are empty."""
     return len(found & expected) / len(found | expected) if found | expected else 1.0
 
 
 def agreement_of(label: np.ndarray, other: np.ndarray) -> float:
-    """Mean IoU of two label maps (H, W) over the classes in either; 1 where neither holds one."""
+    """Return the mean IoU of two label maps (H, W) over the classes in either; 1 where neither holds one."""
     ious = []
     for value in foreground_labels(label) | foreground_labels(other):
         a, b = label == value, other == value
@@ -70,7 +70,7 @@ def agreement_of(label: np.ndarray, other: np.ndarray) -> float:
 
 
 def margin_of(label: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean of best minus second probability over the label's foreground, over everything where it has none."""
+    """Return the mean of best minus second probability over the label's foreground, over everything where it has none."""
     best = np.partition(probabilities, -TOP, axis=0)[-TOP:]
     margin = resize_bilinear((best[1] - best[0])[None], *label.shape)[0]
     where = ~np.isin(label, (BACKGROUND, IGNORE_INDEX))

@@ -47,7 +47,7 @@ class Region(BaseModel):
 
 
 def count_labels(mask: np.ndarray) -> list[int]:
-    """Pixels of each label 0..255 in a uint8 (H, W) mask."""
+    """Return the pixels of each label 0..255 in a uint8 (H, W) mask."""
     return Image.fromarray(mask).histogram()  # numpy's bincount would copy the mask to 8 bytes a pixel
 
 
@@ -83,14 +83,14 @@ def mask_to_rle(where: np.ndarray) -> RunLengths:
 
 
 def box_of(where: np.ndarray) -> list[int]:
-    """Bounding box of a bool (H, W) region as COCO has it: [x, y, width, height] in pixels."""
+    """Return the bounding box of a bool (H, W) region as COCO has it: [x, y, width, height] in pixels."""
     columns, rows = np.flatnonzero(where.any(axis=0)), np.flatnonzero(where.any(axis=1))
     left, top = int(columns[0]), int(rows[0])
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
 
 
 def polygons_of(where: np.ndarray) -> list[list[float]]:
-    """Outer borders of a bool (H, W) region as COCO has them: [x, y, x, y, ...] in pixels, largest first.
+    """Return the outer borders of a bool (H, W) region as COCO has them: [x, y, x, y, ...] in pixels, largest first.
 
     Holes are lost, as COCO's polygons know none; run lengths keep them.
     """
@@ -154,7 +154,7 @@ def white(where: np.ndarray) -> np.ndarray:
 
 
 def regions_in(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(label, bool (H, W) where it is) of every class in a uint8 (H, W) mask, largest first."""
+    """Yield (label, bool (H, W) where it is) of every class in a uint8 (H, W) mask, largest first."""
     counts = count_labels(mask)
     labels = [label for label, pixels in enumerate(counts) if pixels and label not in (BACKGROUND, IGNORE_INDEX)]
     for label in sorted(labels, key=lambda label: -counts[label]):

@@ -109,7 +109,8 @@ def mean_scores(mask: np.ndarray, coarse: np.ndarray, probabilities: np.ndarray)
 
 
 def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...], complete: bool) -> np.ndarray:
-    """Probabilities (C + 1, h, w) where the photo is known to have these classes and, where they are `complete`, no other.
+    """Return probabilities (C + 1, h, w) where the photo is known to have these classes and, where they are `complete`,
+    no other.
 
     Then what was another class's is theirs, shared out as they stand to one another, and the background keeps its own: a
     pixel that looks like a thing is one still. Else background and classes share it. No class: background everywhere.
@@ -132,7 +133,8 @@ def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...], comp
 def segment_probabilities(
     model: Model, image: np.ndarray, scales: tuple[float, ...], flip: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Probabilities (C + 1, h, w) of a segmenter, and those of the classes in the whole photo (C,) where it gives them.
+    """Return probabilities (C + 1, h, w) of a segmenter, and those of the classes in the whole photo (C,) where it
+    gives them.
 
     Both are means over all scales and, with `flip`, their mirrors. (h, w) is the size of the logits at the preferred size,
     where that is among the scales, else at the first.

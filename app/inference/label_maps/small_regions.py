@@ -13,7 +13,7 @@ def without_small_regions(mask: np.ndarray, smallest_share: float) -> np.ndarray
     """
     if not smallest_share:
         return mask
-    starts = np.ones(mask.shape, bool)  # where a run of one label begins, along the rows
+    starts = np.ones(mask.shape, bool)  # A run of one label begins here, along the rows.
     starts[:, 1:] = mask[:, 1:] != mask[:, :-1]
     runs = np.cumsum(starts, dtype=np.int32).reshape(mask.shape) - np.int32(1)
     labels = mask[starts]
@@ -25,7 +25,7 @@ def without_small_regions(mask: np.ndarray, smallest_share: float) -> np.ndarray
 
 
 def touching(mask: np.ndarray, starts: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of runs of one label that touch, each pair at least once: above and below, then at corners alone."""
+    """Return pairs of runs of one label that touch, each pair at least once: above and below, then at corners alone."""
     upper, lower = mask[:-1], mask[1:]
     below = (upper == lower) & (starts[:-1] | starts[1:])
     pairs = [(runs[:-1][below], runs[1:][below])]

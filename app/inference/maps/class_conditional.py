@@ -55,7 +55,7 @@ class ConditionalOptions:
     released: bool = False
     batch_pixels: int = 4_000_000
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # for configurations that hold such options
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # Configurations hold such options.
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ConditionalMaps:
 def class_conditional_maps(
     cams: Cams, image: np.ndarray, class_indices: Sequence[int], options: ConditionalOptions | None = None
 ) -> ConditionalMaps:
-    """Maps of the classes `class_indices`, at least one, of a photo (H, W, 3) uint8."""
+    """Return maps of the classes `class_indices`, at least one, of a photo (H, W, 3) uint8."""
     options = options or ConditionalOptions()
     size = image.shape[:2]
     [plain] = plain_maps(cams, [_Patch(image)], class_indices, options)
@@ -118,7 +118,7 @@ def uint8_cams(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Cams:
 
 
 def mass_centre(plain: np.ndarray) -> np.ndarray:
-    """Row and column of the mass centre of a map (H, W); the middle where the map is zero."""
+    """Return the row and column of the mass centre of a map (H, W); the middle where the map is zero."""
     total = plain.sum(dtype=np.float64)
     if total <= 0:
         return np.array(plain.shape) / 2
@@ -127,7 +127,7 @@ def mass_centre(plain: np.ndarray) -> np.ndarray:
 
 
 def split_boxes(centres: np.ndarray, size: tuple[int, int], options: ConditionalOptions) -> tuple[Box, ...]:
-    """Boxes of the patches top left, top right, bottom left and bottom right of a photo of `size` (H, W)."""
+    """Return the boxes of the patches top left, top right, bottom left and bottom right of a photo of `size` (H, W)."""
     height, width = size
     if len(centres) > len(options.buffers):
         return (Box(0, height, 0, width),) * 4
@@ -170,7 +170,7 @@ def erase(cams: Cams, patches: Iterable[_Patch], class_indices: Sequence[int], o
 def plain_maps(
     cams: Cams, patches: Sequence[_Patch], class_indices: Sequence[int], options: ConditionalOptions
 ) -> list[np.ndarray]:
-    """Normalised maps (K, h, w) of every patch, over all its views, with the pixels erased so far taken out."""
+    """Return normalised maps (K, h, w) of every patch, over all its views, with the pixels erased so far taken out."""
     views = [list(patch_views(patch, options)) for patch in patches]
     answers = run_by_size(cams, [image for each in views for image, _ in each], class_indices, options)
     maps = []
@@ -184,7 +184,9 @@ def plain_maps(
 
 
 def patch_views(patch: _Patch, options: ConditionalOptions) -> Iterator[tuple[np.ndarray, bool]]:
-    """(float32 (h, w, 3), mirrored) of every scale, plain and mirrored, pixels erased so far set to the mean colour."""
+    """Yield (float32 (h, w, 3), mirrored) of every scale, plain and mirrored, pixels erased so far set to the mean
+    colour.
+    """
     kept = patch.kept[-1] if patch.kept else None
     for scale in options.scales:
         smallest = 1 if options.released else MIN_INPUT_SIDE
@@ -217,7 +219,7 @@ def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 def run_by_size(
     cams: Cams, images: Sequence[np.ndarray], class_indices: Sequence[int], options: ConditionalOptions
 ) -> Iterator[np.ndarray]:
-    """Maps (K, h, w) of each image, in order; images of one size go to the classifier together."""
+    """Yield maps (K, h, w) of each image, in order; images of one size go to the classifier together."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.shape, []).append(index)

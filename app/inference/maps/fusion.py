@@ -16,7 +16,7 @@ from app.inference.arrays import resize_bilinear
 
 
 def agreement(maps: np.ndarray) -> np.ndarray:
-    """Weights (M, K) in [0, 1] of maps (M, K, h, w) >= 0; all 1 for a single method."""
+    """Return weights (M, K) in [0, 1] of maps (M, K, h, w) >= 0; all 1 for a single method."""
     count = len(maps)
     if count == 1:
         return np.ones(maps.shape[:2], np.float32)

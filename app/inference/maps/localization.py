@@ -50,7 +50,7 @@ class ScaleCams:
         return ScaleCams(self.scores, tuple(cam[channels] for cam in self.cams), self.geometry, class_indices)
 
     def maps(self) -> np.ndarray:
-        """(K, h, w) in [0, 1): the cams enlarged to the input size, summed, each divided by its own maximum.
+        """Return (K, h, w) in [0, 1): the cams enlarged to the input size, summed, each divided by its own maximum.
 
         So do the released codes of AMR, EDAM and CCRM.
         """
@@ -90,7 +90,7 @@ class Localization:
         return tuple(range(len(self.sources[0].scores))) if known is None else known
 
     def maps_of(self, class_indices: tuple[int, ...]) -> np.ndarray:
-        """(K, h, w) float32 in [0, 1), of these classes."""
+        """Return (K, h, w) float32 in [0, 1), of these classes."""
         maps = fuse_maps([source.select(class_indices).maps() for source in self.sources])
         if self.refine == "pamr" and class_indices:
             maps = refine_pamr(resize_image(self.image, *maps.shape[1:]), maps)
@@ -169,18 +169,20 @@ def localization_map(localization: Localization, class_index: int) -> np.ndarray
 
 
 def present_classes(card: ModelCard, scores: np.ndarray, presence_threshold: float | None = None) -> tuple[int, ...]:
-    """Class indices whose score (C,) reaches the threshold, or the card's threshold of the class where it is None."""
+    """Return class indices whose score (C,) reaches the threshold, or the card's threshold of the class where it is
+    None.
+    """
     thresholds = card.presence_thresholds if presence_threshold is None else presence_threshold
     return tuple(int(index) for index in np.flatnonzero(scores >= np.asarray(thresholds)))
 
 
 def tagged_classes(card: ModelCard, tags: tuple[str, ...]) -> tuple[int, ...]:
-    """Class indices of tags, sorted. Raises UnknownClassError for a tag the model does not know."""
+    """Return class indices of tags, sorted. Raises UnknownClassError for a tag the model does not know."""
     return tuple(sorted({class_index(card, tag, "tags") for tag in tags}))
 
 
 def class_index(card: ModelCard, name: str, parameter: str = "class") -> int:
-    """Channel of the class that `name` means, which `parameter` gives. Raises UnknownClassError."""
+    """Return the channel of the class that `name` means, which `parameter` gives. Raises UnknownClassError."""
     index = find_class(name, card.classes, card.synonyms)
     if index is None:
         raise UnknownClassError(name, card.classes, parameter)

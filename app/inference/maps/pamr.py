@@ -25,7 +25,7 @@ def _shifted(padded: np.ndarray, dy: int, dx: int, pad: int, height: int, width:
 
 
 def _affinity(image: np.ndarray, offsets: list[tuple[int, int]], pad: int) -> np.ndarray:
-    """(J, H, W) weights over the J offsets, summing to 1 at every pixel."""
+    """Return (J, H, W) weights over the J offsets, summing to 1 at every pixel."""
     height, width = image.shape[1:]
     padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
     neighbours = [_shifted(padded, dy, dx, pad, height, width) for dy, dx in offsets]

@@ -72,7 +72,7 @@ class Host:
         """Return the same with its header; exchanges a personal access token. Raises UnavailableError."""
         if not (self.token.isascii() and self.token.isprintable()):
             raise _bad_token("has characters that no token has")
-        if self.token.count(".") != 2:  # no JWT
+        if self.token.count(".") != 2:  # A JWT has three parts; this is a legacy token.
             return replace(self, authorization=f"Token {self.token}")
         body = json.dumps({"refresh": self.token}).encode()
         request = Request(self.url + REFRESH_PATH, body, {"Content-Type": "application/json"})
@@ -128,7 +128,7 @@ class Host:
         try:
             return self._fetch(self.address(image, task))
         except NotThereError:
-            other = self.address(image, task, "presign")  # of releases that have no other
+            other = self.address(image, task, "presign")  # Some releases have this address alone.
             if other == self.address(image, task):
                 raise
             return self._fetch(other)
@@ -211,7 +211,7 @@ class OwnOriginRedirects(HTTPRedirectHandler):
 
 
 def origin_of(url: str) -> Origin:
-    """(scheme, host, port) of an address. Raises ValueError."""
+    """Return (scheme, host, port) of an address. Raises ValueError."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
 

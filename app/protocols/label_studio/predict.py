@@ -112,8 +112,8 @@ def predict_task(plan: Plan, photos: Sequence[tuple[View, bytes]], tags: Sequenc
 def predict_photo(
     plan: Plan, view: View, data: bytes, tags: Sequence[str] | None
 ) -> tuple[list[dict[str, Any]], float]:
-    """Regions and score of one photo. The mask is that of `GET /segment`, with the tags as its `tags=` where the model knows
-    them all.
+    """Return the regions and score of one photo. The mask is that of `GET /segment`, with the tags as its `tags=` where
+    the model knows them all.
     """
     known, complete = known_tags(plan, view.chosen, tags)
     analyzer = Analyzer(Options(tags=known, complete=complete), segmenter=plan.segmenter)
@@ -147,7 +147,7 @@ def failed_task(plan: Plan, error: ServiceError) -> dict[str, Any]:
 def known_tags(
     plan: Plan, chosen: Mapping[int, tuple[Tool, str]], tags: Sequence[str] | None
 ) -> tuple[tuple[str, ...] | None, bool]:
-    """Class names of tags, which may be class names or the project's labels, and whether all of them are either.
+    """Return class names of tags, which may be class names or the project's labels, and whether all of them are either.
 
     None where none of them is. One entry that is neither is read as several, separated by spaces, as in `labels.csv`.
     """

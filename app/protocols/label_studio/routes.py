@@ -54,7 +54,7 @@ class TaskBody(BaseModel):
     def tags(self) -> list[str]:
         """Those of the task's data, none where it has none."""
         tags = self.data.get("tags")
-        if isinstance(tags, dict):  # as exports have choices
+        if isinstance(tags, dict):  # Exports write choices so.
             tags = [entry for named in tags.values() for entry in (named if isinstance(named, list) else [named])]
         entries = tags.replace(";", ",").split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
         return [entry.strip() for entry in entries if isinstance(entry, str) and entry.strip()]

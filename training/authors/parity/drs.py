@@ -91,7 +91,9 @@ def drs_refine(reference: Reference) -> Claims:
 
 
 def drs_maps(reference: Reference) -> Claims:
-    """Maps of a photo for the refinement, three sizes joined, in one byte per pixel; a last bit may round otherwise."""
+    """Return maps of a photo for the refinement, three sizes joined, in one byte per pixel; a last bit may round
+    otherwise.
+    """
     state = drs.convert(reference.state("drs_learnable"))
     network = DrsClassifier(len(VOC_CLASSES), "vgg16", 8, None, DrsClassifier.Options(learnable=True)).eval()
     network.load_state_dict(state)

@@ -48,7 +48,9 @@ def irn_step(reference: Reference) -> Claims:
 
 
 def label_maps() -> Tensor:
-    """Blocks of 8 x 8 px of one label, moved by (3, 1): which pixel of four stands for them shows. int64 (2, 128, 128)."""
+    """Return blocks of 8 x 8 px of one label, moved by (3, 1): which pixel of four stands for them shows. int64 (2,
+    128, 128).
+    """
     blocks = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(18))
     pixels = blocks.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
     return torch.tensor([BACKGROUND, 3, 15, IGNORE_INDEX])[torch.roll(pixels, (3, 1), (1, 2))]

@@ -109,7 +109,7 @@ class Reference:
 
 
 def digest(array: np.ndarray) -> str:
-    """First 16 hex digits of the SHA-256 of an array's type, shape and bytes."""
+    """Return the first 16 hex digits of the SHA-256 of an array's type, shape and bytes."""
     head = f"{array.dtype.str}{array.shape}".encode()
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
@@ -132,7 +132,8 @@ def read_keys(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def authors_state(entries: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-    """Weights by the fill rule, under the authors' keys and in their order; keys marked `not_filled` are left out.
+    """Return weights by the fill rule, under the authors' keys and in their order; keys marked `not_filled` are left
+    out.
 
     Keys that name one storage (`alias_of`) share one tensor, drawn from the smallest name among them.
     """

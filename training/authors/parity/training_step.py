@@ -94,13 +94,14 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
 
 
 def sample(tensor: Tensor) -> np.ndarray:
-    """Evenly spaced entries of a tensor, (SAMPLES,)."""
+    """Return evenly spaced entries of a tensor, (SAMPLES,)."""
     flat = tensor.flatten()
     return flat[torch.arange(SAMPLES) * (len(flat) - 1) // (SAMPLES - 1)].numpy()
 
 
 def by_authors_names(ours: State, state: State, convert: Callable[[State], State], uncounted: tuple[str, ...]) -> State:
-    """Our tensors by the authors' names in `state`, in their order; names that end in one of `uncounted` are left out.
+    """Return our tensors by the authors' names in `state`, in their order; names that end in one of `uncounted` are
+    left out.
 
     Which is which shows where `convert` puts tensors that are each filled with a number of their own. A row of ours may be
     a tensor of theirs, and several names of theirs may be one tensor (an alias), which then has the first.

@@ -11,7 +11,7 @@ from training.authors.released.psa import refuse_rest, take
 
 STEM = {"0": "conv1", "1": "bn1"}
 
-# of an AMM: the authors' name -> ours
+# An AMM's tensors: the authors' name -> ours.
 GATES = {
     "amm.ChannelAMM.mlp.1.": "modulation.channel.squeeze.",
     "amm.ChannelAMM.mlp.3.": "modulation.channel.excite.",

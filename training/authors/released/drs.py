@@ -12,7 +12,7 @@ from training.authors.released.psa import refuse_rest, take
 from training.backbones.vgg16 import BLOCKS
 
 EXTRA = 3  # 3x3 convolutions after the backbone
-CONTROLLER = "fc.0.weight"  # of learnable suppression; plain ReLUs and fixed suppression have none
+CONTROLLER = "fc.0.weight"  # Learnable suppression has one; plain ReLUs and fixed suppression have none.
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:

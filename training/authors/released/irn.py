@@ -8,7 +8,7 @@ from torch import Tensor
 from training.authors.released.amr import STEM, drop_aliases, take_resnet
 from training.authors.released.psa import refuse_rest, take
 
-# what the training script keeps beside the weights: indices of pixels on lines, and the lines' ends
+# The training script keeps these beside the weights: indices of pixels on lines, and the lines' ends.
 INDICES = ("path_indices", "ind_from", "ind_to", "disp_target")
 
 # the authors' layer -> ours

@@ -77,7 +77,7 @@ class AmrClassifier(Classifier):
         spotlight: str = "cam"
         spotlight_options: dict[str, Any] = Field(default_factory=dict)
         spotlight_weights: str | None = None  # a file with the weights of that classifier, trained alone before
-        weight: float = Field(default=0.5, ge=0, le=1)  # of the spotlight branch in map and score
+        weight: float = Field(default=0.5, ge=0, le=1)  # The spotlight branch has this share in map and score.
         agreement_weight: float = Field(default=0.05, ge=0)
         agreement: Literal["raw", "normalized"] = "raw"  # normalized: over the maxima, classes present alone
         reduction: int = Field(default=16, ge=1)
@@ -87,9 +87,11 @@ class AmrClassifier(Classifier):
         gate_normalization: Literal["running", "batch"] = "running"
         detached: bool = False
         pair_first_two: bool = False
-        spotlight_lr_scale: float = Field(default=1.0, ge=0)  # of its backbone
-        compensation_lr_scale: float = Field(default=10.0, ge=0)  # of its backbone and the AMMs
-        classifier_lr_scale: float = Field(default=1.0, ge=0)  # of what follows the backbones
+        spotlight_lr_scale: float = Field(default=1.0, ge=0)  # It scales the rate of the spotlight's backbone.
+        compensation_lr_scale: float = Field(
+            default=10.0, ge=0
+        )  # It scales the rate of the second backbone and its AMMs.
+        classifier_lr_scale: float = Field(default=1.0, ge=0)  # It scales the rate of what follows the backbones.
 
         @field_validator("spotlight")
         @classmethod

@@ -27,7 +27,7 @@ def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False)
     squares = (entries - mean).square().sum(dim=1, keepdim=True)
     deviation = (squares / (entries.shape[1] - 1)).sqrt().view(shape)
     varied = deviation > LEAST_DEVIATION  # false for not-a-number, the deviation of a single entry
-    deviation = torch.where(varied, deviation, 1 / ROOT_TWO_PI)  # whose density is 1 at the mean
+    deviation = torch.where(varied, deviation, 1 / ROOT_TWO_PI)  # The density is 1 at the mean then.
     gate = torch.exp(-((v - mean.view(shape)) ** 2) / (2 * deviation**2))
     return (gate if bounded else gate / (ROOT_TWO_PI * deviation)).to(v.dtype)
 
