@@ -17,7 +17,9 @@ try:
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-OTHER_FILES = 112  # file descriptors left for models, log, listening sockets and what a request opens
+OTHER_FILES = (
+    160  # file descriptors left for models, log, listening sockets and connections that are taken to be closed
+)
 
 PREFIX = "TAG2MASK_"
 LINK = re.compile(r"(tcp|udp|sctp)://")
