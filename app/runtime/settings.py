@@ -75,7 +75,7 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(default=20_000_000, ge=1)
     max_image_pixels: int = Field(default=25_000_000, ge=1)
-    max_input_pixels: int = Field(default=4_000_000, ge=1)
+    max_input_pixels: int = Field(default=2_000_000, ge=1)
     max_json_bytes: int = Field(default=4_000_000, ge=1)
     max_price: float = Field(default=150, gt=0)
     max_reply_bytes: int = Field(default=128_000_000, ge=1)
