@@ -103,6 +103,8 @@ class SegmenterConfig(Section):
     """The share of these masks in the next round's labels; the maps have the rest."""
     go_on: bool = False
     """A round starts from the weights of the one before; else where the first did."""
+    earlier_share: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the last round but one in the weights that are kept, where rounds go on from each other."""
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)
     """What lies above this quantile of a map counts as activated, for options.saliency_weight."""
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)
@@ -121,6 +123,14 @@ class SegmenterConfig(Section):
     """The architecture's own options."""
     fit: FitConfig = FitConfig()
     """How the segmenter is trained."""
+
+    @model_validator(mode="after")
+    def _averaged(self) -> "SegmenterConfig":
+        if self.earlier_share and not (self.go_on and self.rounds > 1):
+            raise ValueError(
+                "earlier_share averages the weights of two rounds, of which one goes on from the other: set go_on and rounds"
+            )
+        return self
 
     def seed_of_round(self, number: int) -> int:
         """Return the seed of a round, from 1."""

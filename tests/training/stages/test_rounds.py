@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError
@@ -20,7 +21,7 @@ from training.data.sampling import repeat_factors
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.pipeline.run import VERBS, do, run
 from training.stages.rounds import blend_masks, fit_rounds, kept_masks, of_round
-from training.stages.segmenter import fit_segmenter, segmenter_card
+from training.stages.segmenter import average_weights, fit_segmenter, load_segmenter, segmenter_card
 
 CONFIG = Path("experiments/scenes/cam.toml")
 SMALL = ["data.scenes.count=24", "data.scenes.val_count=6", "classifier.fit.epochs=2", "classifier.fit.batch_size=8",
@@ -92,6 +93,18 @@ def test_a_round_can_go_on_from_the_one_before(taught: RunConfig, tmp_path: Path
             "running" not in key and "num_batches" not in key
         ):  # a rate of almost nothing leaves the weights where they were
             torch.testing.assert_close(value, first[key], rtol=0, atol=1e-5)
+
+
+def test_the_weights_of_two_rounds_are_averaged(taught: RunConfig) -> None:
+    first, last = taught.out / "segmenter-1" / "weights.pt", taught.out / "segmenter" / "weights.pt"
+    segmenter = load_segmenter(taught, len(open_source(taught.data).classes))
+    average_weights(segmenter, first, 0.25)
+    one, two = (torch.load(path, weights_only=True) for path in (first, last))
+    for key, value in segmenter.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * one[key] + 0.75 * two[key])
+    with pytest.raises(ValidationError, match="set go_on and rounds"):
+        SegmenterConfig(earlier_share=0.3)
 
 
 def test_classifier_and_segmenter_have_versions_of_their_own(taught: RunConfig) -> None:
