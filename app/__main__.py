@@ -32,8 +32,8 @@ from app.inference.file_names import shown
 from app.main import create_app
 from app.runtime.settings import Settings, unknown_variables
 
-# The system holds this many connections ready; at its limit of open files Python tries as often in one go.
-BACKLOG = 512
+# The system holds this many connections ready, which Python takes in one go, above the limit of connections too.
+BACKLOG = 100
 OPEN_DOOR = (
     "ANYBODY who reaches %s is served: the service listens there and no API key is set. Set TAG2MASK_API_KEYS "
     "(docs/operations.md), listen at 127.0.0.1, or let nobody in who should not be."

@@ -1,16 +1,24 @@
 """One budget of bytes for all bodies that are being received or worked on, and all replies that are being sent."""
 
+import threading
+
 from app.inference.errors import TooManyBytesError
+from app.runtime.memory import WORTH_TRIMMING, trim_memory
 
 RETRY_SECONDS = 2
 
 
 class ByteBudget:
-    """`limit` bytes. Belongs to one event loop, so nothing is locked."""
+    """`limit` bytes. Belongs to one event loop, so nothing is locked.
+
+    Once most of a large amount is given back, the C library gives it back too: of pieces as small as those of a body it keeps the
+    memory otherwise, for a next time that may not come.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._highest = 0
 
     def take(self, count: int) -> None:
         """Take bytes; they come back by `give`. Raises TooManyBytesError where they are not there."""
@@ -22,7 +30,13 @@ class ByteBudget:
                 limit=self.limit,
             )
         self.used += count
+        self._highest = max(self._highest, self.used)
 
     def give(self, count: int) -> None:
         """Give bytes back."""
         self.used -= count
+        if self._highest > WORTH_TRIMMING and self.used < self._highest // 4:
+            self._highest = self.used
+            timer = threading.Timer(1, trim_memory)  # what held the bytes is let go by then
+            timer.daemon = True
+            timer.start()

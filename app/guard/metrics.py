@@ -12,11 +12,12 @@ from app.runtime.service import Service
 
 try:
     import prometheus_client
+
+    AVAILABLE = True
 except ModuleNotFoundError:  # a checkout whose dependencies came another way
-    prometheus_client = None  # type: ignore[assignment]
+    AVAILABLE = False
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-AVAILABLE = prometheus_client is not None
 
 
 class Metrics:

@@ -17,6 +17,7 @@ from app.inference.engine import Engine
 from app.inference.errors import ParameterError, ReplyTooLargeError, UploadTooLargeError
 from app.inference.image.preprocess import MIN_INPUT_SIDE
 from app.inference.model_card import IMAGE_INPUT
+from app.runtime.memory import WORTH_TRIMMING, trim_memory
 from app.runtime.settings import Settings
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -85,7 +86,11 @@ def infer_from(engine: Engine, body: bytes, header_length: str | None, settings:
     if any("classification" in output.parameters for output in asked.outputs):
         raise ParameterError("the extension 'classification' is not offered; ask for the output without it.")
     outputs = engine.run(images)
-    return respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
+    reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
+    if len(reply.body) > WORTH_TRIMMING:
+        del outputs
+        trim_memory()
+    return reply
 
 
 def read_request(body: bytes, header_length: str | None, settings: Settings) -> tuple[InferRequest, np.ndarray]:
@@ -182,29 +187,32 @@ def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray],
     everything = bool(asked.parameters.get("binary_data_output"))
     wanted = {output.name: bool(output.parameters.get("binary_data", everything)) for output in asked.outputs}
     check_size(outputs, {name: wanted.get(name, everything) for name in outputs}, limit)
-    described, blocks = [], []
+    pieces, blocks = [], []
     for name, values in outputs.items():
         entry: dict[str, Any] = {"name": name, "datatype": engine.interface[name][0], "shape": list(values.shape)}
         if wanted.get(name, everything):
             blocks.append(values.tobytes())
             entry["parameters"] = {"binary_data_size": len(blocks[-1])}
-            described.append(json.dumps(entry))
+            pieces += [json.dumps(entry).encode(), b", "]
         else:
-            described.append(f'{json.dumps(entry)[:-1]}, "data": [{numbers_of(name, values)}]}}')
+            pieces += [json.dumps(entry)[:-1].encode(), b', "data": [', *numbers_of(name, values), b"]}, "]
+    pieces[-1] = pieces[-1].removesuffix(b", ")
     reply = {"model_name": engine.card.name, "model_version": str(engine.card.version)}
     if asked.id is not None:
         reply["id"] = asked.id
-    header = f'{json.dumps(reply)[:-1]}, "outputs": [{", ".join(described)}]}}'.encode()
+    pieces = [json.dumps(reply)[:-1].encode(), b', "outputs": [', *pieces, b"]}"]
     if not blocks:
-        return Response(header, 200, media_type="application/json")
-    headers = {HEADER_LENGTH: str(len(header))}
-    return Response(b"".join([header, *blocks]), 200, headers, "application/octet-stream")
+        return Response(b"".join(pieces), 200, media_type="application/json")
+    headers = {HEADER_LENGTH: str(sum(map(len, pieces)))}
+    return Response(b"".join([*pieces, *blocks]), 200, headers, "application/octet-stream")
 
 
-def numbers_of(name: str, values: np.ndarray) -> str:
-    """Return the values as JSON, without brackets. Raises ParameterError for what JSON has no number for."""
+def numbers_of(name: str, values: np.ndarray) -> list[bytes]:
+    """Return the values as JSON, without brackets, in pieces. Raises ParameterError for what JSON has no number for."""
     if not np.isfinite(values).all():
         raise ParameterError(f"the output '{name}' holds values that are not finite; ask for it as binary data.")
-    flat = values.ravel()
-    pieces = (flat[begin : begin + NUMBERS_AT_A_TIME] for begin in range(0, flat.size, NUMBERS_AT_A_TIME))
-    return ",".join(json.dumps(piece.tolist(), separators=(",", ":"))[1:-1] for piece in pieces)
+    flat, pieces = values.ravel(), []
+    for begin in range(0, flat.size, NUMBERS_AT_A_TIME):
+        numbers = flat[begin : begin + NUMBERS_AT_A_TIME].tolist()
+        pieces += [b"," if begin else b"", json.dumps(numbers, separators=(",", ":"))[1:-1].encode()]
+    return pieces

@@ -17,8 +17,8 @@ try:
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-# So many file descriptors are left for models, the log, listening sockets and what a request opens.
-OTHER_FILES = 112
+# So many file descriptors are left for models, the log, listening sockets and connections that are taken to be closed.
+OTHER_FILES = 160
 
 PREFIX = "TAG2MASK_"
 LINK = re.compile(r"(tcp|udp|sctp)://")
@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         default=25_000_000, ge=1, description="A photo of more pixels (width x height) is answered 413."
     )
     max_input_pixels: int = Field(
-        default=4_000_000, ge=1, description="The images of one request to /v2 may have this many pixels together."
+        default=2_000_000, ge=1, description="The images of one request to /v2 may have this many pixels together."
     )
     max_json_bytes: int = Field(
         default=4_000_000,

@@ -63,8 +63,8 @@ def test_every_setting_stands_in_the_manual_with_its_default():
 
 def test_connections_leave_files_for_everything_else(monkeypatch):
     monkeypatch.setattr(app.runtime.settings.resource, "getrlimit", lambda _: (512, 4096))
-    assert Settings().connection_limit == 400
-    assert Settings(max_connections=1000).connection_limit == 400
+    assert Settings().connection_limit == 352
+    assert Settings(max_connections=1000).connection_limit == 352
     assert Settings(max_connections=10).connection_limit == 10
     monkeypatch.setattr(app.runtime.settings.resource, "getrlimit", lambda _: (100, 100))
     assert Settings().connection_limit == 1
