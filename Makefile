@@ -89,13 +89,15 @@ api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md and docs/settings.md f
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
 	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .
 
-# cam and deeplab from their photos, fixed seeds, each step once: what was stopped goes on. On one core: saliency 6 minutes, cam 5, its
-# maps 25, labels 5, deeplab 32, figures 8; the supervised twin, which is not shipped, 30. drs, amr and edam of models/ are older.
+# cam, deeplab and drs from their photos, fixed seeds, each step once: what was stopped goes on. On one core: saliency 6 minutes, cam 5,
+# its maps 25, labels 10, deeplab 23 and 30 with 6 for the labels between, figures 8; drs 40; the supervised twin, which is not shipped,
+# 30. amr and edam of models/ are older.
 PHOTOS ?= ../shared/photos
 EXTRA_PHOTOS ?= ../shared/photos_extra
 
-models: .venv-dev/.installed-$(ENGINE)  ## train and export cam and deeplab (PHOTOS=DIR EXTRA_PHOTOS=DIR)
+models: .venv-dev/.installed-$(ENGINE)  ## train and export cam, deeplab and drs (PHOTOS=DIR EXTRA_PHOTOS=DIR)
 	.venv-dev/bin/python -m training run experiments/photos/cam.toml --set data.root=$(PHOTOS) --set data.extra=$(EXTRA_PHOTOS)
+	.venv-dev/bin/python -m training run experiments/photos/drs.toml --set data.root=$(PHOTOS) --set data.extra=$(EXTRA_PHOTOS)
 	.venv-dev/bin/python -m training run experiments/photos/supervised.toml --set data.root=$(PHOTOS)
-	.venv-dev/bin/python -m training sheet --models $(foreach model,cam/3 drs/2 amr/2 edam/2 deeplab/4,models/$(model)/model.onnx) \
+	.venv-dev/bin/python -m training sheet --models $(foreach model,cam/3 drs/3 amr/2 edam/2 deeplab/5,models/$(model)/model.onnx) \
 		--data $(PHOTOS) --out experiments/photos/sheet.jpg

@@ -61,7 +61,7 @@ def test_thresholds_and_the_smallest_region_are_saved(cat: Page, folder: Path, s
     cat.wait_until_idle()
     choose(cat, "png")
     [mask] = [path for path in cat.saved(folder) if path != heat]
-    query = "threshold=0.95&smallest_region=0.01&format=png&model=deeplab/4"
+    query = "threshold=0.95&smallest_region=0.01&format=png&model=deeplab/5"
     told = httpx2.post(f"{served.url}/segment?{query}", files={"file": CAT.read_bytes()}).content
     with Image.open(mask) as picture, Image.open(io.BytesIO(told)) as other:
         np.testing.assert_array_equal(np.array(picture), np.array(other))
