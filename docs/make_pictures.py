@@ -51,7 +51,7 @@ def main() -> None:
         page.wait(lambda: page.all("#examples button"))
         keep(page, "page-first")
         page.upload(dog, CAT, PERSON)
-        tag(page, "dog", "chair")
+        tag(page, "dog")
         keep(page, "page")
         page.click("#tab-methods")
         keep(page, "page-methods")

@@ -81,7 +81,7 @@ def test_no_page_asks_another_host(browser, served):
     page.driver.get(f"{served.url}/docs")
     page.wait(lambda: page.all(".opblock-summary-path"))
     assert {path.text for path in page.all(".opblock-summary-path")} >= {"/segment", "/cam", "/pseudo-label"}
-    page.find("#operations-default-healthz_healthz_get button").click()
+    page.find("#operations-service-get_health button").click()
     page.wait(lambda: page.all(".try-out__btn"))
     page.find(".try-out__btn").click()
     page.find("button.execute").click()

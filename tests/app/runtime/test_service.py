@@ -98,7 +98,8 @@ def test_documentation_page_and_schema(client):
     about_photos = {"/segment", "/cam", "/pseudo-label", "/analyze"}
     assert set(document["paths"]) == about_photos | {"/models", "/classes", "/healthz", "/readyz"}
     post = document["paths"]["/segment"]["post"]
-    assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png", "image/webp"}
+    stated = {"multipart/form-data", "image/jpeg", "image/png", "image/webp", "application/octet-stream"}
+    assert set(post["requestBody"]["content"]) == stated
     common = {"model", "format", "size", "tags", "scales", "flip", "refine", "regions"}
     assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold", "smallest_region"}
     kept = document["paths"]["/cam"]["get"]["parameters"]
