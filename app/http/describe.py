@@ -32,12 +32,13 @@ from app.http.schemas import (
     ServedModel,
     Thresholds,
 )
-from app.inference.analysis import Analysis
+from app.inference.analysis import Analysis, Options
 from app.inference.display import css_colour, display_colours
 from app.inference.engine import Engine
 from app.inference.image.decode import Photo
 from app.inference.label_maps.regions import count_labels, mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
+from app.inference.model_card import ModelCard
 from app.runtime.model_files import is_version
 from app.runtime.model_store import Catalog, Task
 
@@ -131,7 +132,9 @@ def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | 
     scales, flip = analysis.analyzer.mask_views
     return SegmentReply(
         **provenance(job, analysis, (segmenter,)),
-        thresholds=Thresholds(probability=parameters.threshold),
+        thresholds=Thresholds(
+            probability=parameters.threshold, presence=presence_thresholds(segmenter.card, analysis.analyzer.options)
+        ),
         classes=regions,
         scales=list(scales),
         flip=flip,
@@ -141,6 +144,18 @@ def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | 
         },
         timings_ms=job.stopwatch.milliseconds,
     )
+
+
+def presence_thresholds(card: ModelCard, options: Options) -> dict[str, float]:
+    """Return the probability by class name above which a model holds a class to be in the photo.
+
+    It is empty where tags say what is there, and of a segmenter that gives no scores of the whole photo.
+    """
+    if options.tags or not card.presence_thresholds:
+        return {}
+    if options.presence_threshold is not None:
+        return dict.fromkeys(card.classes, options.presence_threshold)
+    return dict(zip(card.classes, card.presence_thresholds, strict=True))
 
 
 def describe_map(job: Job, analysis: Analysis, parameters: CamParameters, class_index: int) -> CamReply:
@@ -179,9 +194,6 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
         by_label = {label_of(index): score for index, score in enumerate(scores)}
         regions = regions_of(card.classes, label.label_map, by_label, parameters.regions)
         ignored = ignored_pixels(label.label_map)
-    presence = card.presence_thresholds
-    if options.presence_threshold is not None:
-        presence = (options.presence_threshold,) * len(card.classes)
     present = [card.classes[index] for index in label.class_indices]
     background, foreground = label.thresholds
     return PseudoLabelReply(
@@ -189,7 +201,7 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
         thresholds=Thresholds(
             background=background,
             foreground=foreground,
-            presence={} if options.tags else dict(zip(card.classes, presence, strict=True)),
+            presence=presence_thresholds(card, options),
         ),
         present=present,
         scores=dict(zip(card.classes, scores, strict=True)),

@@ -131,10 +131,20 @@ class SegmentParameters(PhotoParameters):
     threshold: Fraction = Field(
         default=0, description="Pixels whose best probability lies below it are background; default: none are."
     )
+    presence_threshold: Fraction | None = Field(
+        default=None,
+        description="Without `tags`, a class that the whole photo shows with less probability gets no pixel, where the model "
+        "gives such scores; default: the model's, one per class. 0: every class may have pixels.",
+    )
     smallest_region: Fraction = SMALLEST_REGION
 
     def options(self) -> Options:
-        return replace(super().options(), threshold=self.threshold, smallest_region=self.smallest_region)
+        return replace(
+            super().options(),
+            threshold=self.threshold,
+            presence_threshold=self.presence_threshold,
+            smallest_region=self.smallest_region,
+        )
 
 
 class LocalizationParameters(PhotoParameters):

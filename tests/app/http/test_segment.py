@@ -10,8 +10,22 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from app.inference.label_maps.segmentation import keep_classes
-from app.inference.labels import voc_palette
-from tests.app.colour_models import BLACK, BLUE, CAT, DOG, GREEN, RED, SIDE, WHITE, from_file, halves, to_file
+from app.inference.labels import VOC_CLASSES, voc_palette
+from app.runtime.settings import Settings
+from tests.app.colour_models import (
+    BLACK,
+    BLUE,
+    CAT,
+    DOG,
+    GREEN,
+    RED,
+    SIDE,
+    WHITE,
+    from_file,
+    halves,
+    to_file,
+    write_segmentation_model,
+)
 
 TRANSPOSE = Image.Transpose
 # Orientation -> how an upright picture is stored so that the orientation makes it upright again.
@@ -206,3 +220,18 @@ def test_small_regions_are_left_out_of_every_result(client):
     mask = client.post("/segment?smallest_region=0.2&format=png", files={"file": photo})
     assert set(np.unique(from_file(mask.content))) == {0, DOG}
     assert client.post("/segment?smallest_region=2", files={"file": photo}).status_code == 422
+
+
+def test_a_class_that_the_whole_photo_hardly_shows_is_left_out_unless_it_is_asked_for(serve, tmp_path):
+    write_segmentation_model(tmp_path, presence_thresholds=(0.6,) * len(VOC_CLASSES))
+    client = serve(Settings(models=tmp_path, device="cpu", workers=1))
+    photo = to_file(halves(RED, BLACK))  # half of it is dog: a score of 0.5
+
+    def found(query: str) -> tuple[list[str], dict[str, float]]:
+        body = client.post(f"/segment{query}", files={"file": photo}).json()
+        return [entry["class"] for entry in body["classes"]], body["thresholds"]["presence"]
+
+    assert found("") == ([], dict.fromkeys(VOC_CLASSES, 0.6))
+    assert found("?presence_threshold=0.4") == (["dog"], dict.fromkeys(VOC_CLASSES, 0.4))
+    assert found("?tags=dog") == (["dog"], {})
+    assert client.post("/segment?presence_threshold=2", files={"file": photo}).status_code == 422

@@ -101,7 +101,11 @@ def test_documentation_page_and_schema(client):
     stated = {"multipart/form-data", "image/jpeg", "image/png", "image/webp", "application/octet-stream"}
     assert set(post["requestBody"]["content"]) == stated
     common = {"model", "format", "size", "tags", "scales", "flip", "refine", "regions"}
-    assert {parameter["name"] for parameter in post["parameters"]} == common | {"threshold", "smallest_region"}
+    assert {parameter["name"] for parameter in post["parameters"]} == common | {
+        "threshold",
+        "presence_threshold",
+        "smallest_region",
+    }
     kept = document["paths"]["/cam"]["get"]["parameters"]
     assert {parameter["name"] for parameter in kept if parameter["required"]} == {"class"}
     for path, methods in document["paths"].items():
