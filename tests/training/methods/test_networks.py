@@ -98,7 +98,10 @@ def test_exported_method_equals_torch(key: str, tmp_path: Path) -> None:
 def test_the_next_version_is_one_above_the_highest(tmp_path: Path) -> None:
     assert next_version(tmp_path / "tried") == 1
     for name in ("2", "10", "notes"):
-        (tmp_path / "tried" / name).mkdir(parents=True)
+        folder = tmp_path / "tried" / name
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").touch()
+    (tmp_path / "tried" / "11").mkdir()  # what an export left that was stopped
     assert next_version(tmp_path / "tried") == 11
 
 
