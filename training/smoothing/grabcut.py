@@ -15,8 +15,6 @@ A cut of a small photo sees large regions of one colour, a cut of a larger one t
 weakly supervised segmentation here takes this step; they use a dense CRF in its place.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from app.inference.arrays import resize_bilinear
@@ -27,6 +25,8 @@ from training.smoothing.opencv import load_opencv
 SIZES = (96, 128, 160)  # px, long side; on 114 photos 160 alone gave labels as good on the mean, and less steady ones
 DOUBT, SURE = 0.05, 0.6  # These bound maps in [0, 1]; (0.1, 0.5) and (0.15, 0.7) gave worse labels, by 1 to 3 points.
 ITERATIONS = 1  # Colours are fitted and cuts made this many times; three gave the same labels.
+
+Views = list[tuple[np.ndarray, np.ndarray]]  # A photo at several sizes, each with the maps refined at that size.
 
 
 def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ...], threshold: float) -> np.ndarray:
@@ -43,7 +43,8 @@ def cut_labels(image: np.ndarray, maps: np.ndarray, class_indices: tuple[int, ..
     """
     if not class_indices:
         return np.full(image.shape[:2], BACKGROUND, np.uint8)
-    return name_things(votes_of_cuts(image, maps, threshold), refine_small(image, maps), class_indices)
+    views = small_views(image, maps)
+    return name_things(votes_of_cuts(views, threshold, image.shape[:2]), enlarge(views, image.shape[:2]), class_indices)
 
 
 def join_labels(
@@ -62,31 +63,27 @@ def join_labels(
     """
     if not class_indices:
         return np.full(image.shape[:2], BACKGROUND, np.uint8)
-    refined = refine_small(image, probabilities)
-    things = (1 - share) * votes_of_cuts(image, maps, threshold) + share * refined.sum(axis=0)
+    size = image.shape[:2]
+    refined = enlarge(small_views(image, probabilities), size)
+    things = (1 - share) * votes_of_cuts(small_views(image, maps), threshold, size) + share * refined.sum(axis=0)
     return name_things(things, refined, class_indices)
 
 
-def votes_of_cuts(image: np.ndarray, maps: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the share of the cuts, one for each of `SIZES`, that see a thing in a pixel: (H, W) in [0, 1]."""
-    size = image.shape[:2]
-    votes = []
-    for view, refined in small_views(image, maps):
-        things = cut(view, refined.max(axis=0), threshold)
-        votes.append(resize_bilinear(things[None].astype(np.float32), *size)[0])
-    return np.mean(votes, axis=0)
+def small_views(image: np.ndarray, maps: np.ndarray) -> Views:
+    """Return the photo at each of `SIZES` with the maps (K, h, w) after PAMR at that size."""
+    views = [shrink(image, long_side) for long_side in SIZES]
+    return [(view, refine_pamr(view, resize_bilinear(maps, *view.shape[:2]))) for view in views]
 
 
-def refine_small(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Return maps (K, h, w) at the photo's size (K, H, W), the mean of what PAMR makes of them at `SIZES`."""
-    return np.mean([resize_bilinear(refined, *image.shape[:2]) for _, refined in small_views(image, maps)], axis=0)
+def votes_of_cuts(views: Views, threshold: float, size: tuple[int, int]) -> np.ndarray:
+    """Return the share of the cuts, one for each view, that see a thing in a pixel of a photo of `size`: in [0, 1]."""
+    things = [cut(view, refined.max(axis=0), threshold).astype(np.float32) for view, refined in views]
+    return np.mean([resize_bilinear(seen[None], *size)[0] for seen in things], axis=0)
 
 
-def small_views(image: np.ndarray, maps: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the photo at each of `SIZES`, and the maps (K, h, w) after PAMR at that size."""
-    for long_side in SIZES:
-        view = shrink(image, long_side)
-        yield view, refine_pamr(view, resize_bilinear(maps, *view.shape[:2]))
+def enlarge(views: Views, size: tuple[int, int]) -> np.ndarray:
+    """Return the refined maps of the views, averaged at `size`: (K, H, W)."""
+    return np.mean([resize_bilinear(refined, *size) for _, refined in views], axis=0)
 
 
 def name_things(things: np.ndarray, scores: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:

@@ -83,14 +83,15 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
     outputs = run_views(model, image, 1.0, mirror=False)
     logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
     candidates, probabilities = np.unique(mask), softmax(logits)
+    given = mask.shape == size  # whether the network's own mask is the answer as it stands
     if "scores" in outputs:
         present = present_classes(model.card, outputs["scores"][0], presence_threshold)
         allowed = np.array([BACKGROUND, *map(label_of, present)])
         if not np.isin(candidates, allowed).all():
             probabilities = keep_classes(probabilities, present, complete=False)
             candidates = allowed[np.unique(logits[allowed].argmax(axis=0))]
-            mask = mask_from_logits(logits, candidates, *mask.shape)
-    if mask.shape != size:
+            given = False
+    if not given:
         mask = mask_from_logits(logits, candidates, *size)
     return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
 
