@@ -45,6 +45,8 @@ SHARED_MAY_IMPORT = {"contourpy", "numpy", "PIL", "pycocotools", "pydantic", "sh
 MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks")
 # The only room that reads masks; all other rooms train on tags alone. The pipeline calls its measuring.
 READS_MASKS = "training.masks"
+# Corrected masks are masks too: of training, the same room alone reads them.
+CORRECTIONS = "app.inference.label_maps.corrections"
 MAY_IMPORT_MASKS = ("training.__main__", "training.masks", "training.pipeline")
 # Imports point one way: a room imports from itself and from the rooms named here. A room is a folder of a package or, where
 # the package holds a single file of that name, the file. What is not named (`__main__`, `main`) may import all of its package.
@@ -201,6 +203,7 @@ def test_training_uses_of_app_only_the_shared_room() -> None:
 
 def test_only_the_measuring_room_reads_masks() -> None:
     readers = {name for name in SOURCES if "training.masks.ground_truth" in IMPORTS[name]}
+    readers |= {name for name in modules_of("training") if CORRECTIONS in IMPORTS[name]}
     assert not {name for name in readers if room_of(name) != READS_MASKS}
     users = {name for name in SOURCES for imported in IMPORTS[name] if room_of(imported) == READS_MASKS}
     assert not {name for name in users if room_of(name) not in MAY_IMPORT_MASKS}
