@@ -99,6 +99,8 @@ class SegmenterConfig(Section):
     """"pseudo" trains on the run's pseudo-labels; "ground-truth" is the fully supervised upper bound."""
     rounds: int = Field(default=1, ge=1)
     """The segmenter is trained this many times; each time but the first its own masks help to make the labels."""
+    early_epochs: int | None = Field(default=None, ge=1)
+    """The rounds before the last see every photo this many times; as often as the last where it is left out."""
     own_share: float = Field(default=0.8, ge=0, le=1)
     """The share of these masks in the next round's labels; the maps have the rest."""
     go_on: bool = False

@@ -39,6 +39,10 @@ class SegmenterOptions(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     msc: tuple[Annotated[float, Field(gt=0, le=4)], ...] = ()  # further scales of the photo; the papers: (0.5, 0.75)
     freeze_batch_norm: bool = False  # the backbone's keeps its statistics and is not trained; the papers: true
+    freeze_early: bool = False  # the backbone's stem and first stage, up to stride 4 or so, keep what they start from
+    # The cross-entropy looks at one pixel of so many in rows and in columns, at a place drawn at each step. Neighbours say nearly
+    # the same, and a loss at every pixel takes a third of the time of a small network.
+    loss_stride: int = Field(default=1, ge=1, le=8)
     self_training: float = Field(default=0.0, ge=0)  # weight of `self_training_loss`; DRS: 1
     saliency_weight: float = Field(default=0.0, ge=0)  # It weighs `mask_refinement_loss`; CCRM takes 1.
     saliency_reading: Reading = "foreground"
@@ -72,6 +76,9 @@ class Segmenter(nn.Module):
         if self.options.freeze_batch_norm:
             for module in backbone.batch_norms():
                 module.requires_grad_(False)
+        if self.options.freeze_early:
+            for name in (*backbone.stem_modules, *backbone.first_stage_modules):
+                backbone.get_submodule(name).requires_grad_(False)
         self.tag_head = None
         if self.options.tag_weight:
             self.tag_head = TagHead(backbone.channels[-1], class_count(label_count), self.options.tag_balance)
@@ -137,7 +144,7 @@ class Segmenter(nn.Module):
 
     def _cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean over pixels that are not 255; zero where all are."""
-        label_maps = batch["label_maps"]
+        label_maps = thinned(batch["label_maps"], self.options.loss_stride)
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
@@ -188,6 +195,14 @@ def self_training_loss(logits: Tensor, image_labels: Tensor) -> Tensor:
     present = F.pad(image_labels, (label_of(0), 0), value=1.0)
     own_labels = (logits.detach() * present[:, :, None, None]).argmax(dim=1)
     return F.cross_entropy(logits, own_labels)
+
+
+def thinned(label_maps: Tensor, stride: int) -> Tensor:
+    """Return every `stride`-th row and column of labels (N, H, W), from a place drawn by torch's generator."""
+    if stride == 1:
+        return label_maps
+    row, column = torch.randint(stride, (2,)).tolist()
+    return label_maps[:, row::stride, column::stride]
 
 
 def reduce_labels(label_maps: Tensor, size: torch.Size) -> Tensor:

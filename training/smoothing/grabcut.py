@@ -24,6 +24,8 @@ from training.smoothing.opencv import load_opencv
 
 SIZES = (96, 128, 160)  # px, long side; on 114 photos 160 alone gave labels as good on the mean, and less steady ones
 DOUBT, SURE = 0.05, 0.6  # These bound maps in [0, 1]; (0.1, 0.5) and (0.15, 0.7) gave worse labels, by 1 to 3 points.
+# px, long sides at which a segmenter's own masks are refined: they are sharper than maps, and a smaller photo costs them detail.
+OWN_SIZES = (160, 240)
 ITERATIONS = 1  # Colours are fitted and cuts made this many times; three gave the same labels.
 
 Views = list[tuple[np.ndarray, np.ndarray]]  # A photo at several sizes, each with the maps refined at that size.
@@ -58,20 +60,21 @@ def join_labels(
     """Return the labels of a photo, uint8 (H, W), from the cuts that its maps start and from a segmenter.
 
     A pixel is a thing where (1 - share) V + share P is above one half, with V the share of the cuts that say so and P the
-    sum of `probabilities` (K, h, w) of the classes present after PAMR; its class is the one that the segmenter holds to be
-    likeliest. The rest is as in `cut_labels`.
+    sum over the classes present of Q; its class is the one whose Q is greatest. Q is the mean of `probabilities` (K, h, w) as
+    they are and after PAMR. The rest is as in `cut_labels`.
     """
     if not class_indices:
         return np.full(image.shape[:2], BACKGROUND, np.uint8)
     size = image.shape[:2]
-    refined = enlarge(small_views(image, probabilities), size)
-    things = (1 - share) * votes_of_cuts(small_views(image, maps), threshold, size) + share * refined.sum(axis=0)
-    return name_things(things, refined, class_indices)
+    refined = enlarge(small_views(image, probabilities, OWN_SIZES), size)
+    own = (resize_bilinear(probabilities, *size) + refined) / 2
+    things = (1 - share) * votes_of_cuts(small_views(image, maps), threshold, size) + share * own.sum(axis=0)
+    return name_things(things, own, class_indices)
 
 
-def small_views(image: np.ndarray, maps: np.ndarray) -> Views:
-    """Return the photo at each of `SIZES` with the maps (K, h, w) after PAMR at that size."""
-    views = [shrink(image, long_side) for long_side in SIZES]
+def small_views(image: np.ndarray, maps: np.ndarray, sizes: tuple[int, ...] = SIZES) -> Views:
+    """Return the photo at each long side of `sizes` with the maps (K, h, w) after PAMR at that size."""
+    views = [shrink(image, long_side) for long_side in sizes]
     return [(view, refine_pamr(view, resize_bilinear(maps, *view.shape[:2]))) for view in views]
 
 

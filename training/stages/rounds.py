@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from app.inference.arrays import resize_bilinear
-from app.inference.label_maps.segmentation import keep_classes, segment_probabilities
+from app.inference.label_maps.segmentation import TEST_SCALES, keep_classes, segment_probabilities
 from app.inference.labels import label_of
 from app.inference.maps.localization import Model
 from training.config.run_config import RunConfig
@@ -55,9 +55,11 @@ def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Pat
 
 
 def of_round(config: RunConfig, number: int) -> RunConfig:
-    """Return the run with the seed of a round, from 1."""
+    """Return the run with the seed and the epochs of a round, from 1."""
     settings = require_segmenter(config)
-    fit = settings.fit.model_copy(update={"seed": settings.seed_of_round(number)})
+    last = number == settings.rounds or settings.early_epochs is None
+    epochs = settings.fit.epochs if last else settings.early_epochs
+    fit = settings.fit.model_copy(update={"seed": settings.seed_of_round(number), "epochs": epochs})
     return config.model_copy(update={"segmenter": settings.model_copy(update={"fit": fit})})
 
 
@@ -68,7 +70,7 @@ def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) ->
         path = out / f"{name}.png"
         if not path.is_file():
             photo = photo_maps(config, name, photos.image(name), stored)
-            probabilities, _ = segment_probabilities(model, photo.image, (1.0,), flip=False)
+            probabilities, _ = segment_probabilities(model, photo.image, TEST_SCALES, flip=False)
             own = kept_masks(probabilities, photo.class_indices)
             if config.pseudo_label.refine == "grabcut":
                 label_map = join_labels(

@@ -17,7 +17,7 @@ from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.aspp import enlarge
 from training.segmenters.deeplabv2 import DeepLabV2
 from training.segmenters.mask_refinement_loss import mask_refinement_loss
-from training.segmenters.segmenter import reduce_labels, self_training_loss
+from training.segmenters.segmenter import reduce_labels, self_training_loss, thinned
 from training.segmenters.tag_head import TagHead
 from training.smoothing.crf import crf_labels
 
@@ -80,6 +80,40 @@ def test_msc_sums_over_full_size_scales_and_maximum(compare_at: str, half: float
     assert outputs[-1][0, 0].flatten().tolist() == pytest.approx([log(4), log(4), log(2), log(2)])
     loss = model.losses({"images": IMAGES, "label_maps": LABEL_MAPS})["loss"]
     assert loss.item() == pytest.approx(FULL + half + MAXIMUM)
+
+
+def test_thinned_labels_are_every_nth_row_and_column_from_a_place_that_varies() -> None:
+    label_maps = torch.arange(36).reshape(1, 6, 6)
+    assert torch.equal(thinned(label_maps, 1), label_maps)
+    seen = {tuple(thinned(label_maps, 2).flatten().tolist()) for _ in range(64)}
+    assert seen == {tuple(label_maps[:, y::2, x::2].flatten().tolist()) for y in range(2) for x in range(2)}
+
+
+def test_a_thinned_loss_is_that_of_the_pixels_it_looks_at() -> None:
+    constant = torch.full((1, 3, 4, 4), 0.0)
+    constant[:, 1] = log(2)
+    labels = torch.tensor([[1, 1, 0, 0]]).repeat(4, 1)[None]
+    losses = [
+        transparent(loss_stride=4).losses({"images": constant, "label_maps": labels})["loss"].item() for _ in range(64)
+    ]
+    assert {round(loss, 5) for loss in losses} == {round(-log(1 / 2), 5), round(-log(1 / 4), 5)}
+
+
+def test_early_modules_keep_what_they_start_from() -> None:
+    torch.manual_seed(0)
+    options = SegmenterOptions(freeze_early=True, channels=8)
+    model = SEGMENTERS["deeplabv3plus"](build_backbone("timm/tf_efficientnet_lite0", 16), LABELS, options)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert {name.split(".")[2] for name in frozen} == {"conv_stem", "bn1", "blocks"}
+    assert {".".join(name.split(".")[2:4]) for name in frozen if ".blocks." in name} == {"blocks.0", "blocks.1"}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = make_optimizer(model, FitConfig(lr=0.1))
+    images, label_maps = torch.rand(2, 3, 64, 64), torch.randint(LABELS, (2, 64, 64))
+    model.losses({"images": images, "label_maps": label_maps})["loss"].backward()
+    optimizer.step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed.isdisjoint(frozen)
+    assert any(name.startswith("backbone.") for name in changed)
 
 
 def test_labels_are_reduced_to_those_at_the_centres() -> None:

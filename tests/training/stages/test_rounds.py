@@ -68,6 +68,14 @@ def test_masks_are_blended_with_maps_by_hand() -> None:
     assert blend_masks(maps[:0], kept_masks(probabilities, ()), 0.25, 0.5).shape == (0, 1, 2)
 
 
+def test_the_rounds_before_the_last_may_be_shorter() -> None:
+    changes = ["segmenter.rounds=3", "segmenter.fit.epochs=8"]
+    same = read_config(RunConfig, CONFIG, changes)
+    assert [of_round(same, number).segmenter.fit.epochs for number in (1, 2, 3)] == [8, 8, 8]
+    shorter = read_config(RunConfig, CONFIG, [*changes, "segmenter.early_epochs=2"])
+    assert [of_round(shorter, number).segmenter.fit.epochs for number in (1, 2, 3)] == [2, 2, 8]
+
+
 def test_every_round_starts_anew_with_a_seed_of_its_own(taught: RunConfig, tmp_path: Path) -> None:
     second = of_round(taught, 2)
     assert second.segmenter.fit.seed == taught.segmenter.fit.seed + 1
