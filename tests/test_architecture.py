@@ -29,6 +29,7 @@ SERVING = {
     "pydantic",
     "pydantic_settings",
     "python_multipart",
+    "redis",
     "shapely",
     "starlette",
     "tqdm",

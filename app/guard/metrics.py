@@ -52,6 +52,9 @@ class Metrics:
         self._gauge("tag2mask_job_limit", "Most of them.", lambda: service.pool.workers + service.pool.queue_size)
         self._gauge("tag2mask_bytes_in_flight", "Of bodies and replies.", lambda: budget.used)
         self._gauge("tag2mask_upload_store_bytes", "Of photos kept.", lambda: service.uploads.size_bytes)
+        self._gauge(
+            "tag2mask_upload_store_answers", "1 where photos kept can be looked up.", lambda: service.uploads.answers
+        )
 
     def count(self, route: str, method: str, status: int, seconds: float, reason: str | None) -> None:
         """Count one request."""

@@ -203,6 +203,14 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             retry_after_seconds=2,
             limit=34,
         ),
+        _problem(
+            "store-gone",
+            "Kept photos out of reach",
+            503,
+            "what is kept cannot be looked up: the Redis at redis:6379 does not answer. Send the photo itself with POST, or ask "
+            "again later.",
+            retry_after_seconds=1,
+        ),
     ],
 }
 

@@ -287,7 +287,7 @@ async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[
             "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
             parameter="image",
         )
-    return [service.uploads.get(image_id.lower())]
+    return [await run_in_threadpool(service.uploads.get, image_id.lower())]
 
 
 async def run(request: Request, answer: Callable[..., Response], job: Job, *arguments: Any) -> Response:
@@ -302,7 +302,7 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
 
     async def run_one(each: Job) -> Response:
         response = await service.pool.run(answer, each, *arguments, gone=lambda: wait_for_disconnect(request))
-        service.uploads.put(each.upload)
+        await run_in_threadpool(service.uploads.put, each.upload)
         stages = request.state.stages = getattr(request.state, "stages", {})
         for stage, milliseconds in each.stopwatch.milliseconds.items():
             stages[stage] = stages.get(stage, 0.0) + milliseconds

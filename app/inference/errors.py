@@ -35,6 +35,7 @@ Tag2MaskError
         ├── NotReadyError             503  the models are still loading
         ├── QueueFullError            503  as many photos wait as may wait
         ├── TooManyBytesError         503  the bodies and replies on their way fill the memory for them
+        ├── StoreGoneError            503  where uploads are kept cannot be reached
         ├── RateLimitError            429  more requests of one API key than it may send
         └── StoppingError             503  the service is shutting down
 
@@ -294,6 +295,12 @@ class TooManyBytesError(UnavailableError):
     """The bodies and replies that are on their way fill the memory they may take."""
 
     title = "Too many bytes in flight"
+
+
+class StoreGoneError(UnavailableError):
+    """The Redis in which uploads are kept cannot be reached, or refuses."""
+
+    title = "Kept photos out of reach"
 
 
 class RateLimitError(UnavailableError):

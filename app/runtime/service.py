@@ -9,7 +9,7 @@ from app.inference.errors import StoppingError
 from app.runtime.model_store import ModelStore
 from app.runtime.pool import Pool
 from app.runtime.settings import Settings
-from app.runtime.upload_store import UploadStore
+from app.runtime.upload_store import MemoryUploads, RedisUploads, UploadStore
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Service:
 
     @classmethod
     def of(cls, settings: Settings) -> "Service":
-        """Build the parts; the models are found but not loaded. Raises ModelStoreError."""
+        """Build the parts; the models are found but not loaded. Raises ModelStoreError, AddressError."""
         return cls(
             settings,
             ModelStore(settings),
-            UploadStore(settings.upload_store_bytes, settings.upload_ttl_seconds),
+            uploads_of(settings),
             Pool(settings.worker_count, settings.queue_size, settings.work_seconds, settings.queue_seconds),
         )
 
@@ -37,6 +37,17 @@ class Service:
         if self.leaving.is_set():
             raise StoppingError("the service is about to stop; send requests to another one.")
         self.models.check_ready()
+
+
+def uploads_of(settings: Settings) -> UploadStore:
+    """Return where uploads are kept. Raises AddressError."""
+    bounds = settings.upload_store_bytes, settings.upload_ttl_seconds
+    if settings.store is None:
+        return MemoryUploads(*bounds)
+    # The client takes a fifth of a second to load, which only those wait for who keep photos there.
+    from app.runtime.redis_store import RedisStore, connect
+
+    return RedisUploads(RedisStore(connect(settings.store.get_secret_value()), "uploads", *bounds), bounds[1])
 
 
 def service_of(request: Request) -> Service:

@@ -136,6 +136,11 @@ class Settings(BaseSettings):
     max_reply_bytes: int = Field(
         default=128_000_000, ge=1, description="A reply that would be larger is answered 422 before it is made."
     )
+    store: SecretStr | None = Field(
+        default=None,
+        description="The Redis in which photos are kept for GET requests, for all replicas of the service: redis://HOST:PORT, "
+        "rediss:// for TLS, redis://:PASSWORD@HOST. Without it they are kept in the memory of the process.",
+    )
     upload_store_bytes: int = Field(
         default=256_000_000,
         ge=0,

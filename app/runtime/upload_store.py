@@ -1,13 +1,21 @@
-"""Uploads kept in memory under the hash of their content, for the requests that follow."""
+"""Uploads kept under the hash of their content, for the requests that follow: in this process's memory, or in Redis for all
+replicas of the service.
+"""
 
 import hashlib
+import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from app.inference.errors import UnknownImageError
+from app.inference.errors import StoreGoneError, UnknownImageError
+
+if TYPE_CHECKING:
+    from app.runtime.redis_store import RedisStore
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,40 @@ class Upload:
         return cls(hashlib.sha256(data).hexdigest(), data, name)
 
 
-class UploadStore:
-    """Bounded in bytes (least recently used go first) and in time (from the last use). Safe to share among threads."""
+class UploadStore(Protocol):
+    """Bounded in bytes (least recently used go first) and in time (from the last use). Safe to share among threads.
+
+    `put` and `get` may wait for another machine, so the event loop leaves them to a thread.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held now."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether what is kept can be looked up."""
+
+    def put(self, upload: Upload) -> None:
+        """Keep an upload; one larger than the whole store is not kept, and none is where the store cannot be reached."""
+
+    def get(self, image_id: str) -> Upload:
+        """Return the upload of that id, whose time starts anew. Raises UnknownImageError, StoreGoneError."""
+
+
+def unknown_image(image_id: str, time_to_live_seconds: float) -> UnknownImageError:
+    """Return what a client is told whose photo is not kept."""
+    return UnknownImageError(
+        f"no photo is kept under the id {image_id[:80]!r}: uploads are kept for {time_to_live_seconds:g} seconds after their "
+        f"last use, and the oldest go first when memory is short. Send the photo again with POST.",
+        parameter="image",
+    )
+
+
+class MemoryUploads:
+    """Uploads in the memory of this process."""
+
+    answers = True
 
     def __init__(
         self, capacity_bytes: int, time_to_live_seconds: float, clock: Callable[[], float] = time.monotonic
@@ -61,12 +101,7 @@ class UploadStore:
         with self._lock:
             self._drop_expired()
             if image_id not in self._uploads:
-                raise UnknownImageError(
-                    f"no photo is kept under the id {image_id[:80]!r}: uploads are kept for "
-                    f"{self.time_to_live_seconds:g} seconds after their last use, and the oldest go first when memory "
-                    f"is short. Send the photo again with POST.",
-                    parameter="image",
-                )
+                raise unknown_image(image_id, self.time_to_live_seconds)
             upload, _ = self._uploads[image_id]
             self._uploads[image_id] = (upload, self._clock())
             self._uploads.move_to_end(image_id)
@@ -83,3 +118,37 @@ class UploadStore:
     def _remove(self, image_id: str) -> None:
         upload, _ = self._uploads.pop(image_id)
         self._size_bytes -= len(upload.data)
+
+
+class RedisUploads:
+    """Uploads in Redis: a line of JSON with the name, and behind it the bytes."""
+
+    def __init__(self, store: "RedisStore", time_to_live_seconds: float) -> None:
+        self._store = store
+        self._time_to_live_seconds = time_to_live_seconds
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held when an upload was kept last."""
+        return self._store.size_bytes
+
+    @property
+    def answers(self) -> bool:
+        """Whether Redis answered when it was asked last."""
+        return self._store.answers
+
+    def put(self, upload: Upload) -> None:
+        """Keep an upload where Redis takes it; whoever looks for it finds out where it does not."""
+        with suppress(StoreGoneError):
+            self._store.put(upload.id, json.dumps(upload.name).encode() + b"\n" + upload.data)
+
+    def get(self, image_id: str) -> Upload:
+        """Return the upload of that id, whose time starts anew. Raises UnknownImageError, StoreGoneError."""
+        try:
+            value = self._store.get(image_id)
+        except StoreGoneError as error:
+            raise StoreGoneError(f"{error} Send the photo itself with POST, or ask again later.") from None
+        if value is None:
+            raise unknown_image(image_id, self._time_to_live_seconds)
+        name, _, data = value.partition(b"\n")
+        return Upload(image_id, data, json.loads(name))

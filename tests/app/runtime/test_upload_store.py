@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from app.inference.errors import UnknownImageError
-from app.runtime.upload_store import Upload, UploadStore
+from app.runtime.upload_store import MemoryUploads, Upload
 
 
 class Clock:
@@ -23,7 +23,7 @@ def test_id_is_the_sha256_of_the_bytes():
 
 
 def test_least_recently_used_goes_first():
-    store = UploadStore(30, 100)
+    store = MemoryUploads(30, 100)
     first, second, third, fourth = (Upload.of(bytes([number]) * 10) for number in range(4))
     for upload in (first, second, third):
         store.put(upload)
@@ -36,14 +36,14 @@ def test_least_recently_used_goes_first():
 
 
 def test_same_photo_twice_is_held_once():
-    store = UploadStore(100, 100)
+    store = MemoryUploads(100, 100)
     store.put(Upload.of(b"1234567890"))
     store.put(Upload.of(b"1234567890"))
     assert store.size_bytes == 10
 
 
 def test_larger_than_the_store_is_not_kept_and_evicts_nothing():
-    store = UploadStore(15, 100)
+    store = MemoryUploads(15, 100)
     small, large = Upload.of(b"1234567890"), Upload.of(bytes(16))
     store.put(small)
     store.put(large)
@@ -54,7 +54,7 @@ def test_larger_than_the_store_is_not_kept_and_evicts_nothing():
 
 def test_time_to_live_counts_from_the_last_use():
     clock = Clock()
-    store = UploadStore(100, 10, clock)
+    store = MemoryUploads(100, 10, clock)
     used, unused = Upload.of(b"used"), Upload.of(b"unused")
     store.put(used)
     store.put(unused)
@@ -71,7 +71,7 @@ def test_time_to_live_counts_from_the_last_use():
 
 
 def test_threads_keep_the_books_straight():
-    store = UploadStore(1000, 100)
+    store = MemoryUploads(1000, 100)
 
     def work(number: int) -> None:
         for step in range(300):
