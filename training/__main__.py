@@ -51,6 +51,7 @@ from training.pipeline.run import VERBS, do, photos_of, run
 from training.stages.pretrain import pretrain
 from training.stages.pseudo_label import pseudo_label_folder
 from training.stages.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
+from training.stages.shard import Shard
 
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {
@@ -101,6 +102,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override the file")
         if verb == "run":
             command.add_argument("--dry-run", action="store_true", help="two steps of every stage on generated scenes")
+        if verb in VERBS and VERBS[verb].shared:
+            command.add_argument("--shard", metavar="I/N", help="every N-th photo from the I-th on, counted from 0")
         if standalone:
             command.add_argument("--model", type=Path, metavar="FILE.onnx")
             for flag, settings in {
@@ -162,7 +165,7 @@ def act_on_config(options: argparse.Namespace) -> object:
         flag for flag in ("--data", "--split", "--on-error", *STANDALONE.get(options.verb, {})) if given(options, flag)
     ]
     if given(options, "--model"):
-        if options.config is not None or options.set:
+        if options.config is not None or options.set or given(options, "--shard"):
             raise ConfigError(f"{options.verb} takes a CONFIG, or --model FILE.onnx --data DIR, not both")
         return act_evaluate(options) if options.verb == "evaluate" else act_pseudo_label(options)
     if options.config is None or flags:
@@ -176,7 +179,11 @@ def act_on_config(options: argparse.Namespace) -> object:
     config = read_config(RunConfig, options.config, options.set)
     if options.verb == "run":
         return act_run(config, options.dry_run)
-    do(VERBS[options.verb], config)
+    do(
+        VERBS[options.verb],
+        config,
+        shard=Shard.parse(options.shard) if given(options, "--shard") else Shard.of_process(),
+    )
     return config.out
 
 

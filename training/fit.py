@@ -74,6 +74,15 @@ def make_fabric(config: FitConfig) -> Fabric:
     return fabric
 
 
+def own_device(config: FitConfig) -> torch.device:
+    """Return the device of a process that works for itself, also where torchrun started others beside it."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return Fabric(accelerator=config.accelerator, devices=1).device
+    if config.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+
+
 def learning_rate_factor(step: int, total: int, config: FitConfig) -> float:
     """Return the factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay.
 
@@ -201,7 +210,7 @@ class _Loop:
             bar.set_postfix(loss=f"{losses['loss']:.3f}", epoch=progress.epoch, refresh=False)
             bar.update()
             if progress.step % self.config.log_every == 0:
-                log.write(progress.step, progress.epoch, {"lr": self.config.lr * factor} | losses)
+                log.write(progress.step, progress.epoch, {"lr": self.config.lr * factor} | self._mean(losses))
             if progress.step >= total:
                 break
             if progress.step % CHECK_CLOCK == 0 and self._due(saved):
@@ -224,6 +233,12 @@ class _Loop:
             self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip_norm)
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _mean(self, losses: dict[str, float]) -> dict[str, float]:
+        """Return the losses of the whole batch: the mean over the processes, which have equal shares of it."""
+        values = torch.tensor([*losses.values()], dtype=torch.float64, device=self.fabric.device)
+        means = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+        return dict(zip(losses, means.tolist(), strict=True))
 
     def _require_finite(self, loss: Tensor, factor: float) -> None:
         """Raise ConfigError in every process where the loss of one is not finite: one that went on would wait for ever."""

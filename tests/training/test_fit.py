@@ -1,6 +1,8 @@
 """The loop: resuming equals an uninterrupted run, two processes equal one, bad numbers stop it with a remedy."""
 
+import csv
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,19 +106,33 @@ def test_a_device_that_is_not_there_is_an_error_of_the_configuration() -> None:
 
 
 PROGRAM = """
-import sys, torch
+import os, signal, sys, torch
 from app.inference.errors import ConfigError
 from pathlib import Path
 sys.path.insert(0, ".")
 from tests.training.test_fit import Line, Points
 from training.config.learning import FitConfig
 from training.fit import fit, make_fabric
-config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu")
+config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu", log_every=1, checkpoint_seconds=0)
 fabric = make_fabric(config)
 torch.manual_seed(0)
 model = Line()
 model.net[2] = torch.nn.Identity()
-out, rank = Path(sys.argv[1]), fabric.global_rank
+out, mortal, rank = Path(sys.argv[1]), sys.argv[2:] == ["mortal"], fabric.global_rank
+
+class Mortal(Line):
+    # Its last process is killed once, in the middle of the second epoch.
+    steps = 0
+
+    def losses(self, batch):
+        self.steps += 1
+        if self.steps == 8 and rank and not (out / "killed").exists():
+            (out / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().losses(batch)
+
+if mortal:
+    model.__class__ = Mortal
 
 def validate(module):
     with (out / f"measured-{rank}").open("a") as file:
@@ -135,7 +151,7 @@ def refuse(module):
     raise ConfigError("no figures")
 
 for name, module, measure in (("broken", Broken(), None), ("refused", Line(), refuse)):
-    if fabric.world_size > 1:
+    if fabric.world_size > 1 and not mortal:
         try:
             fit(fabric, module, Points(), config, out / name, validate=measure)
         except ConfigError as error:
@@ -149,20 +165,55 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tmp_path = tmp_path_factory.mktemp("processes")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    node = [
+        *torchrun,
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--max-restarts=2",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={meeting}",
+    ]
+    starts = {
+        "one": [[sys.executable]],
+        "two": [[*torchrun, "--standalone", "--nproc-per-node=2"]],
+        "nodes": [[*node, "--local-addr=127.0.0.1"]] * 2,  # a process on each of two nodes, one of which is killed
+    }
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
-    for name, command in (("one", [sys.executable]), ("two", launch)):
+    for name, commands in starts.items():
         (tmp_path / name).mkdir()
-        arguments = [*command, str(program), str(tmp_path / name)]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, env=environment)
-        assert done.returncode == 0, done.stderr
+        arguments = [str(program), str(tmp_path / name), *(["mortal"] if name == "nodes" else [])]
+        started = [
+            subprocess.Popen(
+                [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            )
+            for command in commands
+        ]
+        for process in started:
+            said, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, said
     return tmp_path
 
 
-def test_two_processes_equal_one(processes: Path) -> None:
-    one, two = (torch.load(processes / name / "weights.pt", weights_only=True) for name in ("one", "two"))
+@pytest.mark.parametrize("several", ["two", "nodes"])
+def test_several_processes_equal_one(processes: Path, several: str) -> None:
+    """Weights and the logged losses are those of one process, also where a process died and torchrun started it again."""
+    one, two = (torch.load(processes / name / "weights.pt", weights_only=True) for name in ("one", several))
     for key in one:
         assert torch.allclose(one[key], two[key], atol=1e-6), key
+    logs = [logged_losses(processes / name / "log.csv") for name in ("one", several)]
+    assert len(logs[0]) == 10
+    assert logs[1] == pytest.approx(logs[0], abs=1e-5)
+    assert (processes / "nodes" / "killed").exists()
+
+
+def logged_losses(path: Path) -> dict[str, float]:
+    """The loss of every step."""
+    with path.open(newline="") as file:
+        return {row["step"]: float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"}
 
 
 def test_what_stops_one_process_stops_all(processes: Path) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from pydantic import Field, model_validator
 
 from app.inference.arrays import resize_bilinear
@@ -31,6 +30,7 @@ from training.config.run_config import RunConfig, validate_config
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.export.onnx_file import current_commit
+from training.fit import own_device
 from training.masks.confusion import Sweep
 from training.masks.evaluate import sweep_maps
 from training.methods import Classifier, FirstStage
@@ -147,7 +147,7 @@ def measure_row(config: CompareConfig, row: Row, photos: TaggedPhotos) -> dict[s
 
 def localizer_of(own: RunConfig, photos: TaggedPhotos, classifier: Classifier, inference: str) -> Localizer:
     """Return how a row's classifier is asked for maps."""
-    device = Fabric(accelerator=own.classifier.fit.accelerator, devices=1).device
+    device = own_device(own.classifier.fit)
     model = torch_classifier(own, photos.classes, classifier, device)
     return make_localizer(model, classifier, own.localize.model_copy(update={"inference": inference}))
 

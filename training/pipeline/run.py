@@ -2,14 +2,12 @@
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from pydantic import ValidationError
 
 from app.inference.errors import ConfigError, DataError, Tag2MaskError
@@ -19,10 +17,11 @@ from training.config.run_config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.export.onnx_file import export_model
 from training.export.served import ServedClassifier, ServedSegmenter
-from training.fit import make_fabric
+from training.fit import make_fabric, own_device
 from training.masks.report import write_report
 from training.masks.supervised import write_ground_truth
 from training.pipeline.measuring import EXPORTED, evaluate, exported
+from training.pipeline.notes import all_done, read_notes, write_note, written
 from training.stages.classifier import (
     classifier_card,
     fit_classifier,
@@ -43,9 +42,8 @@ from training.stages.segmenter import (
     segmenter_card,
     serve_segmenter,
 )
+from training.stages.shard import WHOLE, Shard
 from training.stages.threshold import agreeing_threshold
-
-STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,18 @@ class Stage:
 
     tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
     table: the stage is left out of runs without this table. tags: it is on the road from tags to labels, which the fully
-    supervised upper bound does not take.
+    supervised upper bound does not take. trained: several processes learn together. shared: each of several processes does
+    a shard of the photos, which `work` takes as a third argument.
     """
 
     name: str
     tables: tuple[str, ...]
     needs: tuple[str, ...]
-    work: Callable[[RunConfig, TaggedPhotos], Any]
+    work: Callable[..., Any]
     table: str | None = None
     tags: bool = False
+    trained: bool = False
+    shared: bool = False
 
     def concerns(self, config: RunConfig) -> bool:
         """Tell whether the run has this stage."""
@@ -81,8 +82,10 @@ def run(config: RunConfig, photos: Photos | None = None) -> Path:
     """Do every stage that is not done yet, in order; returns the report's path. All stages share the opened photos.
 
     A stage that was stopped goes on where it stood. Raises ConfigError where the run's folder was made with other
-    settings: results are never silently mixed or thrown away.
+    settings: results are never silently mixed or thrown away; and in one of several processes, which do a stage at a time.
     """
+    if Shard.of_process() != WHOLE:
+        raise ConfigError(f"several processes do one stage at a time: torchrun -m training {' | '.join(SHARED)}")
     photos = photos or photos_of(config)
     for stage in STAGES:
         if stage.concerns(config):
@@ -90,8 +93,8 @@ def run(config: RunConfig, photos: Photos | None = None) -> Path:
     return config.out / "report.html"
 
 
-def do(stage: Stage, config: RunConfig, photos: Photos | None = None) -> None:
-    """Do one stage unless it is done, and note that it is.
+def do(stage: Stage, config: RunConfig, photos: Photos | None = None, shard: Shard = WHOLE) -> None:
+    """Do one stage, or a shard of one, unless it is done, and note that it is.
 
     Raises ConfigError where a stage it needs is not done, or this or that one was done with other settings.
     """
@@ -101,30 +104,26 @@ def do(stage: Stage, config: RunConfig, photos: Photos | None = None) -> None:
             if stage.tags and config.supervised
             else f"run {config.name} has no [{stage.table}] table; add one to {stage.name}"
         )
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and stage.name not in TRAINED:
-        raise ConfigError(f"several processes only train: torchrun -m training {' | '.join(TRAINED)}; not {stage.name}")
+    if shard != WHOLE and stage.name not in SHARED:
+        raise ConfigError(f"several processes can share {', '.join(SHARED)}; not {stage.name}, which one process does")
     for name in stage.needs:
         if VERBS[name].concerns(config):
             require_done(VERBS[name], config)
-    if is_done(stage, config):
+    part = shard if stage.shared else WHOLE
+    noting = stage.shared or shard.index == 0  # The first of the processes that train together notes for all.
+    if is_done(stage, config, part):
         return
-    first = os.environ.get("RANK", "0") == "0"
-    before, files = read_state(config.out), written(config.out)
-    if first:
-        write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": False}})
+    before, files = read_notes(config.out, stage.name).get(part), written(config.out)
+    if noting:
+        write_note(config.out, stage.name, part, {"settings": settings_of(stage, config), "done": False})
     try:
-        stage.work(config, (photos or photos_of(config))())
+        stage.work(config, (photos or photos_of(config))(), *((part,) if stage.shared else ()))
     except Tag2MaskError:
-        if first and written(config.out) == files:  # refused before anything was done: other settings may follow
-            write_state(config.out, before)
+        if noting and written(config.out) == files:  # refused before anything was done: other settings may follow
+            write_note(config.out, stage.name, part, before)
         raise
-    if first:
-        write_state(config.out, before | {stage.name: {"settings": settings_of(stage, config), "done": True}})
-
-
-def written(out: Path) -> set[Path]:
-    """Return what a run's folder holds besides the notes."""
-    return {path for path in out.rglob("*") if path.is_file() and path.name != STATE}
+    if noting:
+        write_note(config.out, stage.name, part, {"settings": settings_of(stage, config), "done": True})
 
 
 def require_done(stage: Stage, config: RunConfig) -> None:
@@ -135,40 +134,28 @@ def require_done(stage: Stage, config: RunConfig) -> None:
         )
 
 
-def is_done(stage: Stage, config: RunConfig) -> bool:
-    """Tell whether a stage is noted as done. Raises ConfigError where it is noted with other settings."""
-    noted = read_state(config.out).get(stage.name)
-    if noted is None:
-        return False
+def is_done(stage: Stage, config: RunConfig, shard: Shard = WHOLE) -> bool:
+    """Tell whether a stage, or a shard of it, is noted as done. Raises ConfigError where it is noted with other settings."""
+    notes = read_notes(config.out, stage.name)
     settings = settings_of(stage, config)
-    try:  # defaults filled in, for a note that an older release left
-        before = settings_of(stage, RunConfig(name=config.name, out=config.out, **noted["settings"]))
-    except ValidationError:
-        before = {}
-    changed = [table for table in stage.tables if before.get(table) != settings[table]]
-    if changed:
-        raise ConfigError(
-            f"{config.out} holds a '{stage.name}' made with other settings ({', '.join(changed)}); "
-            f"give the run another `out`, or remove {config.out} to start afresh"
-        )
-    return bool(noted["done"])
+    for note in notes.values():
+        try:  # defaults filled in, for a note that an older release left
+            before = settings_of(stage, RunConfig(name=config.name, out=config.out, **note["settings"]))
+        except ValidationError:
+            before = {}
+        changed = [table for table in stage.tables if before.get(table) != settings[table]]
+        if changed:
+            raise ConfigError(
+                f"{config.out} holds a '{stage.name}' made with other settings ({', '.join(changed)}); "
+                f"give the run another `out`, or remove {config.out} to start afresh"
+            )
+    return all_done(notes) or bool(shard in notes and notes[shard]["done"])
 
 
 def settings_of(stage: Stage, config: RunConfig) -> dict[str, Any]:
     """Return the tables a stage depends on, defaults filled in."""
     values = config.model_dump(mode="json")
     return {table: values[table] for table in stage.tables}
-
-
-def read_state(out: Path) -> dict[str, Any]:
-    """Return what is noted of the run's stages."""
-    path = out / STATE
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def write_state(out: Path, state: dict[str, Any]) -> None:
-    """Note where the stages stand, whole or not at all."""
-    write_whole(out / STATE, json.dumps(state, indent=1))
 
 
 def saliency(config: RunConfig, photos: TaggedPhotos) -> Path:
@@ -207,7 +194,7 @@ def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
     if not config.supervised:
         tables = {key: noted[key] for key in LABEL}
         classifier = load_classifier(config, len(photos.classes))
-        device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
+        device = own_device(config.classifier.fit)
         model = torch_classifier(config, photos.classes, classifier, device)
         thresholds = presence_thresholds(model, photos, config.classifier.held_out)
         card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
@@ -242,14 +229,14 @@ SEGMENT = (*LABEL, "segmenter")
 EXPORT = (*SEGMENT, "export")
 STAGES = (
     Stage("saliency", ("data", "saliency"), (), saliency, "saliency", tags=True),
-    Stage("fit", FIT, (), fit_classifier, tags=True),
-    Stage("localize", LOCALIZE, ("fit",), localize_split, tags=True),
+    Stage("fit", FIT, (), fit_classifier, tags=True, trained=True),
+    Stage("localize", LOCALIZE, ("fit",), localize_split, tags=True, shared=True),
     Stage("refine", REFINE, ("localize",), refine_run, "refine", tags=True),
-    Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run, tags=True),
-    Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment, "segmenter"),
+    Stage("pseudo-label", LABEL, ("localize", "refine", "saliency"), pseudo_label_run, tags=True, shared=True),
+    Stage("segment", SEGMENT, ("fit", "pseudo-label"), segment, "segmenter", trained=True),
     Stage("export", EXPORT, ("fit", "segment"), export),
     Stage("evaluate", EXPORT, ("export",), evaluate),
     Stage("report", EXPORT, ("pseudo-label", "evaluate"), report),
 )
 VERBS = {stage.name: stage for stage in STAGES}
-TRAINED = ("fit", "segment")  # stages that several processes share
+SHARED = tuple(stage.name for stage in STAGES if stage.shared or stage.trained)  # what several processes can do

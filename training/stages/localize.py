@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
@@ -23,9 +22,11 @@ from training.config.map_tables import LocalizeConfig
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
+from training.fit import own_device
 from training.methods import Classifier
 from training.refinement.advcam import MAP_STRIDE, advcam
 from training.stages.classifier import load_classifier, torch_classifier
+from training.stages.shard import WHOLE, Shard
 
 Localizer = Callable[[np.ndarray, tuple[int, ...]], "StoredMaps"]  # photo, class indices -> their maps
 
@@ -49,13 +50,15 @@ class StoredMaps:
         return resize_bilinear(self.views.cams[0], self.views.geometry.input_height, self.views.geometry.input_width)
 
 
-def localize_split(config: RunConfig, photos: TaggedPhotos) -> Path:
-    """Localize the run's photos (`TaggedPhotos.labelled_names`) with its classifier; write `cams/NAME.npz`."""
-    device = Fabric(accelerator=config.classifier.fit.accelerator, devices=1).device
+def localize_split(config: RunConfig, photos: TaggedPhotos, shard: Shard = WHOLE) -> Path:
+    """Localize the run's photos (`TaggedPhotos.labelled_names`), or a shard of them, with its classifier; write
+    `cams/NAME.npz`.
+    """
+    device = own_device(config.classifier.fit)
     classifier = load_classifier(config, len(photos.classes))
     model = torch_classifier(config, photos.classes, classifier, device)
     out = config.out / "cams"
-    names = photos.labelled_names()
+    names = shard.of(photos.labelled_names())
     localize_photos(make_localizer(model, classifier, config.localize), photos, names, out)
     return out
 

@@ -20,18 +20,22 @@ from training.data import TaggedPhotos
 from training.data.source import read_grey
 from training.label_rules import RULES, PhotoMaps
 from training.stages.localize import StoredMaps, final_maps, iterate_maps
+from training.stages.shard import WHOLE, Shard
 
-SUMMARY = "pseudo-label.json"  # written last: the folder is whole
+SUMMARY = "pseudo-label.json"  # how the labels were made; it is written after them
 
 
-def pseudo_label_run(config: RunConfig, photos: TaggedPhotos) -> Path:
-    """Label every photo localized from the run's maps; write `pseudo_labels/NAME.png`."""
+def pseudo_label_run(config: RunConfig, photos: TaggedPhotos, shard: Shard = WHOLE) -> Path:
+    """Label every photo localized from the run's maps, or a shard of them, where there is no label yet; write
+    `pseudo_labels/NAME.png`.
+    """
     out = config.out / "pseudo_labels"
-    names = photos.labelled_names()
+    names = tuple(name for name in shard.of(photos.labelled_names()) if not (out / f"{name}.png").is_file())
     for name, stored in iterate_maps(final_maps(config), names, "pseudo-label"):
         photo = photo_maps(config, name, photos.image(name), stored)
         write_label_map(out / f"{name}.png", label_map_of(photo, config.pseudo_label))
-    write_whole(out / SUMMARY, config.pseudo_label.model_dump_json(indent=1))
+    if shard.index == 0:
+        write_whole(out / SUMMARY, config.pseudo_label.model_dump_json(indent=1))
     return out
 
 

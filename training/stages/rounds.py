@@ -29,6 +29,7 @@ from training.stages.segmenter import (
     segmenter_card,
     serve_segmenter,
 )
+from training.stages.shard import WHOLE, Shard
 
 
 def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Path:
@@ -44,10 +45,10 @@ def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Pat
         folder, labels = f"{SEGMENTER}-{number}", config.out / f"pseudo_labels-{number + 1}"
         if not fabric.broadcast((config.out / folder / "weights.pt").is_file()):
             fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder, start)
-        if fabric.is_global_zero:
-            segmenter = load_segmenter(config, len(photos.classes), folder)
-            card = segmenter_card(config, photos.classes)
-            relabel(TorchModel(serve_segmenter(segmenter, card), card, fabric.device), photos, config, labels)
+        segmenter = load_segmenter(config, len(photos.classes), folder)
+        card = segmenter_card(config, photos.classes)
+        model = TorchModel(serve_segmenter(segmenter, card), card, fabric.device)
+        relabel(model, photos, config, labels, Shard(fabric.global_rank, fabric.world_size))
         fabric.barrier()
         label_maps = labels
         start = config.out / folder / "weights.pt" if settings.go_on else None
@@ -63,10 +64,12 @@ def of_round(config: RunConfig, number: int) -> RunConfig:
     return config.model_copy(update={"segmenter": settings.model_copy(update={"fit": fit})})
 
 
-def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path) -> None:
-    """Write labels of `train`, from the segmenter and the run's maps, as `out`/NAME.png, where there are none yet."""
+def relabel(model: Model, photos: TaggedPhotos, config: RunConfig, out: Path, shard: Shard = WHOLE) -> None:
+    """Write labels of `train`, or of a shard of it, from the segmenter and the run's maps, as `out`/NAME.png, where there
+    are none yet.
+    """
     segmenter, threshold = require_segmenter(config), config.pseudo_label.background_threshold
-    for name, stored in iterate_maps(final_maps(config), photos.names("train"), out.name):
+    for name, stored in iterate_maps(final_maps(config), shard.of(photos.names("train")), out.name):
         path = out / f"{name}.png"
         if not path.is_file():
             photo = photo_maps(config, name, photos.image(name), stored)

@@ -23,7 +23,8 @@ from training.data import SOURCES, DataConfig, TaggedPhotos, open_source
 from training.masks.confusion import Confusion
 from training.masks.ground_truth import GroundTruth
 from training.masks.report_keys import meaning_of
-from training.pipeline.run import run
+from training.pipeline.run import VERBS, do, is_done, run
+from training.stages.shard import Shard
 
 CONFIG = Path("experiments/scenes/cam.toml")
 
@@ -195,9 +196,44 @@ def test_what_a_refused_stage_left_is_not_mixed_with_other_settings(
     assert f"remove {tmp_path} to start afresh" in capsys.readouterr().err
 
 
+def test_shards_together_are_the_stage(road: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shards write what one process writes, each note its own part, and the stage is done once both are."""
+    out = tmp_path / "run"
+    shutil.copytree(road.out, out, ignore=shutil.ignore_patterns("cams", "pseudo_labels"))
+    state = json.loads((out / "state.json").read_text())
+    (out / "state.json").write_text(json.dumps({"fit": state["fit"]}))
+    config = road.model_copy(update={"out": out})
+    do(VERBS["localize"], config, shard=Shard(0, 2))
+    with pytest.raises(ConfigError, match="no finished 'localize' yet"):
+        do(VERBS["pseudo-label"], config, shard=Shard(0, 2))
+    half = sorted(path.name for path in (out / "cams").iterdir())
+    assert len(half) == len(list((road.out / "cams").iterdir())) / 2
+    other = config.model_copy(update={"localize": config.localize.model_copy(update={"flip": False})})
+    with pytest.raises(ConfigError, match=r"made with other settings \(localize\)"):
+        do(VERBS["localize"], other, shard=Shard(1, 2))
+    do(VERBS["localize"], config, shard=Shard(1, 2))
+    for index in (0, 1):
+        do(VERBS["pseudo-label"], config, shard=Shard(index, 2))
+    for folder in ("cams", "pseudo_labels"):
+        whole, parts = (sorted((root / folder).iterdir()) for root in (road.out, out))
+        assert [path.name for path in whole] == [path.name for path in parts]
+        assert all(one.read_bytes() == two.read_bytes() for one, two in zip(whole, parts, strict=True))
+    assert is_done(VERBS["pseudo-label"], config)
+
+
+def test_several_processes_do_one_stage_at_a_time(road: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"torchrun -m training fit \| localize \| pseudo-label \| segment"):
+        run(road)
+    with pytest.raises(ConfigError, match="not export, which one process does"):
+        do(VERBS["export"], road, shard=Shard.of_process())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["localize", str(CONFIG), "--shard", "2/2"], "write I/N, such as 0/8"),
         (["scenes", "never", "--count", "0"], "count"),
         (["evaluate"], "takes a CONFIG"),
         (["evaluate", str(CONFIG), "--json"], "takes a CONFIG alone"),
