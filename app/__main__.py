@@ -87,7 +87,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="label")
     command = verbs.add_parser("label", help="label a folder of photos instead of serving")
-    command.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of JPEG, PNG and WebP files")
+    command.add_argument(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder of JPEG, PNG, WebP, TIFF, BMP and (with the extra heic) HEIC files",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
     command.add_argument("--tags", type=Path, metavar="labels.csv", help="the photos' known classes: name,classes")
     command.add_argument(

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read without running code from them."""
 
+import io
 import pickle
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,8 +34,10 @@ def save_weights(path: Path, module: torch.nn.Module, half: bool = False) -> Non
     state = module.state_dict()
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    buffer = io.BytesIO()  # torch says of its own writing to a full disk only that it failed
+    torch.save(state, buffer)
     with whole_file(path) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_weights(path: Path, module: torch.nn.Module) -> None:

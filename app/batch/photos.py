@@ -9,7 +9,7 @@ from pathlib import Path
 from app.inference.class_names import find_class
 from app.inference.errors import DataError, nearest_name
 from app.inference.file_names import safe_name, shown, spellings
-from app.inference.image.decode import kind_of
+from app.inference.image.kinds import OTHER_PICTURES, READ, READ_AS_TEXT, kind_of
 from app.inference.tags import PHOTO_SUFFIXES
 
 NAMED, MOST_LISTED = 5, 100  # photos, and classes, in a message
@@ -24,10 +24,11 @@ BY_SYSTEMS = {
     "$recycle.bin",
     "system volume information",
 }
-PICTURES = {"JPEG", "PNG", "WebP", "GIF", "TIFF", "HEIC", "AVIF", "JPEG XL", "JPEG 2000"}  # told by their first bytes
+RAW_SUFFIXES = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 PICTURE_SUFFIXES = {
-    *(".heic", ".heif", ".hif", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jxl", ".jp2", ".psd", ".ico", ".svg"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".mov", ".mp4"),
+    *(".avif", ".gif", ".jxl", ".jp2", ".psd", ".ico", ".svg"),
+    *(".mov", ".mp4"),
+    *RAW_SUFFIXES,
 }
 
 
@@ -50,7 +51,7 @@ class Found:
 
 
 def find_photos(photos: Path, out: Path, tags: Mapping[str, tuple[str, ...]] | None) -> Found:
-    """Return every JPEG, PNG and WebP file under `photos`, links followed, sorted; a name is the path below it with "/"
+    """Return every file with a photo's suffix (`PHOTO_SUFFIXES`) under `photos`, links followed, sorted; a name is the path below it with "/"
     written as "__", made safe for lists.
 
     Data sets that this command made there are left alone, and so is what systems and programs put beside photos.
@@ -131,9 +132,11 @@ def why_left_out(path: Path) -> str | None:
             kind = kind_of(file.read(HEAD_BYTES))
     except OSError:
         kind = None
-    if suffix in PICTURE_SUFFIXES or kind in PICTURES:
+    if suffix in RAW_SUFFIXES:  # By its first bytes such a file may be TIFF.
+        kind = "raw photo"
+    if suffix in PICTURE_SUFFIXES or kind in (*READ, *OTHER_PICTURES):
         what = kind or suffix.removeprefix(".").upper()
-        remedy = "Rename it" if kind in ("JPEG", "PNG", "WebP") else "Save it as JPEG, PNG or WebP"
+        remedy = "Rename it" if kind in READ else f"Save it as {READ_AS_TEXT}"
         return f"{what} under the suffix {suffix!r} is not read. {remedy} ({' '.join(PHOTO_SUFFIXES)})."
     return None
 

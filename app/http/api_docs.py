@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from app.http.formats import media_type
 from app.http.schemas import AnalyzeReply, CamReply, CamsReply, Problem, PseudoLabelReply, SegmentReply
+from app.inference.image.kinds import MEDIA_TYPES
 
 PROBLEM_TYPE = "application/problem+json"
 EXAMPLE_ID = "9f2c4e0d7b1a5c3e8f60d2b49a7c1e5f3d8b6a0c2e4f7915b3d0a8c6e1f42b70"
@@ -171,8 +172,8 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             "unsupported-type",
             "Type not supported",
             415,
-            "the upload is a GIF file. Send JPEG, PNG or WebP.",
-            allowed=["jpeg", "png", "webp"],
+            "the upload is GIF. Send JPEG, PNG, WebP, TIFF or BMP.",
+            allowed=["jpeg", "png", "webp", "tiff", "bmp"],
         ),
     ],
     422: [
@@ -229,7 +230,7 @@ def _photo_body() -> dict[str, Any]:
     """Return OpenAPI request body of the endpoints that take a photo."""
     binary = {"type": "string", "format": "binary"}
     form = {"type": "object", "required": ["file"], "properties": {"file": binary}, "additionalProperties": False}
-    types = ("application/octet-stream", *(f"image/{kind}" for kind in ("jpeg", "png", "webp")))
+    types = ("application/octet-stream", *MEDIA_TYPES)
     raw = {kind: {"schema": binary} for kind in types}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}}
 

@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app.inference.errors import ParameterError, UnsupportedTypeError, UploadError, UploadTooLargeError
-from app.inference.image.decode import kind_of
+from app.inference.image.kinds import kind_of
 
 Received = tuple[str | None, bytes]  # the client's name of the file, and its bytes
 FILE_FIELD = "file"

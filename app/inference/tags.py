@@ -16,7 +16,10 @@ from app.inference.errors import DataError
 from app.inference.file_names import normalized
 
 EXAMPLE = "name,classes\nphoto1,dog person"
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
+    *(".tif", ".tiff", ".bmp", ".heic", ".heif", ".hif"),
+)
 
 
 def name_of(written: str) -> str:

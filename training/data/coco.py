@@ -27,6 +27,9 @@ from training.data.source import (
     split_by_hash,
 )
 
+IDS = (int, str)  # Exporters write numbers, or texts such as UUIDs.
+WORDS = {str: "text", IDS: "number or text"}
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -38,7 +41,7 @@ class Instances:
     path: Path
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
-    categories: dict[int, str]
+    categories: dict[int | str, str]
     roots: frozenset[str] = frozenset()
 
     def category(self, annotation: dict[str, Any]) -> str:
@@ -96,26 +99,42 @@ def read_instances(path: Path) -> Instances:
     """Load an instances file. Raises DataError where it is missing or not one."""
     try:
         data = json.loads(path.read_bytes())
-        categories = {category["id"]: normalized(category["name"]) for category in data["categories"]}
-        images = [image for image in data["images"] if image["file_name"] and "id" in image]
-        annotations = [annotation for annotation in data["annotations"] if "image_id" in annotation]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist. Set `coco.train_instances` to the instances file.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}). Replace it by an instances file of COCO's format.") from None
-    except (KeyError, TypeError) as error:
+    images = [image for image in entries(path, data, "images", file_name=str, id=IDS) if image["file_name"]]
+    annotations = entries(path, data, "annotations", image_id=IDS, category_id=IDS)
+    listed = entries(path, data, "categories", id=IDS, name=str)
+    by_text = sorted(listed, key=lambda category: (str(type(category["id"])), category["id"]))
+    categories = {category["id"]: normalized(category["name"]) for category in by_text}
+    return Instances(path, images, annotations, categories, roots_of(listed, annotations))
+
+
+def entries(path: Path, data: Any, key: str, **needed: type | tuple[type, ...]) -> list[dict[str, Any]]:
+    """Return a list of an instances file, each entry of which holds values of the types needed. Raises DataError."""
+    listed = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(listed, list):
         raise DataError(
-            f"{path} is not an instances file: {error} is missing. It needs `images`, `annotations` and `categories`."
-        ) from None
-    return Instances(
-        path, images, annotations, dict(sorted(categories.items())), roots_of(data["categories"], annotations)
-    )
+            f"{path} is not an instances file: the list `{key}` is missing. It needs `images`, `annotations` and `categories`."
+        )
+    for number, entry in enumerate(listed):
+        wrong = [
+            name
+            for name, kind in needed.items()
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind)
+        ]
+        if wrong:
+            raise DataError(
+                f"{path.name} {key}[{number}]: `{wrong[0]}` is missing, or is no {WORDS[needed[wrong[0]]]}. Correct or remove the entry."
+            )
+    return listed
 
 
 def roots_of(categories: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> frozenset[str]:
     """Return the names of the categories without an annotation that have no super-category, or are one."""
-    used = {annotation.get("category_id") for annotation in annotations}
-    above = {category.get("supercategory") for category in categories}
+    used = {annotation["category_id"] for annotation in annotations}
+    above = [category.get("supercategory") for category in categories]
     return frozenset(
         category["name"]
         for category in categories
@@ -144,9 +163,9 @@ def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> 
     return checked_classes(known, str(instances.path))
 
 
-def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
+def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int | str, tuple[str, ...]]:
     """Image id -> tags, in the order of `classes`; images without any are left out."""
-    found: dict[int, set[str]] = {}
+    found: dict[int | str, set[str]] = {}
     for annotation in instances.annotations:
         found.setdefault(annotation["image_id"], set()).add(instances.category(annotation))
     tags = {image: tuple(name for name in classes if name in names) for image, names in found.items()}

@@ -1,7 +1,7 @@
 """A folder of photos with a `labels.csv`, whose form is that of `app.inference.tags`.
 
     ROOT/labels.csv                   name,classes: one row per photo
-    ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .jpeg .png .webp
+    ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .png .webp .tif .bmp .heic and the like
     ROOT/ImageSets/{train,val}.txt    optional, one name per line; every other list there is a split as well, and
                                       val_dev and val_report, where both are there, part choosing from reporting
     ROOT/classes.txt                  optional, one class per line: the order of the labels in the masks

@@ -6,6 +6,7 @@ Nothing a weakly supervised run uses imports this file: `evaluate`, `report`, `s
 import unicodedata
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from training.data.scenes import is_scene, render_mask
 from training.data.source import TaggedPhotos, reading
 from training.data.voc import voc_root
 
+POLYGON_NUMBERS = 6  # A polygon has three points at least; pycocotools takes 4 numbers for a box.
+NO_CROWD = (None, 0, "0", "")  # Exporters write these for a region that is one object.
+MAX_COORDINATE = 1e5  # A coordinate may be this far from 0, in px: beyond the longest side that is decoded, and finite.
 MASK_DIRECTORIES = ("SegmentationClass", "SegmentationClassAug")  # the first that has the mask
 
 
@@ -31,7 +35,9 @@ class Masks(Protocol):
 
     def has(self, name: str) -> bool: ...
 
-    def read(self, name: str) -> np.ndarray: ...
+    def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
+        """Return the mask of a photo whose (height, width) is given."""
+        ...
 
 
 class GroundTruth:
@@ -53,8 +59,8 @@ class GroundTruth:
         """Return the mask as uint8 (H, W): labels 0..C, 255 = ignore, the photo's own size. Raises DataError."""
         if not self.has(name):
             raise DataError(f"photo {name!r} has no mask. Add it, or measure a split whose photos all have one.")
-        mask = self._masks.read(name)
         size = self.photos.size(name)
+        mask = self._masks.read(name, size)
         if mask.shape != size:
             raise DataError(
                 f"mask of {name!r} is {_size(mask.shape)} pixels, its photo {_size(size)} (width x height). "
@@ -78,7 +84,9 @@ class GroundTruth:
             self._some_label |= bool(((mask != BACKGROUND) & (mask != IGNORE_INDEX)).any())
             return
         if ((mask == BACKGROUND) | (mask == IGNORE_INDEX)).all():
-            others = (self._masks.read(other) for other in self.photos.tag_table if self.has(other))
+            others = (
+                self._masks.read(other, self.photos.size(other)) for other in self.photos.tag_table if self.has(other)
+            )
             if not any(((other != BACKGROUND) & (other != IGNORE_INDEX)).any() for other in others):
                 raise DataError(
                     f"mask of {name!r} holds 0 and {IGNORE_INDEX} alone, and so do all others; {IGNORE_INDEX} means 'ignore'. "
@@ -109,7 +117,7 @@ class MaskFiles:
     def has(self, name: str) -> bool:
         return self._path(name) is not None
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         path = self._path(name)
         assert path is not None, "GroundTruth asks has() first"
         return read_mask(path)
@@ -135,7 +143,7 @@ class SceneMasks:
     def has(self, name: str) -> bool:
         return is_scene(self._config, name)
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         return render_mask(self._config, name)
 
 
@@ -165,15 +173,20 @@ class CocoMasks:
         drawn = (annotation.get("segmentation") for _, annotation in self._annotations.get(name, ()))
         return name in self._images and all(drawn)  # a box without an outline is a tag
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         image = self._images[name]
         try:
             height, width = int(image["height"]), int(image["width"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"COCO image {image['file_name']!r} states no height and width. Add them.") from None
+        if (height, width) != size:
+            raise DataError(
+                f"COCO image {image['file_name']!r} is stated to have {_size((height, width))} pixels, and the photo has {_size(size)} "
+                f"(width x height). Correct `width` and `height`; they are those of the photo upright."
+            )
         mask = np.full((height, width), BACKGROUND, np.uint8)
         regions = [
-            (bool(annotation.get("iscrowd")), draw_region(annotation, height, width), label)
+            (annotation.get("iscrowd") not in NO_CROWD, draw_region(annotation, height, width), label)
             for label, annotation in self._annotations[name]
         ]
         regions.sort(key=lambda region: (region[0], region[1].sum()), reverse=True)
@@ -185,23 +198,38 @@ class CocoMasks:
 def draw_region(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
     """Polygons or run lengths of an annotation -> bool (H, W). Raises DataError."""
     shape = annotation.get("segmentation")
-    try:
-        if isinstance(shape, list):
-            polygons = [polygon for polygon in shape if len(polygon) >= 6]  # pycocotools takes 4 numbers for a box
-            runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
-        elif isinstance(shape, dict) and isinstance(shape["counts"], list):
-            complete = sum(shape["counts"]) == height * width
-            runs = coco_mask.frPyObjects(shape, height, width) if complete else None
-        else:
-            runs = shape
+    region = None
+    with suppress(Exception):  # pycocotools raises the base class itself for input it does not know
+        runs = (
+            runs_of_polygons(shape, height, width) if isinstance(shape, list) else runs_of_counts(shape, height, width)
+        )
         with warnings.catch_warnings():  # pycocotools 2.0.11 predates numpy's `copy` keyword
             warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
             region = coco_mask.decode(runs).astype(bool)
-    except Exception:  # pycocotools raises the base class itself for input it does not know
-        region = None
     if region is None or region.shape != (height, width):
         raise DataError(
             f"COCO annotation {annotation.get('id')}: `segmentation` is no polygon of three points or more and no run "
             f"lengths of a {width} x {height} photo. Correct or remove the annotation."
         )
     return region
+
+
+def runs_of_polygons(shape: list[Any], height: int, width: int) -> Any:
+    """Return the run lengths of polygons; raises for what is none. The time and memory that drawing takes grow with the outline."""
+    polygons = [np.asarray(polygon, float) for polygon in shape if len(polygon) >= POLYGON_NUMBERS]
+    for polygon in polygons:
+        if polygon.ndim != 1 or polygon.size % 2 or not (np.abs(polygon) <= MAX_COORDINATE).all():
+            raise ValueError("no polygon")
+    return coco_mask.merge(coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width))
+
+
+def runs_of_counts(shape: Any, height: int, width: int) -> Any:
+    """Return run lengths as pycocotools takes them; raises for those of another size, which it would make room for."""
+    if [int(side) for side in shape["size"]] != [height, width]:
+        raise ValueError("another size")
+    counts = shape["counts"]
+    if isinstance(counts, list):
+        if sum(counts) != height * width or min(counts) < 0:
+            raise ValueError("another number of pixels")
+        return coco_mask.frPyObjects(shape, height, width)
+    return shape

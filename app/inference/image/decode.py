@@ -7,41 +7,30 @@ What becomes of the unusual kinds:
 - palette, bilevel and grey pictures become RGB; 16-bit grey is scaled to 8 bits, not clipped;
 - CMYK and YCCK JPEGs are converted by Pillow's plain formula; colour profiles are not applied;
 - of an animation the first frame is taken;
+- of a TIFF file of several pages the first one is taken, of a HEIC file of several pictures the primary one; `Photo.note` says so;
 - the orientation of EXIF, or of XMP where there is no EXIF, is applied (`app.inference.image.orientation`); all other metadata is left out
   before decoding, so that an intact picture is never refused for what stands beside its pixels;
 - a JPEG whose end is missing is decoded where more than half of its rows are there; `Photo.note` says so.
-
-Pillow's file classes are used directly and not through `Image.open`: the allow list is then the code itself, and
-Pillow's process-wide pixel limit plays no part, the limit here being checked on the header.
 """
 
 import io
-import struct
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-from app.inference.errors import DataError, TooManyPixelsError, UndecodableImageError, UnsupportedTypeError, UploadError
-from app.inference.image.jpeg_file import END_OF_IMAGE, JpegFile, covers_the_picture, read_jpeg
-from app.inference.image.orientation import UPRIGHT, orientation_of
-from app.inference.image.png_file import PngFile, read_png
+from app.inference.errors import DataError
+from app.inference.image.jpeg_file import END_OF_IMAGE, JpegFile, covers_the_picture
+from app.inference.image.orientation import UPRIGHT
+from app.inference.image.picture_file import PictureFile, open_picture, saying_what_is_wrong
+from app.inference.image.png_file import PngFile
 from app.inference.image.preprocess import geometry_of
-from app.inference.labels import IGNORE_INDEX
+from app.inference.image.tiff_file import TiffFile, bit_depth_of, is_white_zero
+from app.inference.labels import IGNORE_INDEX, voc_palette
 
-ALLOWED_FORMATS = ("JPEG", "PNG", "WebP")
 BACKDROP = (255, 255, 255)  # This colour shows through transparent pixels.
-# A side in px may be as long as libjpeg reads and writes; resizing a longer one would take more memory than its pixels.
-MAX_SIDE = 65_500
-MAX_SCANS = 100  # A progressive JPEG may have this many scans; encoders write about ten.
-# All scans of a file together may have this many pixels: each scan is a walk over the whole picture.
-MAX_SCAN_PIXELS = 2_000_000_000
 DRAFT_MARGIN = 2  # A JPEG is decoded at reduced size only where this many times the network input remains.
 OPAQUE = 255  # An opaque pixel has this value in an alpha channel.
 LOW_BYTES = (
@@ -59,38 +48,6 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise for bytes they cannot make sense of.
-DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
-# First bytes of the formats that are read, and of those people try, to name them in the refusal.
-KNOWN_SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"%PDF": "PDF",
-    b"<svg": "SVG",
-    b"<?xml": "SVG or XML",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-}
-
-
-# What a file of ISO's media format says it is, behind "ftyp".
-BRANDS = {
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIC"),
-    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
-    b"crx": "raw photo",
-}
-OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "WebP": WebPImageFile,
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +55,8 @@ class Photo:
     """A decoded photo. `height` and `width` are those of the upload after its orientation.
 
     image: uint8 RGB (H, W, 3) of that size, or smaller where a reduced decoding was asked for. `upright`: the file's own
-    pixels lie that way already. kind: "JPEG", "PNG" or "WebP". note: what is wrong with the file, where it was read all the same.
+    pixels lie that way already. kind: its format. note: what is wrong with the file, or left out of it, where it was read all
+    the same.
     """
 
     image: np.ndarray
@@ -109,23 +67,6 @@ class Photo:
     note: str | None = None
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A picture file whose header is read. `parts` is what the file's own reader says of it, None for WebP."""
-
-    kind: str
-    file: ImageFile.ImageFile
-    orientation: int
-    parts: JpegFile | PngFile | None
-    size_bytes: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) once it stands upright."""
-        width, height = self.file.size
-        return (width, height) if self.orientation in (5, 6, 7, 8) else (height, width)
-
-
 def decode(
     data: bytes,
     *,
@@ -133,7 +74,7 @@ def decode(
     input_long_side: int | None = None,
     backdrop: tuple[int, int, int] = BACKDROP,
 ) -> Photo:
-    """Decode a JPEG, PNG or WebP file.
+    """Decode a picture file of one of the formats that are read (`app.inference.image.kinds.READ`).
 
     Args:
         data: the file.
@@ -144,15 +85,15 @@ def decode(
 
     Raises UploadError (nothing there), UnsupportedTypeError (not such a file), TooManyPixelsError, UndecodableImageError.
     """
-    opened = _open(data, max_image_pixels)
+    opened = open_picture(data, max_image_pixels)
     height, width = opened.size
-    with _saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
+    with saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
         smaller = None
         if input_long_side is not None and opened.kind == "JPEG":
             geometry = geometry_of(file.size[::-1], input_long_side)
             smaller = DRAFT_MARGIN * geometry.input_width, DRAFT_MARGIN * geometry.input_height
             file.draft(None, smaller)
-        note = _load(opened, smaller)
+        note = _load(opened, smaller) or opened.note
         picture = _to_rgb(opened, backdrop)
     picture = _upright(picture, opened.orientation)
     return Photo(np.asarray(picture), height, width, opened.orientation == UPRIGHT, opened.kind, note)
@@ -160,7 +101,7 @@ def decode(
 
 def measure(data: bytes) -> tuple[int, int]:
     """Return (height, width) of `decode(data)`, from the file's header. Raises the same errors."""
-    opened = _open(data, None)
+    opened = open_picture(data, None)
     with opened.file:
         return opened.size
 
@@ -168,55 +109,64 @@ def measure(data: bytes) -> tuple[int, int]:
 def decode_labels(data: bytes) -> np.ndarray:
     """Return a label map: the numbers that a palette or grey picture stores for its pixels, uint8 (H, W), upright.
 
-    Grey of 1, 2 and 4 bits gives the numbers stored, and not the shades they stand for. Raises DataError for a picture in
-    colours, and the errors of `decode`.
+    Grey of 1, 2 and 4 bits gives the numbers stored, and not the shades they stand for. A picture in colours is a label map
+    where PASCAL VOC's palette has every colour of it. Raises DataError for another one, and the errors of `decode`.
     """
-    opened = _open(data, None)
-    with _saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
+    opened = open_picture(data, None)
+    with saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
         file.load()
         values = np.asarray(_upright(file, opened.orientation))
-    if file.mode == "LA" and values[..., 1].min(initial=OPAQUE) == OPAQUE:
-        values = values[..., 0]
-    elif file.mode not in ("P", "L", "1", "I;16", "I;16B", "I"):
+    grey = file.mode in ("L", "1", "I;16", "I;16B", "I")
+    if file.mode in ("LA", "RGBA") and values[..., -1].min(initial=OPAQUE) == OPAQUE:
+        values = values[..., :-1].squeeze(axis=2) if file.mode == "LA" else _labels_in_colours(values[..., :3])
+    elif file.mode == "RGB":
+        values = _labels_in_colours(values)
+    elif file.mode != "P" and not grey:
         raise DataError(
             f"it has colour mode {file.mode}: labels are the pixel values of a palette (P) or grey (L) image. Save it as one "
             f"of these."
         )
-    if isinstance(opened.parts, PngFile) and file.mode == "L" and opened.parts.bit_depth < 8:
-        values = values // _grey_step(opened.parts.bit_depth)
+    if grey and isinstance(file, TiffFile) and is_white_zero(file):
+        raise DataError(
+            "it is a TIFF file in which 0 is white. Save it as PNG, in which the pixel values are the labels."
+        )
+    if file.mode == "L" and (depth := _bit_depth(opened)) < 8:
+        values = values // _grey_step(depth)
     if values.max(initial=0) > IGNORE_INDEX:
         raise DataError(f"it holds {values.max()}; labels are numbers from 0 to {IGNORE_INDEX}. Save it with 8 bits.")
     return values.astype(np.uint8)
 
 
-def _open(data: bytes, max_image_pixels: int | None) -> Opened:
-    """Read the header, and check the size it states before anything of that size is allocated."""
-    kind, opener = _recognise(data)
-    if kind == "WebP":  # its decoder allocates the canvas when opened
-        _check_pixels(*_webp_size(data), max_image_pixels)
-    with _saying_what_is_wrong(kind, len(data)):
-        parts = read_jpeg(data) if kind == "JPEG" else read_png(data) if kind == "PNG" else None
-        file = opener(io.BytesIO(parts.picture if parts else data))
-        orientation = parts.orientation if parts else orientation_of(file.info.get("exif", b""), [_xmp_of(file)])
-    _check_pixels(*file.size, max_image_pixels)
-    if isinstance(parts, JpegFile):
-        _check_scans(parts.scans, *file.size)
-    return Opened(kind, file, orientation, parts, len(data))
+def _labels_in_colours(colours: np.ndarray) -> np.ndarray:
+    """Return the labels of which colours, uint8 (H, W, 3), are those of PASCAL VOC's palette, uint8 (H, W)."""
+    numbers = _colour_numbers(colours)
+    palette = _colour_numbers(voc_palette())
+    order = palette.argsort()
+    places = np.searchsorted(palette, numbers, sorter=order).clip(max=len(palette) - 1)
+    labels = order[places].astype(np.uint8)
+    strange = palette[labels] != numbers
+    if strange.any():
+        red, green, blue = colours[strange][0].tolist()
+        raise DataError(
+            f"it is in colours, of which ({red}, {green}, {blue}) is none of PASCAL VOC's palette. Save it with the labels as pixel values "
+            f"of a palette (P) or grey (L) image."
+        )
+    return labels
 
 
-@contextmanager
-def _saying_what_is_wrong(kind: str, size_bytes: int) -> Iterator[None]:
-    """Raise UndecodableImageError for what Pillow's decoders raise."""
-    try:
-        yield
-    except DECODER_ERRORS as error:
-        raise UndecodableImageError(
-            f"the {kind} file of {size_bytes} bytes is damaged or truncated ({_reason(error)}). Save it anew, or take "
-            f"the whole file."
-        ) from error
+def _colour_numbers(colours: np.ndarray) -> np.ndarray:
+    """Return one number for each colour, uint8 (..., 3)."""
+    return colours.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
 
 
-def _load(opened: Opened, smaller: tuple[int, int] | None) -> str | None:
+def _bit_depth(opened: PictureFile) -> int:
+    """Return the bits of one number of a pixel, as the file stores it."""
+    if isinstance(opened.parts, PngFile):
+        return opened.parts.bit_depth
+    return bit_depth_of(opened.file) if isinstance(opened.file, TiffFile) else 8
+
+
+def _load(opened: PictureFile, smaller: tuple[int, int] | None) -> str | None:
     """Decode the pixels; of a JPEG whose end is missing, those that are there. Returns what is wrong, None for nothing."""
     file = opened.file
     try:
@@ -249,81 +199,7 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     return picture.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else picture
 
 
-def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:
-    """Return the format by its first bytes (a declared content type or file name proves nothing) and what opens it."""
-    if not data:
-        raise UploadError("the photo is empty (0 bytes). Send the bytes of a JPEG, PNG or WebP file.")
-    kind = kind_of(data)
-    if kind is not None and kind in OPENERS:
-        return kind, OPENERS[kind]
-    what = kind or f"not a picture this service knows (it starts with {repr(data[:8])[1:]})"
-    raise UnsupportedTypeError(
-        f"the upload is {what}. Send JPEG, PNG or WebP.", allowed=[name.lower() for name in ALLOWED_FORMATS]
-    )
-
-
-def kind_of(head: bytes) -> str | None:
-    """Return the kind of a file by its first bytes; None for one that is not known."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    if head[4:8] == b"ftyp":
-        return BRANDS.get(head[8:12].rstrip(), "video")
-    return next((name for signature, name in KNOWN_SIGNATURES.items() if head.startswith(signature)), None)
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) in the header of a WebP file
-    (https://developers.google.com/speed/webp/docs/riff_container).
-    """
-    chunk, body = data[12:16], data[20:30]
-    if chunk == b"VP8X" and len(body) == 10:
-        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
-    if chunk == b"VP8 " and len(body) == 10:
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    if chunk == b"VP8L" and len(body) >= 5:
-        bits = int.from_bytes(body[1:5], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    raise UndecodableImageError("the WebP file has no readable header. Send the whole file, or save it anew.")
-
-
-def _check_pixels(width: int, height: int, limit: int | None) -> None:
-    if limit is None:
-        return
-    if max(width, height) > MAX_SIDE:
-        raise TooManyPixelsError(
-            f"the photo has {width} x {height} pixels; the limit is {MAX_SIDE} on a side. Send a smaller copy.",
-            limit=MAX_SIDE,
-            width=width,
-            height=height,
-        )
-    if width * height > limit:
-        raise TooManyPixelsError(
-            f"the photo has {width} x {height} = {width * height} pixels; the limit is {limit}. Send a smaller copy, "
-            f"or raise TAG2MASK_MAX_IMAGE_PIXELS where the service is yours.",
-            limit=limit,
-            width=width,
-            height=height,
-        )
-
-
-def _check_scans(scans: int, width: int, height: int) -> None:
-    """Raise UndecodableImageError where decoding would walk over the picture too often."""
-    if scans > MAX_SCANS or scans * width * height > MAX_SCAN_PIXELS:
-        raise UndecodableImageError(
-            f"the JPEG file has {scans} scans of {width} x {height} pixels; at most {MAX_SCANS} are decoded, of "
-            f"{MAX_SCAN_PIXELS} pixels together. Save it anew, as a baseline JPEG.",
-            scans=scans,
-            limit=min(MAX_SCANS, MAX_SCAN_PIXELS // (width * height)),
-        )
-
-
-def _xmp_of(file: Image.Image) -> bytes:
-    """Return the XMP packet of a WebP file."""
-    xmp = file.info.get("xmp", b"")
-    return xmp if isinstance(xmp, bytes) else b""
-
-
-def _to_rgb(opened: Opened, backdrop: tuple[int, int, int]) -> Image.Image:
+def _to_rgb(opened: PictureFile, backdrop: tuple[int, int, int]) -> Image.Image:
     picture, mask = opened.file, None
     wide = picture.mode in ("I;16", "I;16B", "I;16L", "I")
     if isinstance(opened.parts, PngFile) and opened.parts.transparent and picture.mode in ("1", "L", "I;16", "RGB"):
@@ -332,7 +208,7 @@ def _to_rgb(opened: Opened, backdrop: tuple[int, int, int]) -> Image.Image:
         layer = picture.convert("RGBA")
         colours, mask = layer.convert("RGB"), layer.getchannel("A")
     else:
-        grey = Image.fromarray(_scale_to_8_bit(np.asarray(picture))) if wide else picture
+        grey = Image.fromarray(_scale_to_8_bit(_wide_values(picture))) if wide else picture
         colours = grey.convert("RGB")
     if mask is None:
         return colours
@@ -361,10 +237,12 @@ def _grey_step(bit_depth: int) -> int:
     return 255 // (2**bit_depth - 1)
 
 
+def _wide_values(picture: Image.Image) -> np.ndarray:
+    """Return grey values of 16 bits, of which the largest is white: Pillow turns those of fewer bits over itself."""
+    values = np.asarray(picture)
+    return 65535 - values if isinstance(picture, TiffFile) and is_white_zero(picture) else values
+
+
 def _scale_to_8_bit(values: np.ndarray) -> np.ndarray:
     """uint8(value / 257, rounded) of 16-bit values, by integers (as libpng's png_set_scale_16 does)."""
     return ((values.astype(np.uint32) * 255 + 32895) >> 16).astype(np.uint8)
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -11,6 +11,7 @@ from PIL import Image
 
 from app.inference.errors import DataError, TooManyPixelsError, UndecodableImageError, UnsupportedTypeError, UploadError
 from app.inference.image.decode import decode, decode_labels, measure
+from app.inference.labels import voc_palette
 from tests.app.colour_models import BLACK, RED, WHITE, halves, to_file
 
 
@@ -315,12 +316,23 @@ def test_labels_are_the_numbers_stored_at_every_depth(depth):
 
 
 def test_labels_are_no_colours_and_no_larger_than_a_byte():
-    with pytest.raises(DataError, match="colour mode RGB"):
+    red, green, blue = colours_of()[0, 0]
+    with pytest.raises(DataError, match=rf"\({red}, {green}, {blue}\) is none of PASCAL VOC's palette"):
         decode_labels(to_file(colours_of()))
+    with pytest.raises(DataError, match="colour mode CMYK"):
+        decode_labels(to_file(Image.new("CMYK", (4, 4)), "TIFF"))
     with pytest.raises(DataError, match="it holds 300"):
         decode_labels(raw_png(np.array([[0, 300]]), 16, 0))
     layers = Image.fromarray(np.array([[[3, 255], [0, 255]]], np.uint8), "LA")
     assert decode_labels(to_file(layers)).tolist() == [[3, 0]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_labels_in_the_colours_of_voc(mode):
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    indexed = Image.fromarray(labels)
+    indexed.putpalette(voc_palette().tobytes())
+    assert np.array_equal(decode_labels(to_file(indexed.convert(mode))), labels)
 
 
 def progressive(scans: int, side: int = 64) -> bytes:

@@ -192,7 +192,7 @@ def test_several_photos_and_a_refused_file(page, tmp_path):
     first = page.picture()
     page.click("#strip li:nth-child(2) .thumbnail")
     assert page.text("#alert-text").startswith("notes.txt: ")
-    assert "Send JPEG, PNG or WebP" in page.text("#alert-text")
+    assert "Send JPEG, PNG, WebP, TIFF" in page.text("#alert-text")
     assert page.find("#alert").get_attribute("role") == "alert"
     page.click("#strip li:nth-child(3) .thumbnail")
     assert not page.find("#alert").is_displayed()

@@ -98,7 +98,16 @@ def test_documentation_page_and_schema(client):
     about_photos = {"/segment", "/cam", "/pseudo-label", "/analyze"}
     assert set(document["paths"]) == about_photos | {"/models", "/classes", "/healthz", "/readyz"}
     post = document["paths"]["/segment"]["post"]
-    stated = {"multipart/form-data", "image/jpeg", "image/png", "image/webp", "application/octet-stream"}
+    stated = {
+        "multipart/form-data",
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "image/tiff",
+        "image/bmp",
+        "image/heic",
+        "application/octet-stream",
+    }
     assert set(post["requestBody"]["content"]) == stated
     common = {"model", "format", "size", "tags", "scales", "flip", "refine", "regions"}
     assert {parameter["name"] for parameter in post["parameters"]} == common | {

@@ -108,7 +108,10 @@ def test_coco_errors(coco: Path) -> None:
     with pytest.raises(DataError, match=r"annotation 1: no category 99; known ids are 3, 7"):
         open_coco(coco)
     path.write_text("{}")
-    with pytest.raises(DataError, match=r"is not an instances file: 'categories' is missing"):
+    with pytest.raises(DataError, match="is not an instances file: the list `images` is missing"):
+        open_coco(coco)
+    path.write_text('{"images": [], "annotations": [], "categories": [{"id": 1}]}')
+    with pytest.raises(DataError, match=r"categories\[0\]: `name` is missing, or is no text"):
         open_coco(coco)
     path.write_text("[")
     with pytest.raises(DataError, match="is not JSON"):

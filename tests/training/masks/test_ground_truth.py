@@ -157,8 +157,10 @@ def test_bad_masks(masked: tuple[DataConfig, Path]) -> None:
     save_mask(path, np.full((HEIGHT, WIDTH), 3))
     with pytest.raises(DataError, match="mask of 'a' holds label 3, the 2 classes have labels up to 2"):
         truth.mask("a")
-    Image.new("RGB", (WIDTH, HEIGHT)).save(path)
-    with pytest.raises(DataError, match=r"a\.png cannot be read: it has colour mode RGB: .*Save it as one of these"):
+    Image.new("RGB", (WIDTH, HEIGHT), (1, 2, 3)).save(path)
+    with pytest.raises(
+        DataError, match=r"a\.png cannot be read: it is in colours, of which \(1, 2, 3\) is none of PASCAL VOC's"
+    ):
         truth.mask("a")
     path.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.png cannot be read: the upload is not a picture"):
@@ -208,6 +210,11 @@ def test_coco_compressed_run_lengths_and_bad_regions(configs: dict[str, DataConf
         {"size": size, "counts": [5]},
         {"size": size, "counts": [0, 500]},
         {"size": [3, 3], "counts": [9]},
+        {"size": size, "counts": [-1, HEIGHT * WIDTH + 1]},
+        {"size": [10**9, 10**9], "counts": "0"},
+        [[1, 1, float("nan"), 4, 4, 4]],
+        [[1, 1, 1e12, 4, 4, 4]],
+        [[1, 1, 4, 1, 4, 4, 1]],
     )
     for box in ([], None, ""):
         annotation["segmentation"] = box
@@ -218,3 +225,27 @@ def test_coco_compressed_run_lengths_and_bad_regions(configs: dict[str, DataConf
         path.write_text(json.dumps(data))
         with pytest.raises(DataError, match="COCO annotation 3: `segmentation` is no polygon"):
             GroundTruth(configs["coco"]).mask("000012")
+
+
+@pytest.mark.parametrize("stated", [10**9, -1, 48.5, float("inf"), "x"])
+def test_a_size_in_coco_that_is_not_the_photos_is_refused(
+    configs: dict[str, DataConfig], coco: Path, stated: object
+) -> None:
+    for path in (coco / "annotations").iterdir():
+        data = json.loads(path.read_text())
+        for image in data["images"]:
+            image["height"] = stated
+        path.write_text(json.dumps(data))
+    truth = GroundTruth(configs["coco"])
+    with pytest.raises(DataError, match="the photo has|no height and width"):
+        truth.mask(next(name for name in truth.photos.tag_table if truth.has(name)))
+
+
+def test_a_crowd_is_no_crowd_where_its_flag_is_the_text_0(configs: dict[str, DataConfig], coco: Path) -> None:
+    before = GroundTruth(configs["coco"]).mask("000012")
+    for path in (coco / "annotations").iterdir():
+        data = json.loads(path.read_text())
+        for annotation in data["annotations"]:
+            annotation["iscrowd"] = str(annotation.get("iscrowd", 0))
+        path.write_text(json.dumps(data))
+    assert np.array_equal(GroundTruth(configs["coco"]).mask("000012"), before)

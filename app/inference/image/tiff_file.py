@@ -1,0 +1,72 @@
+"""TIFF files: what of them is read, and the checks on their first page before its pixels are decoded.
+
+Of several pages the first is read. Raw photos of cameras, which are TIFF files by their first bytes, are refused, because their first
+page is a small preview.
+"""
+
+from PIL import Image, TiffImagePlugin
+from PIL.TiffImagePlugin import TiffImageFile
+
+from app.inference.errors import UndecodableImageError
+
+SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 258, 262, 322, 323, 50706
+REDUCED = 1  # This bit of the subfile type means that the page is a smaller copy of another one.
+WHITE_IS_ZERO = 0  # This photometric interpretation means that the largest number is black.
+# Pillow's modes that hold colours or grey of 8 or 16 bits. The others hold numbers whose range of brightness nobody knows.
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L")
+# A tile may have this many pixels, or as many as the picture where that is more: a tile is decoded whole, however small
+# the picture of which it is a part.
+MAX_TILE_PIXELS = 4096 * 4096
+
+
+class TiffFile(TiffImageFile):
+    """Pillow's reader without Pillow's process-wide limit of pixels, which it applies to TIFF when it makes room for them."""
+
+    def load_prepare(self) -> None:
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)
+        super().load_prepare()
+
+
+def check_tiff(file: TiffImageFile, size_bytes: int) -> None:
+    """Raise UndecodableImageError for a first page that is not the picture, or not one of known brightness."""
+    tags = file.tag_v2
+    if DNG_VERSION in tags or _number(tags, SUBFILE_TYPE, 0) & REDUCED:
+        raise UndecodableImageError(
+            f"the TIFF file of {size_bytes} bytes is a raw photo, or begins with a preview of its picture. Save the picture itself as "
+            f"JPEG, PNG or TIFF."
+        )
+    if file.mode not in MODES:
+        raise UndecodableImageError(
+            f"the TIFF file of {size_bytes} bytes has pixels of mode {file.mode!r}; grey and colours of 8 or 16 bits are read. Save "
+            f"it with 8 bits."
+        )
+    pixels = _number(tags, TILE_WIDTH, 0) * _number(tags, TILE_LENGTH, 0)
+    limit = max(MAX_TILE_PIXELS, file.size[0] * file.size[1])
+    if pixels > limit:
+        raise UndecodableImageError(
+            f"the TIFF file of {size_bytes} bytes has tiles of {pixels} pixels; the limit is {limit}. Save it anew, without tiles.",
+            limit=limit,
+        )
+
+
+def note_on_tiff(file: TiffImageFile) -> str | None:
+    """Return what is left out of a file of several pages."""
+    return "the TIFF file has several pages; the first one is read." if file.is_animated else None
+
+
+def bit_depth_of(file: TiffImageFile) -> int:
+    """Return the bits of one number of a pixel."""
+    return _number(file.tag_v2, BITS_PER_SAMPLE, 1)
+
+
+def is_white_zero(file: TiffImageFile) -> bool:
+    """Tell whether 0 stands for white."""
+    return _number(file.tag_v2, PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO
+
+
+def _number(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, missing: int) -> int:
+    """Return the first whole number of a tag; `missing` where there is none."""
+    value = tags.get(tag, missing)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else missing
