@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.guard.keys import Keys
 from app.http.problems import SAFE_HEADERS, problem_response
 from app.inference.errors import ParameterError, ServiceError, UnknownHostError
+from app.runtime.settings import is_named
 
 MAX_PARAMETERS = 64  # A query may have this many parameters; no endpoint knows a third of it.
 OPEN_TO_ALL = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # what watches over the service
@@ -58,18 +59,13 @@ class Admission:
             return
         headers = dict(scope["headers"])
         host = _name_of(headers.get(b"host", b"").decode("latin-1"))
-        if self.allowed_hosts and not self._is_allowed(host):
+        if self.allowed_hosts and not is_named(host, self.allowed_hosts):
             raise UnknownHostError(
                 f"nothing is served under the host name {host[:100]!r}. Ask for the service by one of its names "
                 f"(TAG2MASK_ALLOWED_HOSTS)."
             )
         if self.keys.required and scope["method"] != "OPTIONS":
             scope["state"]["key"] = self.keys.admit(headers)
-
-    def _is_allowed(self, host: str) -> bool:
-        """Tell whether a host is one of those allowed; `*.example.org` stands for all names that end so."""
-        parents = ("*." + host.split(".", number)[-1] for number in range(1, host.count(".") + 1))
-        return host in self.allowed_hosts or any(pattern in self.allowed_hosts for pattern in parents)
 
 
 def _name_of(host: str) -> str:

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -190,6 +190,10 @@ class Settings(BaseSettings):
     label_studio_token: SecretStr | None = Field(
         default=None, description="A legacy or a personal access token of that Label Studio."
     )
+    label_studio_storage: str = Field(
+        default="",
+        description="The hosts of cloud storage to which that Label Studio may send for photos (its pre-signed addresses), separated by commas; *.example.org means all below example.org.",
+    )
 
     @field_validator("port", mode="before")
     @classmethod
@@ -247,6 +251,12 @@ class Settings(BaseSettings):
 def separated(text: str) -> list[str]:
     """Return the entries of a list separated by commas."""
     return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def is_named(host: str, names: Collection[str]) -> bool:
+    """Tell whether a host, in lower case, is one of those named; `*.example.org` stands for all names that end so."""
+    parents = ("*." + host.split(".", number)[-1] for number in range(1, host.count(".") + 1))
+    return host in names or any(pattern in names for pattern in parents)
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

@@ -31,14 +31,14 @@ class FakeHost:
 
 
 @contextmanager
-def run_host() -> Iterator[FakeHost]:
+def run_host(asks_for_token: bool = True) -> Iterator[FakeHost]:
     host = FakeHost()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             given = self.headers.get("Authorization", "")
             host.seen.append((self.path, given))
-            if given not in (f"Token {TOKEN}", f"Bearer {ACCESS_TOKEN}"):
+            if asks_for_token and given not in (f"Token {TOKEN}", f"Bearer {ACCESS_TOKEN}"):
                 return self.answer(401, {}, b"")
             found = host.files.get(self.path, (404, {}))
             return self.answer(200, {}, found) if isinstance(found, bytes) else self.answer(*found, b"")

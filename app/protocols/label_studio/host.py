@@ -1,7 +1,8 @@
 """The configured Label Studio, and the only place photos of its tasks are fetched from.
 
 What a task names is resolved against that host; another host is refused before anything is sent, and so is a redirect to
-one: whoever may write tasks must not make this service knock at doors inside its network, nor carry the token there.
+one: whoever may write tasks must not make this service knock at doors inside its network, nor carry the token there. Redirects to
+the hosts of cloud storage that a setting names are followed, without the token.
 No proxy of the environment is used.
 
 Label Studio has two kinds of tokens (https://labelstud.io/guide/access_tokens): the legacy one goes into the header as it
@@ -24,7 +25,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
-from app.runtime.settings import Settings
+from app.runtime.settings import Settings, is_named, separated
 
 SILENCE_SECONDS = 10  # The host is given up after this time without a byte.
 FETCH_SECONDS = 60  # A photo may take this long in all.
@@ -48,11 +49,12 @@ class NotThereError(UploadError):
 
 @dataclass(frozen=True)
 class Host:
-    """A Label Studio: its address, its token, and the header made of it by `signed_in`."""
+    """A Label Studio: its address, its token, its storage's hosts, and the header made of the token by `signed_in`."""
 
     url: str
     token: str = field(repr=False)
     max_bytes: int
+    storage: frozenset[str] = frozenset()
     authorization: str = field(default="", repr=False)
 
     @classmethod
@@ -66,7 +68,8 @@ class Host:
                 retry_after_seconds=60,
             )
         token = settings.label_studio_token.get_secret_value().strip()
-        return cls(settings.label_studio_url.rstrip("/"), token, settings.max_upload_bytes)
+        storage = frozenset(name.lower() for name in separated(settings.label_studio_storage))
+        return cls(settings.label_studio_url.rstrip("/"), token, settings.max_upload_bytes, storage)
 
     def signed_in(self) -> "Host":
         """Return the same with its header; exchanges a personal access token. Raises UnavailableError."""
@@ -171,7 +174,9 @@ class Host:
     def _open(self, request: Request) -> Iterator[Any]:
         """The answer to a request. No message holds what was sent, for it holds the token."""
         try:
-            reply = build_opener(ProxyHandler({}), OwnOriginRedirects(self.url)).open(request, timeout=SILENCE_SECONDS)
+            reply = build_opener(ProxyHandler({}), Redirects(self.url, self.storage)).open(
+                request, timeout=SILENCE_SECONDS
+            )
         except HTTPError as error:
             error.close()
             if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -188,20 +193,25 @@ class Host:
             yield reply
 
 
-class OwnOriginRedirects(HTTPRedirectHandler):
-    """Follows a redirect within the host, but not to its sign-in page."""
+class Redirects(HTTPRedirectHandler):
+    """Follows a redirect within the host, but not to its sign-in page, and one to its storage, without the token."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, storage: frozenset[str]) -> None:
         self._url = url
+        self._storage = storage
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if not same_origin(newurl, self._url):
+            host = (urlsplit(newurl).hostname or "").lower()
+            if is_named(host, self._storage):
+                fp.close()
+                return Request(newurl)
             fp.close()
             raise ParameterError(
-                f"Label Studio sends on from {_path(req.full_url)} to another host, which is not followed. Photos in cloud "
-                f"storage are served through Label Studio where its storage has pre-signed addresses switched off.",
+                f"Label Studio sends on from {_path(req.full_url)} to another host, {host[:100]!r}, which is not followed. Name it in "
+                f"TAG2MASK_LABEL_STUDIO_STORAGE, or switch the storage's pre-signed addresses off.",
                 parameter="data",
             )
         if urlsplit(newurl).path.startswith(urlsplit(self._url).path + SIGN_IN_PATH):

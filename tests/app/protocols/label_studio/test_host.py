@@ -4,10 +4,12 @@ import base64
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx2
 import pytest
 
+from app.inference.errors import ParameterError
 from app.protocols.label_studio.host import Host
 from app.runtime.settings import Settings
 from tests.app.colour_models import GREEN, RED, halves, to_file
@@ -99,6 +101,22 @@ def test_redirects_stay_on_the_host(backend, host, other_host):
     assert not other_host.seen
 
 
+def test_redirects_to_storage_are_followed_where_it_is_named_and_without_the_token(host):
+    photo = to_file(halves(RED, GREEN))
+    with run_host(asks_for_token=False) as storage:
+        storage.files["/bucket/a.png?signature=x"] = photo
+        away = {"Location": f"{storage.url}/bucket/a.png?signature=x"}
+        host.files["/tasks/1/resolve/?fileuri=czM6Ly9iL2EucG5n"] = (303, away)
+        known = Host(host.url, TOKEN, MAX_UPLOAD_BYTES, frozenset({"127.0.0.1"})).signed_in()
+        assert known.fetch("s3://b/a.png", 1) == photo
+        assert storage.seen == [("/bucket/a.png?signature=x", "")]
+        with pytest.raises(
+            ParameterError, match="'127.0.0.1', which is not followed. Name it in TAG2MASK_LABEL_STUDIO_STORAGE"
+        ):
+            replace(known, storage=frozenset()).fetch("s3://b/a.png", 1)
+        assert len(storage.seen) == 1
+
+
 def test_one_photo_that_cannot_be_had_does_not_fail_the_batch(backend, host, caplog):
     host.files = {
         "/data/good.png": to_file(halves(RED, GREEN)),
@@ -183,7 +201,7 @@ def test_cloud_storage_that_sends_on_is_said(backend, host, other_host):
     named = base64.urlsafe_b64encode(b"s3://bucket/a.png").decode()
     host.files[f"/tasks/0/resolve/?fileuri={named}"] = (303, {"Location": f"{other_host.url}/a.png?signed"})
     said = predict(backend, {"image": "s3://bucket/a.png"})[0]["problem"]["detail"]
-    assert "pre-signed addresses switched off" in said
+    assert "TAG2MASK_LABEL_STUDIO_STORAGE" in said
     assert not other_host.seen
 
 
