@@ -1,36 +1,36 @@
-# The serving image: app/, models/ and what `make serve` installs; no torch, no training code.
-#   docker build -t tag2mask .                                 any machine
-#   docker build -t tag2mask --build-arg RUNTIME=gpu .         with CUDA and cuDNN; run it with `--gpus all`
-# RUNTIME is cpu by default: that image runs everywhere and is a fraction of the size, and who has a GPU must name it at `docker run` anyway.
-# The gpu image also starts where there is no GPU, on the CPU, unless TAG2MASK_DEVICE=cuda asks for one.
+# The images, all from the versions of constraints.txt:
+#   docker build -t tag2mask .                               serves on any machine (the same as --target cpu)
+#   docker build -t tag2mask:gpu --target gpu .              serves on CUDA, whose libraries it brings; run it with `--gpus all`
+#   docker build -t tag2mask:training --target training .    trains, and takes `python -m training` verbs
+# The serving images hold no compiler, no pip and no torch. The gpu image also starts where there is no GPU, on the CPU, unless
+# TAG2MASK_DEVICE=cuda asks for one. Everything runs as user 10001 and writes to /tmp alone, so the root file system may be
+# read-only. BASE is any image with Debian's or Ubuntu's packages whose python3 is 3.11 or newer.
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt /usr/share/doc /usr/share/man /usr/share/locale
 
 FROM python AS install
-ARG RUNTIME=cpu
 # python3-venv brings ca-certificates where the base has none.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+    && python3 -m venv /opt/tag2mask
 WORKDIR /build
-# Of the code the client and the command alone: a change of app/ or models/ installs nothing anew.
+# The package is empty here, for its code comes last: a change of the code installs nothing anew.
 COPY pyproject.toml constraints.txt ./
-COPY tag2mask tag2mask
-RUN case "${RUNTIME}" in cpu|gpu) ;; *) echo "RUNTIME is '${RUNTIME}'; it must be cpu or gpu." >&2; exit 1 ;; esac \
-    && python3 -m venv /opt/tag2mask \
-    && /opt/tag2mask/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt ".[${RUNTIME}]" \
-    && /opt/tag2mask/bin/python -m pip uninstall --quiet --yes setuptools pip
+RUN mkdir tag2mask && touch tag2mask/__init__.py
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 
-FROM python
-RUN useradd --system --no-create-home --home-dir /srv/tag2mask --shell /usr/sbin/nologin tag2mask
+FROM scratch AS code
+COPY app /srv/tag2mask/app
+COPY tag2mask /srv/tag2mask/tag2mask
+COPY models /srv/tag2mask/models
+
+FROM python AS service
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tag2mask
 WORKDIR /srv/tag2mask
-COPY --from=install /opt/tag2mask /opt/tag2mask
-COPY app app
-COPY models models
 ENV PATH=/opt/tag2mask/bin:$PATH \
     PYTHONPATH=/srv/tag2mask \
     PYTHONUNBUFFERED=1 \
@@ -38,9 +38,41 @@ ENV PATH=/opt/tag2mask/bin:$PATH \
     TAG2MASK_HOST=0.0.0.0 \
     TAG2MASK_PORT=8000 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-USER tag2mask
+USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['TAG2MASK_PORT']}/healthz\", timeout=4)"]
 # The exec form: the server is process 1, so SIGTERM reaches it and it drains.
 CMD ["python", "-m", "app"]
+
+FROM install AS install-cpu
+RUN /opt/tag2mask/bin/python -m pip install --quiet ".[cpu]" \
+    && /opt/tag2mask/bin/python -m pip uninstall --quiet --yes setuptools pip
+
+FROM service AS cpu
+COPY --from=install-cpu /opt/tag2mask /opt/tag2mask
+COPY --from=code / /
+# The models that came with the image; another folder is mounted over them. A builder drops what is put into a volume later on.
+VOLUME /srv/tag2mask/models
+
+FROM install AS install-gpu
+RUN /opt/tag2mask/bin/python -m pip install --quiet ".[gpu]" \
+    && /opt/tag2mask/bin/python -m pip uninstall --quiet --yes setuptools pip
+
+FROM service AS gpu
+COPY --from=install-gpu /opt/tag2mask /opt/tag2mask
+COPY --from=code / /
+VOLUME /srv/tag2mask/models
+
+FROM install AS install-training
+RUN /opt/tag2mask/bin/python -m pip install --quiet ".[cpu,training]"
+
+FROM service AS training
+COPY --from=install-training /opt/tag2mask /opt/tag2mask
+COPY training /srv/tag2mask/training
+COPY experiments /srv/tag2mask/experiments
+COPY --from=code / /
+HEALTHCHECK NONE
+CMD ["python", "-m", "training", "--help"]
+
+FROM cpu

@@ -44,7 +44,7 @@ dev: .venv-dev/.installed-$(ENGINE)  ## install what training and the tests need
 
 # Packages whose requirements fight those of the service or of each other have an environment each, which holds what tests/environments/NAME.txt
 # lists and sees .venv-dev behind it. Where one cannot be installed, its tests are skipped, counted and named.
-ENVIRONMENTS := crf fiftyone label-studio
+ENVIRONMENTS := crf fiftyone kubernetes label-studio
 
 .venv-%/.installed: tests/environments/%.txt .venv-dev/.installed-$(ENGINE)
 	@echo "Installing $* into .venv-$*, once ..."
@@ -87,7 +87,7 @@ api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md and docs/settings.md f
 	@.venv-dev/bin/python docs/make_settings.py
 
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
-	docker build --build-arg RUNTIME=$(ENGINE) --tag tag2mask .
+	docker build --target $(ENGINE) --tag tag2mask .
 
 # cam, deeplab and drs from their photos, fixed seeds, each step once: what was stopped goes on. On one core: saliency 6 minutes, cam 5,
 # its maps 25, labels 10, deeplab 23 and 30 with 6 for the labels between, figures 8; drs 40; the supervised twin, which is not shipped,

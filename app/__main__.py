@@ -1,6 +1,7 @@
 """`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first.
 
-`python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`).
+`python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`), `python -m app triton` writes what NVIDIA's
+Triton needs to serve the same models (`app.protocols.triton`).
 """
 
 import argparse
@@ -30,6 +31,7 @@ from app.http.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.inference.file_names import shown
 from app.main import create_app
+from app.protocols.triton import write_configs
 from app.runtime.settings import Settings, unknown_variables
 
 # The system holds this many connections ready, which Python takes in one go, above the limit of connections too.
@@ -62,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
                 sys.exit(STOPPED)
             print(said)
             sys.exit(0 if complete else 1)
+        elif options.verb == "triton":
+            print(*write_configs(Settings()), sep="\n")
         else:
             serve(Settings())
     except ValidationError as error:
@@ -85,7 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog="\n".join(["environment variables, with their defaults (docs/settings.md says more):", *settings]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="label")
+    verbs = parser.add_subparsers(dest="verb", metavar="label | triton")
     command = verbs.add_parser("label", help="label a folder of photos instead of serving")
     command.add_argument(
         "photos",
@@ -113,6 +117,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="of photos with a tag that is no class; default fail",
     )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
+    verbs.add_parser("triton", help="write NAME/config.pbtxt into the models directory, for NVIDIA's Triton")
     return parser.parse_args(arguments)
 
 

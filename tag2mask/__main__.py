@@ -12,13 +12,14 @@ PROGRAM = (
 )  # where an installed tag2mask keeps `app`, `training`, models and recipes; a checkout has none
 ROOT = PROGRAM if PROGRAM.is_dir() else HERE.parent
 
-SERVICE = ("serve", "label")
+SERVICE = ("serve", "label", "triton")
 TRAIN = "train"  # the short name of `training run`
 NEEDED_TO_TRAIN = "torch"
 USAGE = """usage: tag2mask VERB ...
 
 serve                 the HTTP service and its page, with the models in ./models or those that came with tag2mask
 label PHOTOS          label a folder of photos: masks, COCO, YOLO, and a page to look through them
+triton                write what NVIDIA's Triton needs to serve the same models
 train RECIPE          the whole road from tagged photos to served models; RECIPE is a file, or the name of one that came
                       with tag2mask: tag2mask train own --set data.root=PHOTOS
 evaluate, export, fit, localize, pseudo-label, ...
