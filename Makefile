@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test attack check api check-cuda format image models
+.PHONY: help serve dev test attack check api check-cuda check-image format image models
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -88,6 +88,12 @@ api: .venv-dev/.installed-$(ENGINE)  ## write docs/api.md and docs/settings.md f
 
 image:  ## build the serving image with Docker (ENGINE=cpu or gpu)
 	docker build --target $(ENGINE) --tag tag2mask .
+
+CHECK_PORT ?= 8765
+check-image: image .venv-dev/.installed-$(ENGINE)  ## run the image as it is meant to be run, and send it a photo
+	@docker run --detach --rm --name tag2mask-check --read-only --tmpfs /tmp --cap-drop ALL -p 127.0.0.1:$(CHECK_PORT):8000 tag2mask > /dev/null; \
+	PYTHONPATH=. .venv-dev/bin/python tests/deploy/check_image.py http://127.0.0.1:$(CHECK_PORT); status=$$?; \
+	docker image ls tag2mask; docker stop tag2mask-check > /dev/null; exit $$status
 
 # cam, deeplab and drs from their photos, fixed seeds, each step once: what was stopped goes on. On one core: saliency 6 minutes, cam 5,
 # its maps 25, labels 10, deeplab 23 and 30 with 6 for the labels between, figures 8; drs 40; the supervised twin, which is not shipped,
