@@ -12,11 +12,15 @@ import io
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 
 # Before numpy is loaded: every worker of the pool multiplies in its own thread, more threads would only get in the way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from app.runtime.workers import forking
+
+if __name__ == "__main__" and not sys.argv[1:]:  # to serve: what the workers need is imported while the rest is
+    forking.start_importing()
 
 import uvicorn
 from pydantic import ValidationError
@@ -33,6 +37,7 @@ from app.inference.file_names import shown
 from app.main import create_app
 from app.protocols.triton import write_configs
 from app.runtime.settings import Settings, unknown_variables
+from app.runtime.workers.worker import leave_out_odd_metadata
 
 # The system holds this many connections ready, which Python takes in one go, above the limit of connections too.
 BACKLOG = 100
@@ -152,8 +157,7 @@ def serve(settings: Settings) -> None:
     log_to_stderr(settings.log_level, settings.log_format)
     if is_public(settings.host) and not Keys.of(settings).required:
         logger.critical(OPEN_DOOR, settings.host)
-    # What Pillow says of odd metadata in an upload is no news to whoever runs the service.
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+    leave_out_odd_metadata()
     failures: list[Exception] = []
 
     def stop(error: Exception) -> None:

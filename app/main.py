@@ -66,7 +66,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         yield
         following.cancel()
         await loading
-        await asyncio.to_thread(service.pool.close)
+        await asyncio.to_thread(service.close)
 
     app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
     answer_head(app.router)  # its `/docs`

@@ -174,7 +174,7 @@ class Remote:
             request.add_unredirected_header("X-API-Key", self._api_key)
         try:
             try:
-                reply = urllib.request.urlopen(request, timeout=TIMEOUT)
+                reply = urllib.request.urlopen(request, timeout=TIMEOUT)  # nosec B310
             except urllib.error.HTTPError as error:
                 reply = error  # an answer like any other
             with reply:

@@ -50,6 +50,8 @@ class Metrics:
         )
         self._gauge("tag2mask_jobs", "Photos being worked on or waiting.", lambda: service.pool.jobs)
         self._gauge("tag2mask_job_limit", "Most of them.", lambda: service.pool.workers + service.pool.queue_size)
+        self._gauge("tag2mask_workers", "Worker processes that take part.", lambda: service.fleet.living)
+        self._gauge("tag2mask_workers_ended", "Worker processes that were replaced.", lambda: service.fleet.ended)
         self._gauge("tag2mask_bytes_in_flight", "Of bodies and replies.", lambda: budget.used)
         self._gauge("tag2mask_upload_store_bytes", "Of photos kept.", lambda: service.uploads.size_bytes)
         self._gauge(

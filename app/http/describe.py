@@ -34,11 +34,11 @@ from app.http.schemas import (
 )
 from app.inference.analysis import Analysis, Options
 from app.inference.display import css_colour, display_colours
-from app.inference.engine import Engine
 from app.inference.image.decode import Photo
 from app.inference.label_maps.regions import count_labels, mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.inference.model_card import ModelCard
+from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_files import is_version
 from app.runtime.model_store import Catalog, Task
 
@@ -50,7 +50,7 @@ def image_info(job: Job, photo: Photo) -> ImageInfo:
     return ImageInfo(id=job.upload.id, width=photo.width, height=photo.height, note=photo.note)
 
 
-def model_info(engine: Engine) -> ModelInfo:
+def model_info(engine: LoadedModel) -> ModelInfo:
     """Return what a reply says of the model that answered."""
     card = engine.card
     return ModelInfo(name=card.name, version=card.version, sha256=engine.sha256, method=card.method)
@@ -98,14 +98,14 @@ def result_links(job: Job, class_names: Sequence[str]) -> Links:
     if "segmentation" in pins:
         links["segment"] = job.link("/segment", pins["segmentation"], {})
     if "cam" in pins:
-        known = (job.cams[0] if job.cams else job.catalog.defaults["cam"]).card.classes
+        known = (job.cams[0] if job.cams else job.defaults["cam"]).card.classes
         if len(known) <= MAX_CLASSES:  # more have no label map
             links["pseudo_label"] = job.link("/pseudo-label", pins["cam"], {})
         links["cam"] = {name: job.link("/cam", pins["cam"], {"class": name}) for name in class_names if name in known}
     return links
 
 
-def provenance(job: Job, analysis: Analysis, engines: tuple[Engine, ...]) -> dict[str, Any]:
+def provenance(job: Job, analysis: Analysis, engines: tuple[LoadedModel, ...]) -> dict[str, Any]:
     """Return what every reply says of how it came about."""
     options = analysis.analyzer.options
     return {
@@ -241,7 +241,7 @@ def models_reply(catalog: Catalog) -> ModelsReply:
     return ModelsReply(models=models, refused=refused)
 
 
-def classes_reply(engine: Engine) -> ClassesReply:
+def classes_reply(engine: LoadedModel) -> ClassesReply:
     """Return the classes of one model with their labels and colours."""
     names, classes = engine.card.classes, []
     labels = label_of(np.arange(len(names)))

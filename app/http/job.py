@@ -1,8 +1,9 @@
 """One request about one photo on its way through a worker: what was chosen before, and the way to the reply."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -10,28 +11,28 @@ from starlette.responses import Response
 from app.http.formats import FORMATS, media_type
 from app.http.schemas import Reply
 from app.inference.analysis import Analysis, Analyzer
-from app.inference.engine import Engine
 from app.inference.stopwatch import Stopwatch
-from app.runtime.model_store import Catalog, pin
+from app.runtime.loaded_model import LoadedModel
+from app.runtime.model_store import pin
 from app.runtime.settings import Settings
 from app.runtime.upload_store import Upload
 
 
 @dataclass
 class Job:
-    """A photo, the models to run on it and the format to answer in. `catalog` is the one they were chosen from.
+    """A photo, the models to run on it and the format to answer in. It can be sent to another process.
 
     cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
-    models, with what is asked of them. class_index: of the one class that is asked for. etag: names the result
+    models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class that is asked for. etag: names the result
     (`app.http.caching`). notes: headers that say what is wrong with the photo. others: the same for the
     further photos of the request.
     """
 
     upload: Upload
     analyzer: Analyzer
-    cams: tuple[Engine, ...]
-    segmenter: Engine | None
-    catalog: Catalog
+    cams: tuple[LoadedModel, ...]
+    segmenter: LoadedModel | None
+    defaults: dict[str, LoadedModel]
     format: str
     settings: Settings
     root_path: str
@@ -41,6 +42,10 @@ class Job:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     notes: dict[str, str] = field(default_factory=dict)
     others: tuple["Job", ...] = ()
+
+    def answered_by(self, answer: Callable[..., Response], *arguments: Any) -> tuple[Response, dict[str, float]]:
+        """Return an answer to the job, and the milliseconds of the stages of the work."""
+        return answer(self, *arguments), self.stopwatch.milliseconds
 
     def analyze(self) -> Analysis:
         """Return the analysis of the photo. It is decoded at full size where its own pixels are part of the answer."""
@@ -53,14 +58,14 @@ class Job:
         return analysis
 
     @property
-    def engines(self) -> tuple[Engine, ...]:
+    def engines(self) -> tuple[LoadedModel, ...]:
         """The models that a reply's headers name: those of the maps, or of the mask where it is asked for alone."""
         return self.cams or ((self.segmenter,) if self.segmenter else ())
 
     @property
     def pins(self) -> dict[str, dict[str, str]]:
         """Task -> the query parameter that names its models by version: those that answer, else the default."""
-        pins = {task: {"model": pin(engine)} for task, engine in self.catalog.defaults.items()}
+        pins = {task: {"model": pin(engine)} for task, engine in self.defaults.items()}
         if self.segmenter:
             pins["segmentation"] = {"model": pin(self.segmenter)}
         if self.cams:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -36,9 +37,9 @@ from app.http.receive import receive_photos, wait_for_disconnect
 from app.http.schemas import ClassesReply, ModelsReply, Status
 from app.inference.analysis import Analyzer
 from app.inference.class_names import find_class
-from app.inference.engine import Engine
 from app.inference.errors import MissingImageError, ParameterError, ServiceError, UploadError
 from app.inference.maps.localization import class_index
+from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_store import Catalog, Task, pin
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload
@@ -199,14 +200,14 @@ async def prepare(
     def job_of(upload: Upload) -> Job:
         named = {**asked, "name": upload.name} if word == "coco" else asked
         etag = entity_tag(root_path, request.url.path, upload.id, files, word, named, weak=word == "json")
-        return Job(upload, analyzer, cams, segmenter, catalog, word, service.settings, root_path, etag, index)
+        return Job(upload, analyzer, cams, segmenter, catalog.defaults, word, service.settings, root_path, etag, index)
 
     first, *others = map(job_of, uploads)
     first.others = tuple(others)
     return first
 
 
-def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[Engine, ...]:
+def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[LoadedModel, ...]:
     """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
     names, least = parameters.fused_names(), 2
     if not names:
@@ -233,12 +234,14 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
     return tuple(engines)
 
 
-def of_one_class_list(engines: list[Engine], default: Engine, parameters: PhotoParameters) -> list[Engine]:
+def of_one_class_list(
+    engines: list[LoadedModel], default: LoadedModel, parameters: PhotoParameters
+) -> list[LoadedModel]:
     """Of all models those that know the classes a request names, and the same others: of several such lists the default
     model's, else the one that most of them know.
     """
 
-    def knows(engine: Engine) -> bool:
+    def knows(engine: LoadedModel) -> bool:
         card, wanted = engine.card, list(parameters.options().tags or ())
         if isinstance(parameters, CamParameters) and not parameters.names_all(card):
             wanted.append(parameters.class_name)
@@ -250,7 +253,7 @@ def of_one_class_list(engines: list[Engine], default: Engine, parameters: PhotoP
     return [engine for engine in able if engine.card.classes == chosen]
 
 
-def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters, cam: Engine) -> Engine | None:
+def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters, cam: LoadedModel) -> LoadedModel | None:
     """The segmentation model of `/analyze`; where none is named the default, or one that knows the classes of the cam model
     where the default does not; None where none is served.
     """
@@ -301,11 +304,12 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
         return Response(status_code=304, headers=job.caching)
 
     async def run_one(each: Job) -> Response:
-        response = await service.pool.run(answer, each, *arguments, gone=lambda: wait_for_disconnect(request))
+        left = partial(wait_for_disconnect, request)
+        response, milliseconds = await service.pool.run(each.answered_by, answer, *arguments, gone=left)
         await run_in_threadpool(service.uploads.put, each.upload)
         stages = request.state.stages = getattr(request.state, "stages", {})
-        for stage, milliseconds in each.stopwatch.milliseconds.items():
-            stages[stage] = stages.get(stage, 0.0) + milliseconds
+        for stage, spent in milliseconds.items():
+            stages[stage] = stages.get(stage, 0.0) + spent
         return response
 
     if not job.others:

@@ -36,6 +36,7 @@ Tag2MaskError
         ├── QueueFullError            503  as many photos wait as may wait
         ├── TooManyBytesError         503  the bodies and replies on their way fill the memory for them
         ├── StoreGoneError            503  where uploads are kept cannot be reached
+        ├── WorkerLostError           503  the process that worked on the photo has ended
         ├── RateLimitError            429  more requests of one API key than it may send
         └── StoppingError             503  the service is shutting down
 
@@ -49,7 +50,15 @@ from typing import Any, ClassVar
 
 
 class Tag2MaskError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose. Every one of them can be sent to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _error_of, (type(self), self.args), self.__dict__
+
+
+def _error_of(kind: type[Tag2MaskError], arguments: tuple[Any, ...]) -> Tag2MaskError:
+    """Return an error of that class without its `__init__`, which may take other arguments than the message."""
+    return kind.__new__(kind, *arguments)
 
 
 class ModelCardError(Tag2MaskError):
@@ -301,6 +310,12 @@ class StoreGoneError(UnavailableError):
     """The Redis in which uploads are kept cannot be reached, or refuses."""
 
     title = "Kept photos out of reach"
+
+
+class WorkerLostError(UnavailableError):
+    """The process that worked on the photo has ended before it was done, or none is there to work on it."""
+
+    title = "Worker lost"
 
 
 class RateLimitError(UnavailableError):

@@ -5,6 +5,8 @@ limit, which is looked at before its entries are. All of this runs on a worker, 
 """
 
 import json
+import time
+from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
@@ -13,10 +15,11 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationErro
 from starlette.responses import Response
 
 from app.http.receive import whole_number
-from app.inference.engine import Engine
 from app.inference.errors import ParameterError, ReplyTooLargeError, UploadTooLargeError
 from app.inference.image.preprocess import MIN_INPUT_SIDE
 from app.inference.model_card import IMAGE_INPUT
+from app.inference.stopwatch import Stopwatch
+from app.runtime.loaded_model import LoadedModel
 from app.runtime.memory import WORTH_TRIMMING, trim_memory
 from app.runtime.settings import Settings
 
@@ -74,9 +77,23 @@ class InferRequest(BaseModel):
         return [] if outputs is None else outputs
 
 
-def infer_from(engine: Engine, body: bytes, header_length: str | None, settings: Settings) -> Response:
-    """Return the reply to a request's body. Raises ParameterError, UploadTooLargeError, ReplyTooLargeError."""
-    asked, images = read_request(body, header_length, settings)
+@dataclass(frozen=True)
+class Inferred:
+    """The reply to a request, the images in it, and the milliseconds of the stages of the work."""
+
+    reply: Response
+    images: int
+    milliseconds: dict[str, float]
+
+
+def infer_from(
+    engine: LoadedModel, body: bytes, header_length: str | None, settings: Settings, submitted: float
+) -> Inferred:
+    """Answer a request's body. Raises ParameterError, UploadTooLargeError, ReplyTooLargeError."""
+    stopwatch = Stopwatch()
+    stopwatch.add("queue", 1000 * (time.perf_counter() - submitted))
+    with stopwatch.stage("decode"):
+        asked, images = read_request(body, header_length, settings)
     names = [output.name for output in asked.outputs] or list(engine.card.outputs)
     unknown = [output for output in names if output not in engine.card.outputs]
     if unknown:
@@ -85,12 +102,14 @@ def infer_from(engine: Engine, body: bytes, header_length: str | None, settings:
         )
     if any("classification" in output.parameters for output in asked.outputs):
         raise ParameterError("the extension 'classification' is not offered; ask for the output without it.")
-    outputs = engine.run(images)
-    reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
+    with stopwatch.stage("predict"):
+        outputs = engine.run(images)
+    with stopwatch.stage("encode"):
+        reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
     if len(reply.body) > WORTH_TRIMMING:
         del outputs
         trim_memory()
-    return reply
+    return Inferred(reply, len(images), stopwatch.milliseconds)
 
 
 def read_request(body: bytes, header_length: str | None, settings: Settings) -> tuple[InferRequest, np.ndarray]:
@@ -182,7 +201,7 @@ def check_size(outputs: dict[str, np.ndarray], binary: dict[str, bool], limit: i
         )
 
 
-def respond(asked: InferRequest, engine: Engine, outputs: dict[str, np.ndarray], limit: int) -> Response:
+def respond(asked: InferRequest, engine: LoadedModel, outputs: dict[str, np.ndarray], limit: int) -> Response:
     """Return the outputs, as bytes behind the JSON where that was asked for. Raises ReplyTooLargeError, ParameterError."""
     everything = bool(asked.parameters.get("binary_data_output"))
     wanted = {output.name: bool(output.parameters.get("binary_data", everything)) for output in asked.outputs}

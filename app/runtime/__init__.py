@@ -1,1 +1,1 @@
-"""What lives as long as the process: settings, models, kept uploads and the pool of workers."""
+"""What lives as long as the process: settings, models, kept uploads, and the queue before the worker processes."""

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from app.inference.deadline import time_limit
-from app.inference.engine import Engine
 from app.inference.errors import (
     ModelCardError,
     ModelStoreError,
@@ -20,10 +18,10 @@ from app.inference.errors import (
     WrongTaskError,
     nearest_name,
 )
+from app.runtime.loaded_model import LoadedModel
+from app.runtime.loading import InThisProcess, Loader
 from app.runtime.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of
 from app.runtime.settings import Settings
-from app.runtime.trial import try_apart
-from app.runtime.warm import warm
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +39,12 @@ class Catalog:
     there is not served as it is now. misplaced: name -> folder -> why an ONNX file that is no NAME/VERSION/model.onnx is not.
     """
 
-    engines: dict[Key, Engine]
-    defaults: dict[str, Engine]
+    engines: dict[Key, LoadedModel]
+    defaults: dict[str, LoadedModel]
     refused: dict[Key, str] = field(default_factory=dict)
     misplaced: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def choose(self, task: Task, wanted: str | None) -> Engine:
+    def choose(self, task: Task, wanted: str | None) -> LoadedModel:
         """Return the engine for `wanted` ("NAME", meaning its highest version, or "NAME/VERSION"), or the task's
         default.
 
@@ -70,7 +68,7 @@ class Catalog:
             )
         return self.defaults[task]
 
-    def find(self, wanted: str) -> Engine:
+    def find(self, wanted: str) -> LoadedModel:
         """Return the engine of "NAME" or "NAME/VERSION". Raises UnknownModelError."""
         name, _, version = wanted.partition("/")
         versions = {str(number): self.engines[other, number] for other, number in sorted(self.engines) if other == name}
@@ -80,7 +78,7 @@ class Catalog:
             return list(versions.values())[-1]
         raise self._unknown(name, version, list(versions))
 
-    def newest(self, task: Task) -> list[Engine]:
+    def newest(self, task: Task) -> list[LoadedModel]:
         """Return the highest version of every model of a task, by name."""
         engines = (self.find(name) for name in sorted({name for name, _ in self.engines}))
         return [engine for engine in engines if engine.card.task == task]
@@ -110,9 +108,13 @@ class Catalog:
 class ModelStore:
     """Finds, loads and warms the models, and holds the current catalog."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Look for model files, without loading any. Raises ModelStoreError where there are none."""
+    def __init__(self, settings: Settings, loader: Loader | None = None) -> None:
+        """Look for model files, without loading any; without a loader they are loaded into this process.
+
+        Raises ModelStoreError where there are none.
+        """
         self._settings = settings
+        self._loader = loader or InThisProcess(settings)
         self._paths = find_model_files(settings.models)
         self._complaint: str | None = None  # the last warning about the directory as a whole
         self._stamps: dict[Key, Stamp] = {}  # What the files looked like when they were loaded, or refused.
@@ -151,7 +153,7 @@ class ModelStore:
     def refresh(self, only_unchanged: bool = True) -> bool:
         """Serve the directory as it is now; returns whether that changed anything. Not to be called twice at a time.
 
-        What is new or changed is tried in a process of its own, loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
+        What is new or changed is loaded and warmed beside what serves, then the catalog is replaced; a request keeps the
         engines it began with. A file that cannot be served leaves the one before it serving and its reason in
         `Catalog.refused`. With `only_unchanged` a file must look as it did at the call before, so that none is read while it is
         being written.
@@ -172,9 +174,7 @@ class ModelStore:
                 continue
             self._stamps[key] = stamp
             try:
-                settings = self._settings
-                try_apart(paths[key], settings.device, settings.intra_op_threads, settings.model_trial_seconds)
-                engines[key] = self._load_engine(*key, paths[key])
+                engines[key] = self._load_model(*key, paths[key])
                 refused.pop(key, None)
             except Tag2MaskError as error:
                 logger.warning("model %s/%d is refused: %s", *key, error)
@@ -188,6 +188,7 @@ class ModelStore:
             defaults = before.defaults
             engines |= {(engine.card.name, engine.card.version): engine for engine in defaults.values()}
         self._complain(complaint)
+        self._loader.keep(tuple(engines.values()))
         if (engines, refused, misplaced) == (before.engines, before.refused, before.misplaced):
             return False
         self._catalog = Catalog(engines, defaults, refused, misplaced)
@@ -201,12 +202,12 @@ class ModelStore:
 
     def _load_all(self) -> Catalog:
         """Return what can be served of the directory. Raises the first ModelCardError where that is nothing."""
-        engines: dict[Key, Engine] = {}
+        engines: dict[Key, LoadedModel] = {}
         errors: dict[Key, ModelCardError] = {}
         misplaced = self._find_misplaced({})
         for key, path in self._paths.items():
             try:
-                engines[key] = self._load_engine(*key, path)
+                engines[key] = self._load_model(*key, path)
             except ModelCardError as error:
                 logger.warning("model %s/%d is refused: %s", *key, error)
                 errors[key] = error
@@ -214,7 +215,9 @@ class ModelStore:
             raise next(iter(errors.values()))
         refused = {key: str(error) for key, error in errors.items()}
         catalog = Catalog(engines, {}, refused, misplaced)
-        return replace(catalog, defaults=self._choose_defaults(catalog))
+        catalog = replace(catalog, defaults=self._choose_defaults(catalog))
+        self._loader.keep(tuple(engines.values()))
+        return catalog
 
     def _find_misplaced(self, before: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         """ONNX files that are no NAME/VERSION/model.onnx; what is new since the look before is logged."""
@@ -225,36 +228,21 @@ class ModelStore:
                     logger.warning("%s", reason)
         return misplaced
 
-    def _load_engine(self, name: str, version: int, path: Path) -> Engine:
-        """Load and warm one model. Raises DeviceError, and ModelCardError for whatever its file does to the runtime."""
-        try:
-            return self._try_engine(name, version, path)
-        except Tag2MaskError:
-            raise
-        except Exception as error:  # The disk and ONNX Runtime raise classes of their own.
-            raise ModelCardError(f"{path} cannot be loaded ({type(error).__name__}: {error}).") from error
-
-    def _try_engine(self, name: str, version: int, path: Path) -> Engine:
-        engine = Engine(path, device=self._settings.device, intra_op_threads=self._settings.intra_op_threads)
-        card = engine.card
-        if (card.name, card.version) != (name, version):
-            raise ModelCardError(
-                f"{path} describes itself as {card.name}/{card.version}. Export it under the name it has here, or move it to "
-                f"{path.parents[2] / card.name / str(card.version) / MODEL_FILE} if nothing else lies there."
-            )
-        with time_limit(self._settings.model_trial_seconds):
-            warm(engine)
+    def _load_model(self, name: str, version: int, path: Path) -> LoadedModel:
+        """Try one model. Raises DeviceError, and ModelCardError for whatever its file does to the runtime."""
+        model = self._loader.load(name, version, path)
+        card = model.card
         logger.info(
-            "model %s/%d: task %s, method %s, providers %s", name, version, card.task, card.method, engine.providers
+            "model %s/%d: task %s, method %s, providers %s", name, version, card.task, card.method, model.providers
         )
-        return engine
+        return model
 
-    def _choose_defaults(self, catalog: Catalog) -> dict[str, Engine]:
+    def _choose_defaults(self, catalog: Catalog) -> dict[str, LoadedModel]:
         configured: dict[str, str | None] = {
             "cam": self._settings.cam_model,
             "segmentation": self._settings.segmentation_model,
         }
-        defaults: dict[str, Engine] = {}
+        defaults: dict[str, LoadedModel] = {}
         for task in TASKS:
             fitting = [engine for engine in catalog.engines.values() if engine.card.task == task]
             wanted = configured[task]
@@ -268,12 +256,12 @@ class ModelStore:
         return defaults
 
 
-def pin(engine: Engine) -> str:
+def pin(engine: LoadedModel) -> str:
     """NAME/VERSION."""
     return f"{engine.card.name}/{engine.card.version}"
 
 
-def _preference(engine: Engine) -> tuple[int, str, int]:
+def _preference(engine: LoadedModel) -> tuple[int, str, int]:
     """Sort key of defaults: the method (see METHOD_PREFERENCE), then the name, then the highest version."""
     method = engine.card.method
     rank = METHOD_PREFERENCE.index(method) if method in METHOD_PREFERENCE else len(METHOD_PREFERENCE)

@@ -1,7 +1,7 @@
-"""The fixed pool of inference workers behind a bounded queue.
+"""The bounded queue before the workers.
 
-One job is a whole photo: decode, predict and encode in one thread, so that nothing is handed about in between. Pillow,
-numpy and ONNX Runtime release the interpreter lock where the time goes.
+One job is a whole photo: decode, predict and encode in one go, so that nothing is handed about in between. Each of the pool's
+threads hands its job to a worker process and waits (`app.runtime.workers.fleet`), or does it itself.
 """
 
 import asyncio
@@ -36,15 +36,22 @@ def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any]) -> None:
 class Pool:
     """`workers` threads, and at most `queue_size` jobs waiting for one.
 
-    A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides.
+    A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides. `perform` does a job,
+    in the thread itself where it is left out.
     """
 
     def __init__(
-        self, workers: int, queue_size: int, work_seconds: float = math.inf, queue_seconds: float = math.inf
+        self,
+        workers: int,
+        queue_size: int,
+        work_seconds: float = math.inf,
+        queue_seconds: float = math.inf,
+        perform: Callable[..., Any] | None = None,
     ) -> None:
         self.workers = workers
         self.queue_size = queue_size
         self._work_seconds = work_seconds
+        self._perform = perform or self._perform_here
         self._patience = work_seconds + queue_seconds
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._lock = threading.Lock()
@@ -123,10 +130,14 @@ class Pool:
     def _timed(self, job: Callable[..., Result], *arguments: Any) -> Result:
         start = time.perf_counter()
         try:
-            with time_limit(self._work_seconds):
-                return job(*arguments)
+            result: Result = self._perform(job, *arguments)
+            return result
         finally:
             self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
+
+    def _perform_here(self, job: Callable[..., Result], *arguments: Any) -> Result:
+        with time_limit(self._work_seconds):
+            return job(*arguments)
 
     def _release(self, _: Future[Any]) -> None:
         with self._lock:

@@ -6,10 +6,12 @@ from threading import Event
 from starlette.requests import Request
 
 from app.inference.errors import StoppingError
+from app.runtime.loading import InThisProcess
 from app.runtime.model_store import ModelStore
 from app.runtime.pool import Pool
 from app.runtime.settings import Settings
 from app.runtime.upload_store import MemoryUploads, RedisUploads, UploadStore
+from app.runtime.workers.fleet import Fleet
 
 
 @dataclass(frozen=True)
@@ -20,23 +22,42 @@ class Service:
     models: ModelStore
     uploads: UploadStore
     pool: Pool
+    fleet: Fleet
     leaving: Event = field(default_factory=Event)
 
     @classmethod
     def of(cls, settings: Settings) -> "Service":
-        """Build the parts; the models are found but not loaded. Raises ModelStoreError, AddressError."""
+        """Build the parts; the models are found but not loaded, and no process is started.
+
+        Raises ModelStoreError, AddressError.
+        """
+        apart, workers = settings.worker_processes, settings.worker_count
+        fleet = Fleet(settings, workers if apart else 0)  # without workers it tries models, and serves nobody
         return cls(
             settings,
-            ModelStore(settings),
+            ModelStore(settings, fleet if apart else InThisProcess(settings, fleet)),
             uploads_of(settings),
-            Pool(settings.worker_count, settings.queue_size, settings.work_seconds, settings.queue_seconds),
+            Pool(
+                workers,
+                settings.queue_size,
+                settings.work_seconds,
+                settings.queue_seconds,
+                fleet.perform if apart else None,
+            ),
+            fleet,
         )
 
+    def close(self) -> None:
+        """End the worker processes and take no new jobs: whoever waits for one has been answered, or told that it was not done."""
+        self.fleet.close()
+        self.pool.close()
+
     def check_ready(self) -> None:
-        """Raise NotReadyError while the models are being loaded, StoppingError where the service is about to stop."""
+        """Raise NotReadyError while the models are being loaded, or no worker lives, StoppingError where the service is about to stop."""
         if self.leaving.is_set():
             raise StoppingError("the service is about to stop; send requests to another one.")
         self.models.check_ready()
+        self.fleet.check_ready()
 
 
 def uploads_of(settings: Settings) -> UploadStore:

@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         description="The photos that are worked on at a time; without it the number of cores divided by "
         "TAG2MASK_INTRA_OP_THREADS.",
     )
+    worker_processes: bool = Field(
+        default=True,
+        description="Every worker is a process of its own, which holds the models and is replaced where it crashes or does not end; "
+        "with 0 the workers are threads, which share the models (for a GPU with little memory).",
+    )
     queue_size: int = Field(
         default=32,
         ge=0,

@@ -18,7 +18,7 @@ from tests.app.photo_host import FakeHost, run_host, settings_for
 from tests.app.server import MAX_UPLOAD_BYTES, ROOT, Server, start_server
 
 
-def wait_until_ready(client: TestClient, seconds: float = 20) -> None:
+def wait_until_ready(client: TestClient, seconds: float = 120) -> None:
     """Return when `/readyz` answers 200."""
     end = time.monotonic() + seconds
     while (reply := client.get("/readyz")).status_code != 200:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,17 @@ class Server:
                 pass
             time.sleep(0.1)
         raise AssertionError(f"the service did not start: {self.log.read_text()}")
+
+    def descendants(self) -> list[int]:
+        """The processes that the service has started, and those that they have."""
+        parents = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # one that has just ended
+                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        found = [self.process.pid]
+        for each in found:
+            found += [child for child, parent in parents.items() if parent == each]
+        return found[1:]
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)

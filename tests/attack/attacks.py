@@ -2,13 +2,18 @@
 
 import io
 import json
+import os
+import signal
 import socket
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 from PIL import Image
@@ -180,6 +185,32 @@ def parked_bodies(server: Server) -> Outcome:
 def dearest(server: Server) -> Outcome:
     asked = "inference=class-conditional&fuse=all&scales=2,2,2,2,2,2&flip=true&refine=pamr"
     return send(server, f"/pseudo-label?{asked}", 422, PHOTO, JPEG)
+
+
+@attack("a worker that dies costs one request of many", "SIGKILL of the busiest with 12 in flight")
+def killed_worker(server: Server) -> Outcome:
+    address = f"{server.url}/pseudo-label?format=png&inference=class-conditional&tags=cat"
+    with ThreadPoolExecutor(12) as clients, Watch(server) as watch:
+        replies = [clients.submit(httpx2.post, address, content=PHOTO, headers=JPEG, timeout=120) for _ in range(12)]
+        time.sleep(1)
+        before = spent(server)
+        time.sleep(0.5)
+        busiest = max(before, key=lambda pid: spent(server).get(pid, 0) - before[pid])
+        os.kill(busiest, signal.SIGKILL)
+        ready = httpx2.get(f"{server.url}/readyz", timeout=60).status_code
+        statuses = Counter(reply.result().status_code for reply in replies)
+    held = statuses == {200: 11, 503: 1} and ready == 200 and watch.worst < WAITED and not watch.failed
+    return Outcome(held, f"{dict(statuses)}, /readyz {ready}; others waited {watch.worst:.2f} s")
+
+
+def spent(server: Server) -> dict[int, int]:
+    """The processes that the service has started, and the processor time that each has taken."""
+    ticks = {}
+    for pid in server.descendants():
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks[pid] = int(fields[11]) + int(fields[12])
+    return ticks
 
 
 @attack("numbers in headers have few digits", "5,000 digits")

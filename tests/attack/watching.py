@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -13,9 +14,13 @@ INTERVAL = 0.05  # seconds between two looks
 
 
 def resident_mb(server: Server) -> int:
-    """The memory of the service's process, in megabytes."""
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) // 1024
+    """The memory of the service's processes together, in megabytes; what they share counts once."""
+    kilobytes = 0
+    for pid in (server.process.pid, *server.descendants()):
+        with suppress(OSError, StopIteration):  # one that has just ended
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kilobytes += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return kilobytes // 1024
 
 
 class Watch:

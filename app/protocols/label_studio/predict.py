@@ -11,13 +11,13 @@ import numpy as np
 from app.http.problems import problem_of
 from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
-from app.inference.engine import Engine
 from app.inference.errors import ParameterError, ServiceError
 from app.inference.label_maps.regions import polygons_of, regions_in
 from app.inference.labels import BACKGROUND, class_index_of
 from app.inference.maps.fusion import agreement
 from app.protocols.label_studio.brush import encode_brush
 from app.protocols.label_studio.config import Tool, choose_labels, find_value
+from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_store import Catalog, pin
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class Plan:
     cams: the models whose agreement is the score; none where fewer than two are served. tools: of the label config.
     """
 
-    segmenter: Engine
-    cams: tuple[Engine, ...]
+    segmenter: LoadedModel
+    cams: tuple[LoadedModel, ...]
     tools: tuple[Tool, ...]
     max_image_pixels: int
 
@@ -89,7 +89,7 @@ class View:
     page: int | None = None
 
 
-def version_of(segmenter: Engine) -> str:
+def version_of(segmenter: LoadedModel) -> str:
     """Return what Label Studio stores with a prediction: the model, and what of it."""
     return f"{pin(segmenter)}@sha256:{segmenter.sha256}"
 
@@ -194,7 +194,7 @@ def regions_of(tool: Tool, label: str, where: np.ndarray, score: float) -> list[
     ]
 
 
-def agreement_of(cams: Sequence[Engine], image: np.ndarray, class_indices: tuple[int, ...]) -> float:
+def agreement_of(cams: Sequence[LoadedModel], image: np.ndarray, class_indices: tuple[int, ...]) -> float:
     """Return how far the methods agree on the maps of these classes: the mean of `app.inference.maps.fusion.agreement`,
     in [0, 1].
     """

@@ -1,7 +1,10 @@
 """SIGTERM: not ready first, then a time of grace in which everybody is still served, then the end."""
 
+import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 
@@ -30,3 +33,33 @@ def test_ctrl_c_and_a_second_signal_leave_out_the_grace(models_directory):
                 server.process.send_signal(each)
                 time.sleep(0.3)
             server.process.wait(60)
+
+
+def test_a_signal_to_all_processes_of_the_service_loses_no_photo(models_directory, photo):
+    """As systemd and `kill -- -GROUP` send it."""
+    with start_server(models_directory, workers=2, drain_grace_seconds=3) as server, ThreadPoolExecutor(12) as clients:
+        server.wait_until_ready()
+        children = server.descendants()
+        assert len(children) >= 2
+        url = f"{server.url}/pseudo-label?format=png&inference=class-conditional&tags=dog"
+        replies = [clients.submit(httpx2.post, url, files={"file": photo}, timeout=120) for _ in range(12)]
+        for pid in (*children, server.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert [reply.result().status_code for reply in replies] == [200] * 12
+        assert server.process.wait(60) in (0, -signal.SIGTERM)
+        assert "Traceback" not in server.log.read_text()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_workers_end_with_a_service_that_is_killed(models_directory):
+    with start_server(models_directory, workers=2) as server:
+        server.wait_until_ready()
+        children = server.descendants()
+        server.process.kill()
+        end = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            assert time.monotonic() < end
+            time.sleep(0.1)

@@ -323,11 +323,12 @@ def test_head_answers_like_get_without_a_body(client):
     assert client.head("/nothing").status_code == 404
 
 
-def test_failure_of_the_service_is_a_problem_without_inner_details(app, client, photo, monkeypatch):
+def test_failure_of_the_service_is_a_problem_without_inner_details(serve, settings, photo, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr("app.inference.analysis.segment", fail)
+    app = serve(settings.model_copy(update={"worker_processes": False})).app
     quiet = TestClient(app, raise_server_exceptions=False)
     body = check_problem(quiet.post("/segment", files={"file": photo}), 500)
     assert "secret" not in str(body)

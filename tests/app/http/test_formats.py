@@ -287,7 +287,7 @@ def test_analyze_answers_all_at_once(client, photo):
     assert client.get("/analyze", params={"image": body["image"]["id"], "tags": "dog"}).status_code == 200
 
 
-def test_the_time_of_a_stage_is_added_up_over_the_models(client, photo, monkeypatch):
+def test_the_time_of_a_stage_is_added_up_over_the_models(serve, settings, photo, monkeypatch):
     """The maps and the mask take 200 ms each here: both are part of "predict", in the body and in the header."""
 
     def slowly(work):
@@ -299,6 +299,7 @@ def test_the_time_of_a_stage_is_added_up_over_the_models(client, photo, monkeypa
 
     for name in ("scale_cams", "segment"):
         monkeypatch.setattr(analysis, name, slowly(getattr(analysis, name)))
+    client = serve(settings.model_copy(update={"worker_processes": False}))
     start = time.perf_counter()
     reply = ask(client, "/analyze", photo)
     passed = 1000 * (time.perf_counter() - start)

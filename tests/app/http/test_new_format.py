@@ -17,7 +17,8 @@ def _share():
 
 
 @pytest.mark.usefixtures("_share")
-def test_a_format_is_one_file_and_one_entry(client, photo):
+def test_a_format_is_one_file_and_one_entry(serve, settings, photo):
+    client = serve(settings.model_copy(update={"worker_processes": False}))  # the entry is in this process alone
     for path in ("/segment", "/pseudo-label"):
         mask = np.load(io.BytesIO(client.post(f"{path}?format=npy", files={"file": photo}).content))
         expected = f"{np.count_nonzero(mask) / mask.size:.2f}"

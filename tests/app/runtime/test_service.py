@@ -51,8 +51,8 @@ def test_classes(client):
 def test_alive_at_once_and_ready_when_the_models_are(tmp_path, monkeypatch, photo):
     write_cam_model(tmp_path)
     gate = threading.Event()
-    monkeypatch.setattr("app.runtime.model_store.warm", lambda engine: gate.wait())
-    with TestClient(create_app(Settings(models=tmp_path, device="cpu"))) as client:
+    monkeypatch.setattr("app.runtime.loading.warm", lambda engine: gate.wait())
+    with TestClient(create_app(Settings(models=tmp_path, device="cpu", worker_processes=False))) as client:
         try:
             assert client.get("/healthz").json() == {"status": "alive"}
             for reply in (client.get("/readyz"), client.get("/models"), client.post("/segment", files={"file": photo})):
