@@ -189,9 +189,9 @@ def dearest(server: Server) -> Outcome:
 
 @attack("a worker that dies costs one request of many", "SIGKILL of the busiest with 12 in flight")
 def killed_worker(server: Server) -> Outcome:
-    address = f"{server.url}/pseudo-label?format=png&inference=class-conditional&tags=cat"
+    address = f"{server.url}/pseudo-label?format=png&scales=0.5,1,1.5,2&flip=true&tags=cat"
     with ThreadPoolExecutor(12) as clients, Watch(server) as watch:
-        replies = [clients.submit(httpx2.post, address, content=PHOTO, headers=JPEG, timeout=120) for _ in range(12)]
+        replies = [clients.submit(httpx2.post, address, content=PHOTO, headers=JPEG, timeout=300) for _ in range(12)]
         time.sleep(1)
         before = spent(server)
         time.sleep(0.5)
