@@ -44,7 +44,7 @@ NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx",
 SHARED = "app.inference"
 SHARED_MAY_IMPORT = {"contourpy", "numpy", "PIL", "pillow_heif", "pycocotools", "pydantic", "shapely"}
 # Rooms of training that run an exported file, or check one.
-MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks")
+MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks", "training.pipeline")
 # The only room that reads masks; all other rooms train on tags alone. The pipeline calls its measuring.
 READS_MASKS = "training.masks"
 # Corrected masks are masks too: of training, the same room alone reads them.

@@ -47,6 +47,10 @@ class RunConfig(Section):
                 'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
                 "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
             )
+        if segmenter is not None and self.supervised and segmenter.corrections is not None:
+            raise ValueError(
+                'segmenter.labels = "ground-truth" teaches every mask there is already; leave segmenter.corrections out'
+            )
         if self.segmenter and self.segmenter.rounds > 1 and not rule.blends:
             blending = " and ".join(f'"{known}"' for known, other in RULES.items() if other.blends)
             raise ValueError(

@@ -62,6 +62,17 @@ def repeat_factors(image_labels: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(image_labels > 0, factors, 1.0).max(axis=1)
 
 
+def with_share(repeats: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:
+    """Return the repeat factors (N,) with which the photos `chosen`, bool (N,), make up `share` of an epoch.
+
+    The others keep theirs. Where one of the two is empty there is nothing to share out.
+    """
+    wanted, others = repeats[chosen].sum(), repeats[~chosen].sum()
+    if not wanted or not others:
+        return repeats
+    return np.where(chosen, repeats * share / (1 - share) * others / wanted, repeats)
+
+
 def evenly_spaced(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
     """`count` of the names, the first and the last among them; all where there are no more, or where None."""
     count = min(len(names), count or len(names))

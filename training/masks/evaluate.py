@@ -129,6 +129,18 @@ def measure_segmenter(
     return rounded(figures), confusion
 
 
+def served_confusion(
+    model: Model, data: DataConfig, photos: TaggedPhotos, names: tuple[str, ...], title: str
+) -> Confusion:
+    """Return the pixel counts of a segmenter's served masks, no tags given, over the photos that have a mask."""
+    truth, served = GroundTruth(data, photos), Analyzer(Options(), segmenter=model)
+    confusion = Confusion.empty(len(model.card.classes))
+    for name in tqdm(names, desc=title, unit="photo", mininterval=5):
+        if truth.has(name):
+            confusion.add(truth.mask(name), served.look_at(photos.image(name)).mask.mask)
+    return confusion
+
+
 def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:
     """Return the mask of a segmenter's probabilities at the photo's own size after a dense CRF."""
     logits = run_views(model, image, 1.0, mirror=False)["logits"][0]

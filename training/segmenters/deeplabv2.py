@@ -46,9 +46,17 @@ class DeepLabV2(Segmenter):
             for rate in self.rates()
         )
 
-    def logits(self, features: list[Tensor]) -> Tensor:
-        """See `Segmenter.logits`; (h, w) is that of the last stage."""
-        return torch.stack([branch(features[-1]) for branch in self.branches]).sum(dim=0)
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """See `Segmenter.trunk`; (h, w) is that of the last stage."""
+        return features[-1]
+
+    def last(self, before: Tensor) -> Tensor:
+        """See `Segmenter.last`."""
+        return torch.stack([branch(before) for branch in self.branches]).sum(dim=0)
+
+    def last_modules(self) -> tuple[nn.Module, ...]:
+        """See `Segmenter.last_modules`."""
+        return (self.branches,)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the backbone at the base rate, head weights at `head_lr_scale` times it, head biases at twice that,

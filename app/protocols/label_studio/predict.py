@@ -12,10 +12,10 @@ from app.http.problems import problem_of
 from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ParameterError, ServiceError
+from app.inference.label_maps.brush import encode_brush
 from app.inference.label_maps.regions import polygons_of, regions_in
 from app.inference.labels import BACKGROUND, class_index_of
 from app.inference.maps.fusion import agreement
-from app.protocols.label_studio.brush import encode_brush
 from app.protocols.label_studio.config import Tool, choose_labels, find_value
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_store import Catalog, pin
