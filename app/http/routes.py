@@ -283,6 +283,11 @@ async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[
     if not isinstance(parameters, KeptImage):
         received = await receive_photos(request, service.settings.max_upload_bytes)
         return [await run_in_threadpool(Upload.of, data, name) for name, data in received]
+    return [await kept_upload(request, parameters)]
+
+
+async def kept_upload(request: Request, parameters: KeptImage) -> Upload:
+    """Return the photo kept under `image=`, else under the cookie. Raises MissingImageError, UnknownImageError, StoreGoneError."""
     image_id = parameters.image or request.cookies.get(IMAGE_COOKIE)
     if not image_id:
         raise MissingImageError(
@@ -290,7 +295,7 @@ async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[
             "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
             parameter="image",
         )
-    return [await run_in_threadpool(service.uploads.get, image_id.lower())]
+    return await run_in_threadpool(service_of(request).uploads.get, image_id.lower())
 
 
 async def run(request: Request, answer: Callable[..., Response], job: Job, *arguments: Any) -> Response:

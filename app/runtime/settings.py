@@ -155,6 +155,12 @@ class Settings(BaseSettings):
         default=3600, gt=0, description="A photo that is kept is forgotten this long after its last use."
     )
 
+    corrections: Path | None = Field(
+        default=None,
+        description="The folder that corrected masks go into, with their photos, for training to learn from; without it the service "
+        "takes none, and the page has no brush. Whoever may use the service may then write there: set API keys.",
+    )
+
     header_seconds: float = Field(default=10, gt=0, description="A client has this long for the headers of a request.")
     body_seconds: float = Field(
         default=20,
@@ -198,6 +204,12 @@ class Settings(BaseSettings):
     label_studio_storage: str = Field(
         default="",
         description="The hosts of cloud storage to which that Label Studio may send for photos (its pre-signed addresses), separated by commas; *.example.org means all below example.org.",
+    )
+
+    label_studio_project: int | None = Field(
+        default=None,
+        ge=1,
+        description="The project there, by the number in its address, that the page opens photos in; without it the page does not offer it.",
     )
 
     @field_validator("port", mode="before")

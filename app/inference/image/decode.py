@@ -106,13 +106,14 @@ def measure(data: bytes) -> tuple[int, int]:
         return opened.size
 
 
-def decode_labels(data: bytes) -> np.ndarray:
+def decode_labels(data: bytes, max_image_pixels: int | None = None) -> np.ndarray:
     """Return a label map: the numbers that a palette or grey picture stores for its pixels, uint8 (H, W), upright.
 
     Grey of 1, 2 and 4 bits gives the numbers stored, and not the shades they stand for. A picture in colours is a label map
-    where PASCAL VOC's palette has every colour of it. Raises DataError for another one, and the errors of `decode`.
+    where PASCAL VOC's palette has every colour of it. More than `max_image_pixels`, by the size in the header, are refused.
+    Raises DataError for a picture in other colours, and the errors of `decode`.
     """
-    opened = open_picture(data, None)
+    opened = open_picture(data, max_image_pixels)
     with saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
         file.load()
         values = np.asarray(_upright(file, opened.orientation))
