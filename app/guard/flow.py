@@ -21,7 +21,7 @@ SLOW_READER = "slow-reader"  # a reason in the log: the connection was cut
 
 
 class Flow:
-    """ASGI middleware: the times and the budget."""
+    """This ASGI middleware keeps the times and the budget."""
 
     def __init__(self, app: ASGIApp, settings: Settings, budget: ByteBudget) -> None:
         self.app = app
@@ -45,7 +45,7 @@ class Flow:
 
 
 class _Passage:
-    """One request and its reply. held: the bytes it has taken of the budget."""
+    """It watches one request and its reply. held: the bytes it has taken of the budget."""
 
     def __init__(self, flow: Flow, scope: Scope, receive: Receive, send: Send) -> None:
         self.held = 0

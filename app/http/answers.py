@@ -33,7 +33,7 @@ from app.runtime.model_store import pin
 
 
 def answer_segment(job: Job, parameters: SegmentParameters) -> Response:
-    """`/segment`: the mask of a photo."""
+    """Answer `/segment` with the mask of a photo."""
     analysis = job.analyze()
     found = analysis.mask
     if job.format == "json":
@@ -43,7 +43,7 @@ def answer_segment(job: Job, parameters: SegmentParameters) -> Response:
 
 
 def answer_pseudo_label(job: Job, parameters: PseudoLabelParameters) -> Response:
-    """`/pseudo-label`: a label map made of the maps of the classes present."""
+    """Answer `/pseudo-label` with a label map made of the maps of the classes present."""
     analysis = job.analyze()
     label = analysis.pseudo_label
     if job.format == "json":
@@ -59,7 +59,7 @@ def answer_pseudo_label(job: Job, parameters: PseudoLabelParameters) -> Response
 
 
 def answer_cam(job: Job, parameters: CamParameters) -> Response:
-    """`/cam` of one class: its heatmap."""
+    """Answer `/cam` of one class with its heatmap."""
     index = job.class_index
     assert index is not None
     analysis = job.analyze()
@@ -71,7 +71,7 @@ def answer_cam(job: Job, parameters: CamParameters) -> Response:
 
 
 def answer_cams(job: Job, parameters: CamParameters) -> Response:
-    """`/cam` of all classes: a description, arrays, or the regions of the classes that are there."""
+    """Answer `/cam` of all classes with a description, arrays, or the regions of the classes that are there."""
     analysis = job.analyze()
     if FORMATS[job.format].at_full_size:
         check_reply_size(job, analysis.result_size(job.cams[0]))
@@ -86,7 +86,7 @@ def answer_cams(job: Job, parameters: CamParameters) -> Response:
 
 
 def answer_analyze(job: Job, parameters: AnalyzeParameters) -> Response:
-    """`/analyze`: mask, heatmaps and pseudo-label of one photo."""
+    """Answer `/analyze` with mask, heatmaps and pseudo-label of one photo."""
     analysis = job.analyze()
     label, found = analysis.pseudo_label, analysis.mask if job.segmenter else None
     if job.format == "npz":

@@ -142,7 +142,7 @@ answer_head(router)
 
 
 async def cam(request: Request, parameters: CamParameters) -> Response:
-    """`/cam` of one class, or of all."""
+    """Answer `/cam` of one class, or of all."""
     card = choose_engines(service_of(request).models.catalog, "cam", parameters)[0].card
     everything = parameters.names_all(card)
     words = formats.all_maps_words() if everything else formats.map_words()
@@ -152,7 +152,7 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
 
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
-    """`/pseudo-label` of an upload or of a kept photo."""
+    """Answer `/pseudo-label` of an upload or of a kept photo."""
     job = await prepare(request, "cam", parameters, formats.mask_words())
     return await run(request, answers.answer_pseudo_label, job, parameters)
 
@@ -278,7 +278,7 @@ def naming(parameter: str) -> Iterator[None]:
 
 
 async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[Upload]:
-    """The photos in the body; for a GET the one kept under `image=`, else under the cookie."""
+    """Return the photos in the body; for a GET the one kept under `image=`, else under the cookie."""
     service = service_of(request)
     if not isinstance(parameters, KeptImage):
         received = await receive_photos(request, service.settings.max_upload_bytes)

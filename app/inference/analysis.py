@@ -122,7 +122,7 @@ class Analyzer:
 
     @property
     def thresholds(self) -> Thresholds:
-        """(background, foreground) of the pseudo-label."""
+        """The pseudo-label is made with these thresholds: (background, foreground)."""
         options = self.options
         background = options.background_threshold
         if background is None:
@@ -173,7 +173,7 @@ class Analyzer:
 
 
 class Analysis:
-    """The results of one photo. Each is worked out when it is first read, and once."""
+    """It holds the results of one photo. Each is worked out when it is first read, and once."""
 
     def __init__(
         self, analyzer: Analyzer, photo: Photo, stopwatch: Stopwatch, views: tuple[ScaleCams, ...] | None = None
@@ -210,12 +210,12 @@ class Analysis:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """(C,) probabilities of the classes: the mean over the cam models."""
+        """The probabilities of the classes (C,) are the mean over the cam models."""
         return np.mean([view.scores for view in self.views], axis=0)
 
     @cached_property
     def present(self) -> tuple[int, ...]:
-        """The class indices held to be in the photo: those of the tags, else those whose score is high enough."""
+        """These class indices are held to be in the photo: those of the tags, else those whose score is high enough."""
         known = self.analyzer.known_classes(self._card)
         if known is not None:
             return known
@@ -235,7 +235,7 @@ class Analysis:
 
     @cached_property
     def pseudo_label(self) -> PseudoLabel:
-        """The label map made of the maps of the classes present, against a constant background.
+        """The label map is made of the maps of the classes present, against a constant background.
 
         Raises TooManyClassesError where the model has more classes than a label map can name.
         """
@@ -251,7 +251,7 @@ class Analysis:
 
     @cached_property
     def mask(self) -> Segmentation:
-        """The mask of the segmenter."""
+        """The mask is the segmenter's."""
         segmenter, options = self.analyzer.segmenter, self.analyzer.options
         assert segmenter is not None
         scales, flip = self.analyzer.mask_views

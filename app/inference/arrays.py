@@ -49,7 +49,7 @@ def normalize_cam(maps: np.ndarray) -> np.ndarray:
 def pseudo_label(
     maps: np.ndarray, class_indices: tuple[int, ...], background_threshold: float, foreground_threshold: float
 ) -> np.ndarray:
-    """Arg-max over the maps of the classes present, against two constant thresholds.
+    """Take the largest of the maps of the classes present, against two constant thresholds.
 
     Args:
         maps: (K, H, W) in [0, 1], one per entry of `class_indices`, K >= 1.
@@ -69,7 +69,7 @@ def pseudo_label(
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the first axis of (K, h, w)."""
+    """Return the softmax over the first axis of (K, h, w)."""
     exponent = np.exp(logits - logits.max(axis=0, keepdims=True))
     return exponent / exponent.sum(axis=0, keepdims=True)
 

@@ -16,7 +16,7 @@ from app.runtime.workers.fleet import Fleet
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of a running service. `leaving` is set once it is about to stop, while it still answers."""
+    """It holds the parts of a running service. `leaving` is set once it is about to stop, while it still answers."""
 
     settings: Settings
     models: ModelStore

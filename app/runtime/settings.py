@@ -253,7 +253,7 @@ class Settings(BaseSettings):
 
     @property
     def worker_count(self) -> int:
-        """Inference workers: as set, else one per `intra_op_threads` cores."""
+        """There are this many inference workers: as set, else one per `intra_op_threads` cores."""
         return self.workers or max(1, available_cores() // self.intra_op_threads)
 
     @property

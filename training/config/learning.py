@@ -1,15 +1,19 @@
 """The tables of learning: how a network is trained, and what it is shown. Unknown keys are refused by name."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TRIAL_SIDE = 64  # The photos, views and maps of a trial have this side in px.
 
 
 class Section(BaseModel):
     """A table of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # What a trial of the recipe on a few small scenes (`--dry-run`) sets instead.
+    trial: ClassVar[dict[str, Any]] = {}
 
 
 class FitConfig(Section):

@@ -39,7 +39,7 @@ Splits = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Row:
-    """One photo of labels.csv: `number` is its (first) line, `written` its name as typed."""
+    """It is one photo of labels.csv: `number` is its (first) line, `written` its name as typed."""
 
     number: int
     written: str

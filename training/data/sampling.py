@@ -24,7 +24,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     @property
     def batches(self) -> int:
-        """Global batches of an epoch; at least one."""
+        """An epoch has this many global batches, and one at least."""
         return max(1, math.floor(self.repeats.sum()) // self.batch_size)
 
     def seek(self, epoch: int, first_batch: int = 0) -> None:
@@ -32,7 +32,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.first_batch = epoch, first_batch
 
     def order(self) -> np.ndarray:
-        """Photo indices of the whole epoch (batches * batch_size,)."""
+        """Return the photo indices of the whole epoch (batches * batch_size,)."""
         rng = np.random.default_rng((self.seed, self.epoch))
         whole = np.floor(self.repeats)
         counts = (whole + (rng.random(self.count) < self.repeats - whole)).astype(int)

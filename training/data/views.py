@@ -18,7 +18,7 @@ from training.data.source import TaggedPhotos, read_grey, reading
 
 
 class TaggedViews(Dataset):
-    """Photos and tags: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}."""
+    """It gives photos and tags: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}."""
 
     def __init__(self, photos: TaggedPhotos, names: tuple[str, ...], views: ViewConfig, seed: int) -> None:
         self.photos, self.names, self.views, self.seed = photos, names, views, seed
@@ -50,7 +50,7 @@ class TaggedViews(Dataset):
 
 
 class LabelledViews(TaggedViews):
-    """Photos and label maps written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item.
+    """It gives photos and label maps, written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item.
 
     `planes` are folders of further PNGs, of which each adds, under its own key, bool (S, S): where the pixel is above the
     limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.

@@ -62,7 +62,7 @@ def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) ->
 
 
 def figure_tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Titles and rows of the tables of figures."""
+    """Return titles and rows of the tables of figures."""
     tables = []
     for name, measured in figures["models"].items():
         tables.append(
@@ -149,5 +149,5 @@ def overlay(label_map: np.ndarray, image: np.ndarray) -> str:
 
 
 def data_address(content: bytes, kind: str) -> str:
-    """Bytes of a picture as an address that carries them."""
+    """Return the bytes of a picture as an address that carries them."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

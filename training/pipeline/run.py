@@ -49,7 +49,7 @@ from training.stages.threshold import agreeing_threshold
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb of the pipeline.
+    """It is a verb of the pipeline.
 
     tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
     table: the stage is left out of runs without this table. tags: it is on the road from tags to labels, which the fully

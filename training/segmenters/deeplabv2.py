@@ -81,13 +81,13 @@ def classifier(in_channels: int, label_count: int, kernel: int, rate: int = 1) -
 
 
 def start_biases(layer: nn.Conv2d) -> None:
-    """Zero biases."""
+    """Start with zero biases."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def hidden_branch(in_channels: int, channels: int, label_count: int, rate: int, dropout: float) -> nn.Sequential:
-    """fc6, fc7 and fc8 of one rate; the hidden ones start from He's initialisation."""
+    """Return fc6, fc7 and fc8 of one rate; the hidden ones start from He's initialisation."""
     hidden = [nn.Conv2d(in_channels, channels, 3, padding=rate, dilation=rate), nn.Conv2d(channels, channels, 1)]
     layers: list[nn.Module] = []
     for layer in hidden:

@@ -11,7 +11,7 @@ from training.segmenters.segmenter import Segmenter, SegmenterOptions
 
 
 class DeepLabV3(Segmenter):
-    """Backbone, ASPP, 3x3 convolution, 1x1 classifier."""
+    """It is a backbone, ASPP, a 3x3 convolution and a 1x1 classifier."""
 
     paper = "Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017, arXiv:1706.05587"
 

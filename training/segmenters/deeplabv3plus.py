@@ -16,7 +16,7 @@ LOW_LEVEL_CHANNELS = 48
 
 
 class DeepLabV3Plus(Segmenter):
-    """Backbone, ASPP, decoder on the backbone's stride-4 stage."""
+    """It is a backbone, ASPP, and a decoder on the backbone's stride-4 stage."""
 
     paper = "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611"
 

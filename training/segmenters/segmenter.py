@@ -11,7 +11,7 @@ The last one is of the full photo alone and trains a `TagHead`, which changes th
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +27,7 @@ from training.segmenters.tag_head import TagHead
 
 
 class SegmenterOptions(BaseModel):
-    """A segmenter's own hyperparameters: the table [segmenter.options].
+    """They are a segmenter's own hyperparameters: the table [segmenter.options].
 
     The defaults are those of DeepLabV3; an architecture that differs says so in `Segmenter.defaults`.
     """
@@ -73,6 +73,7 @@ class Segmenter(nn.Module):
         self.label_count = label_count
         unset = {name: value for name, value in self.defaults.items() if name not in options.model_fields_set}
         self.backbone, self.options = backbone, options.model_copy(update=unset)
+        backbone.keeps_statistics = self.options.freeze_batch_norm
         if self.options.freeze_batch_norm:
             for module in backbone.batch_norms():
                 module.requires_grad_(False)
@@ -185,14 +186,6 @@ class Segmenter(nn.Module):
     def rates(self) -> tuple[int, ...]:
         """`options.rates`, which see as far on the photo at the backbone's output stride as at `rates_stride`."""
         return tuple(max(1, rate * self.rates_stride // self.backbone.output_stride) for rate in self.options.rates)
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; with `freeze_batch_norm` the backbone's keeps its running statistics."""
-        super().train(mode)
-        if self.options.freeze_batch_norm:
-            for module in self.backbone.batch_norms():
-                module.eval()
-        return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the backbone at the base rate, the head at `head_lr_scale` times it."""

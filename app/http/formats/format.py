@@ -31,7 +31,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Mask(Result):
-    """A label map. mask: uint8 (H, W). scores: label -> score. arrays: everything that was computed, by name."""
+    """It holds a label map. mask: uint8 (H, W). scores: label -> score. arrays: everything that was computed, by name."""
 
     mask: np.ndarray
     scores: Mapping[int, float]
@@ -40,7 +40,7 @@ class Mask(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Maps(Result):
-    """The maps of the classes `indices`. scores: (C,) of all classes. size: (height, width) of the result. threshold: maps are
+    """It holds the maps of the classes `indices`. scores: (C,) of all classes. size: (height, width) of the result. threshold: maps are
     0 where they do not exceed it. region_threshold: what exceeds it is the region of a class.
     """
 
@@ -80,7 +80,7 @@ class Maps(Result):
 
 @dataclass(frozen=True)
 class Format:
-    """A format of replies. What it cannot show is None: a label map, the map of one class, the maps of several.
+    """It is a format of replies. What it cannot show is None: a label map, the map of one class, the maps of several.
 
     shows_photo: the photo's own pixels are part of it. of_present: of all classes it shows those that are held to be in the
     photo. at_full_size: it holds all maps at the photo's size, so that its size is checked before they are made.

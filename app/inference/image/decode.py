@@ -52,7 +52,7 @@ TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo. `height` and `width` are those of the upload after its orientation.
+    """It holds a decoded photo. `height` and `width` are those of the upload after its orientation.
 
     image: uint8 RGB (H, W, 3) of that size, or smaller where a reduced decoding was asked for. `upright`: the file's own
     pixels lie that way already. kind: its format. note: what is wrong with the file, or left out of it, where it was read all
@@ -219,7 +219,7 @@ def _to_rgb(opened: PictureFile, backdrop: tuple[int, int, int]) -> Image.Image:
 
 
 def _is_transparent(parts: PngFile, picture: Image.Image) -> np.ndarray:
-    """bool (H, W): the pixels of a grey or RGB picture that have the one colour its tRNS chunk names, at the file's depth."""
+    """Return bool (H, W): the pixels of a grey or RGB picture that have the one colour its tRNS chunk names, at the file's depth."""
     named = np.frombuffer(parts.transparent[: len(parts.transparent) // 2 * 2], ">u2")
     values = np.asarray(picture)
     if picture.mode == "RGB" and parts.bit_depth == 16:  # Pillow keeps the upper byte of each value

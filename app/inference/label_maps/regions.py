@@ -29,7 +29,7 @@ class RunLengths(BaseModel):
 
 
 class Region(BaseModel):
-    """The pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels.
+    """It holds the pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels.
 
     The region itself comes as `rle`, or with `regions=polygons` as `polygons`: outer borders [x, y, x, y, ...] in pixels.
     """
@@ -108,7 +108,7 @@ def polygons_of(where: np.ndarray) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """A photo of a COCO data set, of `size` (height, width), with its regions."""
+    """It is a photo of a COCO data set, of `size` (height, width), with its regions."""
 
     file_name: str
     size: tuple[int, int]
@@ -149,7 +149,7 @@ def coco_annotation(region: Region, number: int, image_number: int) -> dict[str,
 
 
 def white(where: np.ndarray) -> np.ndarray:
-    """bool (H, W) -> uint8, full where true."""
+    """Turn bool (H, W) into uint8, full where true."""
     return where * np.uint8(np.iinfo(np.uint8).max)
 
 

@@ -32,7 +32,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class ScaleCams:
-    """What the network said of one photo at several scales, mirrored views already turned back and added.
+    """It holds what the network said of one photo at several scales, mirrored views already turned back and added.
 
     scores: (C,) probabilities, the mean over all views. cams: one float32 array per scale, (C, h_s, w_s), or
     (K, h_s, w_s) of the classes `class_indices`.
@@ -60,7 +60,7 @@ class ScaleCams:
 
 @dataclass(frozen=True)
 class Localization:
-    """Class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
+    """It holds class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
 
     sources: what every network said of the photo; the maps of several are fused (`app.inference.maps.fusion`), their scores averaged.
     geometry: the photo's size, which may be larger than that of `image`, the photo as decoded. `refine` is "none" or "pamr"
@@ -75,7 +75,7 @@ class Localization:
 
     @property
     def scores(self) -> np.ndarray:
-        """(C,) probabilities."""
+        """The probabilities of the classes are (C,)."""
         return np.mean([source.scores for source in self.sources], axis=0)
 
     @property

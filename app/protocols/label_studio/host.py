@@ -50,7 +50,7 @@ class NotThereError(UploadError):
 
 @dataclass(frozen=True)
 class Host:
-    """A Label Studio: its address, its token, its storage's hosts, and the header made of the token by `signed_in`."""
+    """It is a Label Studio: its address, its token, its storage's hosts, and the header made of the token by `signed_in`."""
 
     url: str
     token: str = field(repr=False)

@@ -167,7 +167,7 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
 
 
 async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[TaskBody]) -> list[dict[str, Any]]:
-    """The predictions of a batch: as many tasks at a time as there are workers, until the client leaves.
+    """Return the predictions of a batch: as many tasks at a time as there are workers, until the client leaves.
 
     A task whose photo cannot be had gets an empty one.
     """
