@@ -34,6 +34,7 @@ SERVING = {
     "shapely",
     "starlette",
     "tqdm",
+    "urllib3",
     "uvicorn",
 }
 ENGINE = "onnxruntime"
