@@ -308,10 +308,16 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
     if request.method in ("GET", "HEAD") and matches(job.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=job.caching)
 
+    def keep(upload: Upload, views: dict[str, bytes]) -> None:
+        service.uploads.put(upload)
+        service.maps.put_all(views)
+
     async def run_one(each: Job) -> Response:
+        if each.cams:
+            each.kept = await run_in_threadpool(service.maps.known, each.view_keys)
         left = partial(wait_for_disconnect, request)
-        response, milliseconds = await service.pool.run(each.answered_by, answer, *arguments, gone=left)
-        await run_in_threadpool(service.uploads.put, each.upload)
+        response, milliseconds, kept = await service.pool.run(each.answered_by, answer, *arguments, gone=left)
+        await run_in_threadpool(keep, each.upload, kept)
         stages = request.state.stages = getattr(request.state, "stages", {})
         for stage, spent in milliseconds.items():
             stages[stage] = stages.get(stage, 0.0) + spent

@@ -151,8 +151,15 @@ class Settings(BaseSettings):
         ge=0,
         description="The memory for photos that are kept for GET requests; the photo that was unused for longest makes room, and 0 keeps none.",
     )
+    map_store_bytes: int = Field(
+        default=64_000_000,
+        ge=0,
+        description="The memory for what the cam models said of photos, some 200 kB each, so that further maps of a photo need no network; 0 keeps none.",
+    )
     upload_ttl_seconds: float = Field(
-        default=3600, gt=0, description="A photo that is kept is forgotten this long after its last use."
+        default=3600,
+        gt=0,
+        description="A photo that is kept, and what the models said of it, is forgotten this long after its last use.",
     )
 
     corrections: Path | None = Field(

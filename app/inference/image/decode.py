@@ -85,9 +85,32 @@ def decode(
 
     Raises UploadError (nothing there), UnsupportedTypeError (not such a file), TooManyPixelsError, UndecodableImageError.
     """
-    opened = open_picture(data, max_image_pixels)
+    return EncodedPhoto(data, max_image_pixels=max_image_pixels, input_long_side=input_long_side).decode(backdrop)
+
+
+class EncodedPhoto:
+    """A photo whose header is read and found good, and not its pixels. `height` and `width` are those of the upright photo; its pixels
+    are decoded by `decode`, whose arguments and errors these are.
+    """
+
+    def __init__(self, data: bytes, *, max_image_pixels: int | None = None, input_long_side: int | None = None) -> None:
+        self._input_long_side = input_long_side
+        self._opened = open_picture(data, max_image_pixels)
+        self.height, self.width = self._opened.size
+
+    def decode(self, backdrop: tuple[int, int, int] = BACKDROP) -> Photo:
+        """Return the photo, once. Raises UndecodableImageError."""
+        return _decode(self._opened, self._input_long_side, backdrop)
+
+
+def whole_image(photo: Photo, data: bytes) -> np.ndarray:
+    """Return a photo at its own size, uint8 (H, W, 3), where it may have been decoded at reduced size from `data`."""
+    return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
+
+
+def _decode(opened: PictureFile, input_long_side: int | None, backdrop: tuple[int, int, int]) -> Photo:
     height, width = opened.size
-    with saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
+    with saying_what_is_wrong(opened.kind, opened.size_bytes), opened.file as file:
         smaller = None
         if input_long_side is not None and opened.kind == "JPEG":
             geometry = geometry_of(file.size[::-1], input_long_side)
