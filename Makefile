@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test attack check api check-cuda check-image format image models
+.PHONY: help serve dev test attack bench check api check-cuda check-image format image models
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -68,6 +68,9 @@ test: .venv-dev/.installed-$(ENGINE) $(ENVIRONMENTS:%=.venv-%/.installed)  ## ru
 
 attack: .venv-dev/.installed-$(ENGINE)  ## try on a service of its own what once broke it: promise, tried, held, figure
 	@.venv-dev/bin/python -m tests.attack
+
+bench: .venv-dev/.installed-$(ENGINE)  ## measure the service beside a bare loop and peers: docs/performance.md (ARGS="--rounds 3")
+	@OPENBLAS_NUM_THREADS=1 .venv-dev/bin/python -m benchmarks $(ARGS)
 
 check: .venv-dev/.installed-$(ENGINE)  ## format, lint, types and import rules
 	.venv-dev/bin/python -m ruff format --check --quiet .

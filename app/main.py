@@ -19,7 +19,7 @@ from app.guard.flow import Flow
 from app.guard.keys import Keys
 from app.guard.metrics import Metrics
 from app.guard.request_log import RequestLog
-from app.http import api_docs
+from app.http import api_docs, corrections
 from app.http.behind import BehindProxies
 from app.http.page import add_page
 from app.http.problems import add_error_handlers
@@ -55,9 +55,11 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         on_failed_start: called with what kept the models from loading; without it the error is logged and `/readyz`
             goes on answering 503.
 
-    Raises ModelStoreError where the models directory holds no model, AddressError for an API key's hash that is none.
+    Raises ModelStoreError where the models directory holds no model, AddressError for an API key's hash that is none, DataError
+    where the folder for corrections cannot be written.
     """
     service = Service.of(settings)
+    corrections.check_folder(settings.corrections)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -73,6 +75,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     api_docs.add_shared_schemas(app)
     app.state.service = service
     app.include_router(router)
+    app.include_router(corrections.router)
     app.include_router(label_studio.router)
     app.include_router(open_inference.router)
     add_page(app, settings)

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/page.md in Chromium, from the models in models/: `python docs/make_pictures.py DOG.jpg [FOLDER]`.
+"""Takes the pictures of docs/page.md and docs/corrections.md in Chromium, from the models in models/: `python docs/make_pictures.py DOG.jpg [FOLDER]`.
 
 FOLDER is one that `label` made, of which review.html is shown. The dog comes from PASCAL VOC 2012's `val` (the file is not part of the project), the others are those of tests/photos.
 """
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.app.browser import Page, open_chromium  # noqa: E402
-from tests.app.server import start_server  # noqa: E402
+from tests.app.server import Server, start_server  # noqa: E402
 
 OUT = ROOT / "docs" / "images"
 CAT, PERSON = (ROOT / "tests" / "photos" / name for name in ("cat.jpg", "astronaut.jpg"))
@@ -37,12 +37,47 @@ def tag(page: Page, *names: str) -> None:
         page.wait_until_idle()
 
 
+def draw(page: Page, *places: tuple[int, int]) -> None:
+    """Draw a stroke of the mouse through these places, in pixels from the middle of the photo; it is not ended."""
+    actions = ActionChains(page.driver)
+    for number, place in enumerate(places):
+        actions.move_to_element_with_offset(page.find("#stage canvas"), *place)
+        if not number:
+            actions.click_and_hold()
+    actions.perform()
+
+
+def correct(
+    page: Page, server: Server, name: str, size: tuple[int, int], scheme: str, *places: tuple[int, int]
+) -> None:
+    """Correct the mask of the cat by brush, and keep what the page shows meanwhile as docs/images/NAME.jpg."""
+    page.open(server, *size, scheme=scheme, address="#view=mask").upload(CAT)
+    page.click("#correct")
+    page.wait(lambda: page.find("#brush").is_displayed())
+    draw(page, *places)
+    shown = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
+    shown.save(OUT / f"{name}.jpg", quality=78, optimize=True)
+    ActionChains(page.driver).release().perform()
+
+
+def take_brush(page: Page, server: Server) -> None:
+    """Keep the pictures of docs/corrections.md. The draft misses the cat's right ear."""
+    ear = ((255, -120), (215, -165), (235, -215), (290, -222))
+    correct(page, server, "brush-dark", DESKTOP, "dark", *ear[:3])
+    correct(page, server, "brush-phone", PHONE, "light", (100, -60), (110, -100))
+    correct(page, server, "brush", DESKTOP, "light", *ear)
+    page.click("#brush-save")
+    page.wait(lambda: not page.find("#brush").is_displayed())
+    page.wait(lambda: not page.text("#status"))
+    keep(page, "brush-saved")
+
+
 def main() -> None:
     """Walk the page and keep what it shows."""
     dog = Path(sys.argv[1]).resolve()
     with (
         tempfile.TemporaryDirectory() as folder,
-        start_server(ROOT / "models") as server,
+        start_server(ROOT / "models", corrections=Path(folder) / "corrections") as server,
         open_chromium(Path(folder) / "profile") as driver,
     ):
         server.wait_until_ready()
@@ -68,6 +103,7 @@ def main() -> None:
         page.open(server, *PHONE).upload(PERSON)
         page.click("#tab-mask")
         keep(page, "page-phone")
+        take_brush(page, server)
         if len(sys.argv) > 2:
             page.driver.set_window_size(*DESKTOP)
             size = {"width": DESKTOP[0], "height": DESKTOP[1], "deviceScaleFactor": 1, "mobile": False}

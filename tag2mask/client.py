@@ -1,4 +1,4 @@
-"""A client of the service: one photo, or many at a time with retries."""
+"""The client asks the service about one photo, or about many at a time, with retries."""
 
 import io
 import json

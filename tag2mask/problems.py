@@ -14,7 +14,7 @@ class ClientError(Exception):
 
 
 class Problem(ClientError):
-    """A refusal. `status` is HTTP's; `kind` is the last part of the document's type, "unknown-class" for example;
+    """The service refuses. `status` is HTTP's; `kind` is the last part of the document's type, "unknown-class" for example;
     `members` is the whole document, with members of its own such as `limit`.
     """
 

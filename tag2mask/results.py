@@ -100,7 +100,7 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All results of a photo: scores of all classes, the pseudo-label, and the mask where a segmenter is served."""
+    """It holds all results of a photo: scores of all classes, the pseudo-label, and the mask where a segmenter is served."""
 
     scores: tuple[ClassScore, ...]
     pseudo_label: Mask
@@ -118,7 +118,7 @@ def _decode(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def _voc_palette() -> bytes:
-    """PASCAL VOC's colours: the bits of a label, three at a time, are the highest bits of red, green and blue."""
+    """Return PASCAL VOC's colours: the bits of a label, three at a time, are the highest bits of red, green and blue."""
     labels, colours = np.arange(256), np.zeros((256, CHANNELS), np.uint8)
     for bit in range(8):
         for channel in range(CHANNELS):

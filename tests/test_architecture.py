@@ -22,6 +22,7 @@ SERVING = {
     "contourpy",
     "fastapi",
     "fastapi_offline",
+    "isal",
     "numpy",
     "PIL",
     "pillow_heif",
@@ -34,6 +35,7 @@ SERVING = {
     "shapely",
     "starlette",
     "tqdm",
+    "urllib3",
     "uvicorn",
 }
 ENGINE = "onnxruntime"
@@ -42,9 +44,9 @@ NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx",
 # The room of `app` that turns bytes into pixels and back, and holds the rules over arrays: it serves training as well, so it
 # knows no HTTP, and only its engine knows ONNX Runtime.
 SHARED = "app.inference"
-SHARED_MAY_IMPORT = {"contourpy", "numpy", "PIL", "pillow_heif", "pycocotools", "pydantic", "shapely"}
+SHARED_MAY_IMPORT = {"contourpy", "isal", "numpy", "PIL", "pillow_heif", "pycocotools", "pydantic", "shapely"}
 # Rooms of training that run an exported file, or check one.
-MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks")
+MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks", "training.pipeline")
 # The only room that reads masks; all other rooms train on tags alone. The pipeline calls its measuring.
 READS_MASKS = "training.masks"
 # Corrected masks are masks too: of training, the same room alone reads them.

@@ -16,6 +16,7 @@ compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
 import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
 parity DIR...          differences from expected outputs of the authors' code, array by array
+corrections add SOURCE, learn CONFIG, simulate CONFIG: corrected masks taken in, learned, and what they would be worth
 scenes DIR             generated photos with tags and exact masks, to try things on
 """
 
@@ -45,6 +46,7 @@ from training.masks.evaluate import evaluate_file
 from training.masks.review import review
 from training.masks.sheet import MAX_SHOWN, SHOWN, write_sheet
 from training.pipeline.compare import CompareConfig, compare
+from training.pipeline.corrections import add_corrections_verb
 from training.pipeline.dry_run import dry
 from training.pipeline.preflight import needs_of, require
 from training.pipeline.run import VERBS, do, photos_of, run
@@ -120,6 +122,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     saliency.add_argument("--method", metavar="NAME", help=f"{', '.join(ESTIMATORS)}; default {DEFAULT_METHOD}")
     saliency.set_defaults(act=act_saliency)
     add_verbs_of_files(verbs)
+    add_corrections_verb(verbs)
     return parser.parse_args(arguments)
 
 

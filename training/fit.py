@@ -100,7 +100,7 @@ def learning_rate_factor(step: int, total: int, config: FitConfig) -> float:
 
 
 def make_optimizer(module: Learner, config: FitConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the module's groups, each with its own share of the base rate."""
+    """Return SGD or AdamW over the module's groups, each with its own share of the base rate."""
     groups = [
         {"weight_decay": config.weight_decay} | group | {"lr": config.lr * group["lr_scale"]}
         for group in module.parameter_groups()
@@ -299,7 +299,7 @@ class _Loop:
 
 
 class _Log:
-    """Losses and figures: `log.csv` (step, epoch, name, value) and TensorBoard. Lines after `step` are dropped."""
+    """It writes losses and figures: `log.csv` (step, epoch, name, value) and TensorBoard. Lines after `step` are dropped."""
 
     def __init__(self, out: Path, step: int, active: bool) -> None:
         self._active = active

@@ -60,7 +60,7 @@ def is_rejected(record: dict[str, Any], decided: Mapping[str, Choice]) -> bool:
 
 
 def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
-    """COCO instances of the records."""
+    """Return the records as COCO instances."""
     images = [
         CocoImage(
             f"JPEGImages/{record['name']}.jpg",

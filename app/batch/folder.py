@@ -39,7 +39,7 @@ from app.inference.choices import Choice, read_choices
 from app.inference.errors import DataError, ServerGoneError, Tag2MaskError
 from app.inference.file_names import shown
 from app.inference.image import encode
-from app.inference.image.decode import Photo, decode
+from app.inference.image.decode import Photo, whole_image
 from app.inference.image.preprocess import resize_image
 from app.inference.label_maps.quality import Quality, quality_of
 from app.inference.label_maps.regions import regions_of
@@ -280,11 +280,6 @@ def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
         "outlines": outlines_of(label),
     }
     write(written, json.dumps(record).encode())
-
-
-def whole_image(photo: Photo, data: bytes) -> np.ndarray:
-    """Return the photo at its own size, uint8 (H, W, 3): it may have been decoded at reduced size."""
-    return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
 
 
 def estimate(result: Labelled, label: np.ndarray, task: FolderPhoto, classes: tuple[str, ...]) -> Quality:

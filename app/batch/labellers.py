@@ -1,23 +1,19 @@
-"""Who labels the photos of a folder: the models in this process, or a server. Both answer alike."""
+"""The photos of a folder are labelled by the models in this process, or by a server. Both answer alike."""
 
 import io
 import json
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zlib
 from dataclasses import dataclass, replace
-from email.message import Message
 from http import HTTPStatus
-from http.client import HTTPException
 from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
 from zipfile import BadZipFile
 
 import numpy as np
+import urllib3
+from urllib3.util import Retry, Timeout
 
 from app.http.parameters import AnalyzeParameters
-from app.http.receive import whole_number
 from app.inference.analysis import Analyzer
 from app.inference.errors import DataError, RateLimitError, ServerGoneError, UnavailableError
 from app.inference.image.decode import Photo, decode
@@ -28,12 +24,17 @@ from app.runtime.settings import Settings
 TIMEOUT = 120  # A server has this many seconds to answer.
 LONGEST_WAIT_SECONDS = 30  # A busy server is asked again after this time at most.
 TRIES = 6  # A busy server is asked this many times in all.
+BUSY = (RateLimitError.status, UnavailableError.status)  # A request that gets one of these is sent again.
+CONNECT_SECONDS = 10  # A server that takes no connection for this long is not there.
+REDIRECTS = 3  # This many redirects are followed.
+CONNECTIONS = 32  # This many connections are kept, one for every photo that may be on its way.
+API_KEY_HEADER = "X-API-Key"
 SHOWN_SIDE = 640  # Overlays have this long side in px at most.
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One photo's results. photo: as decoded, perhaps at reduced size. label_map and mask: uint8 (H, W), of the maps and of
+    """It holds one photo's results. photo: as decoded, perhaps at reduced size. label_map and mask: uint8 (H, W), of the maps and of
     the segmenter; mask and probabilities (C + 1, h, w) are None where no segmenter is served. scores: (C,). present: class
     indices held to be there.
     """
@@ -56,7 +57,7 @@ class Labeller(Protocol):
 
 
 class InProcess:
-    """The models of a directory, in this process."""
+    """It labels with the models of a directory, in this process."""
 
     def __init__(self, settings: Settings, parameters: AnalyzeParameters) -> None:
         catalog: Catalog = ModelStore(settings).load()
@@ -88,13 +89,32 @@ class InProcess:
 
 
 class Remote:
-    """A running service, asked over HTTP. `api_key` is sent to it, and to nobody it sends on to."""
+    """It asks a running service over HTTP. `api_key` is sent to it, and to nobody it sends on to."""
 
     def __init__(self, address: str, parameters: AnalyzeParameters, api_key: str | None = None) -> None:
-        self._api_key = api_key
         self.address = address.rstrip("/")
-        if urllib.parse.urlsplit(self.address).scheme not in ("http", "https"):
+        if urlsplit(self.address).scheme not in ("http", "https"):
             raise DataError(f"--server {address!r} is not the address of a server; write http://HOST:PORT")
+        self._headers = {API_KEY_HEADER: api_key} if api_key else {}
+        self._http = urllib3.PoolManager(
+            maxsize=CONNECTIONS,
+            timeout=Timeout(connect=CONNECT_SECONDS, read=TIMEOUT),
+            retries=Retry(
+                total=None,
+                connect=0,
+                read=0,
+                other=0,
+                redirect=REDIRECTS,
+                status=TRIES - 1,
+                allowed_methods=None,  # A POST that is sent again does no harm.
+                status_forcelist=BUSY,
+                backoff_factor=0.5,
+                backoff_max=LONGEST_WAIT_SECONDS,
+                retry_after_max=LONGEST_WAIT_SECONDS,
+                raise_on_status=False,
+                remove_headers_on_redirect=(API_KEY_HEADER,),
+            ),
+        )
         self.query = {name: str(value) for name, value in parameters.model_dump(exclude_unset=True).items()}
         served = self._served()
         cam, segmenter = self._chosen(served, "cam", "model"), self._chosen(served, "segmentation", "segmenter")
@@ -110,12 +130,10 @@ class Remote:
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled:
         """`POST /analyze`. How large a photo may be is the server's to say: it is decoded here once the server took it."""
         query = {**self.query, "format": "npz"} | ({"tags": ",".join(tags)} if tags else {})
-        address = f"{self.address}/analyze?{urllib.parse.urlencode(query)}"
-        request = urllib.request.Request(address, data, {"Content-Type": "image/*"})
         try:
-            body = self._ask(request)
+            body = self._ask("POST", f"analyze?{urlencode(query)}", data)
         except ServerGoneError as error:  # It may also have hung up on a body far larger than it takes.
-            self._ask(urllib.request.Request(f"{self.address}/healthz"))
+            self._ask("GET", "healthz")
             raise DataError(
                 f"{error}, but to other requests: perhaps {len(data)} bytes are more than it takes"
             ) from None
@@ -125,7 +143,7 @@ class Remote:
     def _served(self) -> list[dict[str, Any]]:
         """Return what `GET /models` lists. Raises DataError where something else than a tag2mask answers."""
         try:
-            body = self._ask(urllib.request.Request(f"{self.address}/models"))
+            body = self._ask("GET", "models")
         except DataError as error:
             raise DataError(f"{self.address}/models: {error}; give the address of a tag2mask service") from None
         keys = ("name", "version", "task", "default", "sha256", "classes")
@@ -154,33 +172,20 @@ class Remote:
             )
         return None
 
-    def _ask(self, request: urllib.request.Request) -> bytes:
-        """Return the body of the answer. Raises DataError with what the server says, after some patience where it is
-        busy.
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Return the body of the answer; a busy server is asked again. Raises DataError with what the server says, and
+        ServerGoneError where it does not answer, or not in full.
         """
-        for attempt in range(TRIES):
-            status, headers, body = self._send(request)
-            if status == HTTPStatus.OK:
-                return body
-            if status not in (UnavailableError.status, RateLimitError.status) or attempt == TRIES - 1:
-                raise DataError(f"the server refuses it: {_detail(body) or f'HTTP status {status}'}")
-            wait = whole_number(headers.get("Retry-After", ""))
-            time.sleep(min(LONGEST_WAIT_SECONDS, 1 if wait is None else wait))
-        raise AssertionError("the last try returns or raises")
-
-    def _send(self, request: urllib.request.Request) -> tuple[int, Message, bytes]:
-        """Status, headers and body of the answer. Raises ServerGoneError where there is none, or not all of it."""
-        if self._api_key:
-            request.add_unredirected_header("X-API-Key", self._api_key)
+        headers = self._headers if body is None else {**self._headers, "Content-Type": "image/*"}
         try:
-            try:
-                reply = urllib.request.urlopen(request, timeout=TIMEOUT)  # nosec B310
-            except urllib.error.HTTPError as error:
-                reply = error  # an answer like any other
-            with reply:
-                return reply.status, reply.headers, reply.read()
-        except (OSError, HTTPException) as error:
-            raise ServerGoneError(f"{self.address} does not answer ({getattr(error, 'reason', error)})") from None
+            reply = self._http.request(method, f"{self.address}/{path}", body=body, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise ServerGoneError(
+                f"{self.address} does not answer ({getattr(error, 'reason', None) or error})"
+            ) from None
+        if reply.status != HTTPStatus.OK:
+            raise DataError(f"the server refuses it: {_detail(reply.data) or f'HTTP status {reply.status}'}")
+        return reply.data
 
 
 def read_reply(body: bytes, photo: Photo) -> Labelled:

@@ -34,7 +34,7 @@ PICTURE_SUFFIXES = {
 
 @dataclass(frozen=True)
 class FolderPhoto:
-    """One photo to label."""
+    """It says which photo is to be labelled, under which name and with which tags."""
 
     name: str
     path: Path

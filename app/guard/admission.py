@@ -18,7 +18,7 @@ RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_H
 
 
 class Admission:
-    """ASGI middleware: refuses what is not to be served, and puts `SAFE_HEADERS` on every answer that lacks them.
+    """This ASGI middleware refuses what is not to be served, and puts `SAFE_HEADERS` on every answer that lacks them.
 
     The name of the key goes into `request.state.key`.
     """

@@ -9,7 +9,7 @@ RETRY_SECONDS = 2
 
 
 class ByteBudget:
-    """`limit` bytes. Belongs to one event loop, so nothing is locked.
+    """It hands out `limit` bytes. It belongs to one event loop, so nothing is locked.
 
     Once most of a large amount is given back, the C library gives it back too: of pieces as small as those of a body it keeps the
     memory otherwise, for a next time that may not come.

@@ -31,7 +31,7 @@ FULL_BODY = (
 
 
 class Connection(H11Protocol):
-    """One connection. `lost` is set once it is gone; requests find their connection in `scope["state"]["connection"]`."""
+    """It is one connection. `lost` is set once it is gone; requests find their connection in `scope["state"]["connection"]`."""
 
     header_seconds: ClassVar[float]
     reply_seconds: ClassVar[float]

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.guard.byte_budget import ByteBudget
 from app.guard.connections import Connection
 from app.http.problems import problem_response
-from app.inference.errors import ServiceError, SlowBodyError
+from app.inference.errors import ServiceError, SlowBodyError, StoppingError
 from app.runtime.settings import Settings
 
 BYTES_PER_SECOND = 50_000  # A line that is slower than this is cut in the end.
@@ -21,7 +21,7 @@ SLOW_READER = "slow-reader"  # a reason in the log: the connection was cut
 
 
 class Flow:
-    """ASGI middleware: the times and the budget."""
+    """This ASGI middleware keeps the times and the budget."""
 
     def __init__(self, app: ASGIApp, settings: Settings, budget: ByteBudget) -> None:
         self.app = app
@@ -35,12 +35,17 @@ class Flow:
         passage = _Passage(self, scope, receive, send)
         try:
             await self.app(scope, passage.receive, passage.send)
+        except asyncio.CancelledError:  # the server stops, and has waited long enough
+            if passage.replying:
+                raise
+            late = StoppingError("the service stops and could not finish this in time; send it again in a moment.")
+            await problem_response(scope, late)(scope, receive, send)
         finally:
             self.budget.give(passage.held)
 
 
 class _Passage:
-    """One request and its reply. held: the bytes it has taken of the budget."""
+    """It watches one request and its reply. held: the bytes it has taken of the budget."""
 
     def __init__(self, flow: Flow, scope: Scope, receive: Receive, send: Send) -> None:
         self.held = 0
@@ -54,6 +59,11 @@ class _Passage:
         self._replaced = False
         self._replying: float | None = None
         self._sent = 0
+
+    @property
+    def replying(self) -> bool:
+        """Whether the reply has begun."""
+        return self._replying is not None
 
     async def receive(self) -> Message:
         """Return a piece of the body. Raises SlowBodyError, TooManyBytesError."""

@@ -11,7 +11,7 @@ TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class JsonLines(logging.Formatter):
-    """A record as JSON; the dictionary `fields` of a record (`extra={"fields": {...}}`) is laid out beside its level."""
+    """It writes a record as JSON; the dictionary `fields` of a record (`extra={"fields": {...}}`) is laid out beside its level."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)

@@ -57,6 +57,7 @@ class Metrics:
         self._gauge(
             "tag2mask_upload_store_answers", "1 where photos kept can be looked up.", lambda: service.uploads.answers
         )
+        self._gauge("tag2mask_map_store_bytes", "Of maps kept.", lambda: service.maps.size_bytes)
 
     def count(self, route: str, method: str, status: int, seconds: float, reason: str | None) -> None:
         """Count one request."""

@@ -27,7 +27,7 @@ ELSEWHERE = (
 
 
 class RequestLog:
-    """ASGI middleware: id, client, method, path, status, milliseconds and, of a refusal, its reason, with the model, the image
+    """This ASGI middleware logs id, client, method, path, status, milliseconds and, of a refusal, its reason, with the model, the image
     and the name of the API key that others put into `request.state`. The id is the client's `X-Request-Id` where it sends a
     usable one.
     """

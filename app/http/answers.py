@@ -1,6 +1,6 @@
 """The answers of the endpoints that take a photo, each worked out whole on one worker."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,51 +27,57 @@ from app.http.schemas import AnalyzeReply
 from app.inference.analysis import Analysis
 from app.inference.errors import ReplyTooLargeError
 from app.inference.image import encode
+from app.inference.image.decode import whole_image
 from app.inference.labels import MAX_CLASSES, label_of
 from app.inference.maps.localization import Localization
 from app.runtime.model_store import pin
 
 
 def answer_segment(job: Job, parameters: SegmentParameters) -> Response:
-    """`/segment`: the mask of a photo."""
+    """Answer `/segment` with the mask of a photo."""
     analysis = job.analyze()
     found = analysis.mask
     if job.format == "json":
-        return job.respond(describe_mask(job, analysis, parameters))
-    arrays = {"mask": found.mask, "probabilities": found.probabilities}
-    return job.respond(encode_mask(job, analysis, parameters, found.mask, found.scores, arrays))
+        return job.respond(analysis, describe_mask(job, analysis, parameters))
+
+    def arrays() -> dict[str, np.ndarray]:
+        return {"mask": found.mask, "probabilities": found.probabilities}
+
+    body = encode_mask(job, analysis, parameters, found.mask, lambda: found.scores, arrays)
+    return job.respond(analysis, body)
 
 
 def answer_pseudo_label(job: Job, parameters: PseudoLabelParameters) -> Response:
-    """`/pseudo-label`: a label map made of the maps of the classes present."""
+    """Answer `/pseudo-label` with a label map made of the maps of the classes present."""
     analysis = job.analyze()
     label = analysis.pseudo_label
     if job.format == "json":
-        return job.respond(describe_pseudo_label(job, analysis, parameters))
-    arrays = {
-        "label_map": label.label_map,
-        "maps": label.maps,
-        "class_indices": np.array(label.class_indices, int),
-        "scores": label.scores,
-    }
-    scores = {label_of(index): float(score) for index, score in enumerate(label.scores)}
-    return job.respond(encode_mask(job, analysis, parameters, label.label_map, scores, arrays))
+        return job.respond(analysis, describe_pseudo_label(job, analysis, parameters))
+
+    def arrays() -> dict[str, np.ndarray]:
+        indices = np.array(label.class_indices, int)
+        return {"label_map": label.label_map, "maps": label.maps, "class_indices": indices, "scores": label.scores}
+
+    def scores() -> dict[int, float]:
+        return {label_of(index): float(score) for index, score in enumerate(label.scores)}
+
+    return job.respond(analysis, encode_mask(job, analysis, parameters, label.label_map, scores, arrays))
 
 
 def answer_cam(job: Job, parameters: CamParameters) -> Response:
-    """`/cam` of one class: its heatmap."""
+    """Answer `/cam` of one class with its heatmap."""
     index = job.class_index
     assert index is not None
     analysis = job.analyze()
     localization = analysis.maps((index,))
     score = {"X-Class-Score": f"{analysis.scores[index]:.6f}"}
     if job.format == "json":
-        return job.respond(describe_map(job, analysis, parameters, index), score)
-    return job.respond(encode_maps(job, analysis, parameters, localization, (index,)), score)
+        return job.respond(analysis, describe_map(job, analysis, parameters, index), score)
+    return job.respond(analysis, encode_maps(job, analysis, parameters, localization, (index,)), score)
 
 
 def answer_cams(job: Job, parameters: CamParameters) -> Response:
-    """`/cam` of all classes: a description, arrays, or the regions of the classes that are there."""
+    """Answer `/cam` of all classes with a description, arrays, or the regions of the classes that are there."""
     analysis = job.analyze()
     if FORMATS[job.format].at_full_size:
         check_reply_size(job, analysis.result_size(job.cams[0]))
@@ -80,13 +86,13 @@ def answer_cams(job: Job, parameters: CamParameters) -> Response:
     if len(classes) <= MAX_CLASSES:  # a header of more would be refused on its way
         scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in analysis.scores)
     if job.format == "json":
-        return job.respond(describe_maps(job, analysis, parameters), scores)
+        return job.respond(analysis, describe_maps(job, analysis, parameters), scores)
     indices = analysis.present if FORMATS[job.format].of_present else tuple(range(len(classes)))
-    return job.respond(encode_maps(job, analysis, parameters, localization, indices), scores)
+    return job.respond(analysis, encode_maps(job, analysis, parameters, localization, indices), scores)
 
 
 def answer_analyze(job: Job, parameters: AnalyzeParameters) -> Response:
-    """`/analyze`: mask, heatmaps and pseudo-label of one photo."""
+    """Answer `/analyze` with mask, heatmaps and pseudo-label of one photo."""
     analysis = job.analyze()
     label, found = analysis.pseudo_label, analysis.mask if job.segmenter else None
     if job.format == "npz":
@@ -104,15 +110,15 @@ def answer_analyze(job: Job, parameters: AnalyzeParameters) -> Response:
             if found:
                 arrays |= {"mask": found.mask, "probabilities": found.probabilities}
             body = encode.to_npz(arrays)
-        return job.respond(body)
+        return job.respond(analysis, body)
     reply = AnalyzeReply(
-        image=image_info(job, analysis.photo),
+        image=image_info(job, analysis),
         segment=describe_mask(job, analysis, parameters) if found else None,
         cam=describe_maps(job, analysis, parameters),
         pseudo_label=describe_pseudo_label(job, analysis, parameters),
         timings_ms=job.stopwatch.milliseconds,
     )
-    return job.respond(reply)
+    return job.respond(analysis, reply)
 
 
 def encode_mask(
@@ -120,10 +126,10 @@ def encode_mask(
     analysis: Analysis,
     parameters: PhotoParameters,
     mask: np.ndarray,
-    scores: Mapping[int, float],
-    arrays: Mapping[str, np.ndarray],
+    scores: Callable[[], Mapping[int, float]],
+    arrays: Callable[[], Mapping[str, np.ndarray]],
 ) -> bytes:
-    """Return a label map in the format asked for; `arrays` are everything that was computed."""
+    """Return a label map in the format asked for; what the format needs besides is worked out for it alone."""
     encode_to = FORMATS[job.format].mask
     assert encode_to is not None
     with job.stopwatch.stage("encode"):
@@ -156,11 +162,19 @@ def common_of(job: Job, analysis: Analysis, parameters: PhotoParameters) -> dict
     models = [{"name": pin(engine), "sha256": engine.sha256} for engine in job.engines]
     return {
         "classes": job.engines[0].card.classes,
-        "image": analysis.photo.image,
+        "image": lambda: image_to_show(job, analysis),
         "name": job.upload.name or job.upload.id,
         "shape": parameters.regions,
         "info": {"image_id": job.upload.id, "models": models, "parameters": as_asked(parameters)},
     }
+
+
+def image_to_show(job: Job, analysis: Analysis) -> np.ndarray:
+    """Return the photo whose pixels are part of the answer, at its own size where that is asked for."""
+    if analysis.analyzer.options.size == "model":
+        return analysis.photo.image
+    with job.stopwatch.stage("decode"):
+        return whole_image(analysis.photo, job.upload.data)
 
 
 def check_reply_size(job: Job, size: tuple[int, int]) -> None:

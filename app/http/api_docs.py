@@ -116,6 +116,15 @@ def _problem(kind: str, title: str, status: int, detail: str, **details: Any) ->
     return {"type": f"urn:tag2mask:{kind}", "title": title, "status": status, "detail": detail, **details}
 
 
+CORRECTION_EXAMPLE = {
+    "image": _IMAGE,
+    "name": "beach",
+    "model": SEGMENT_EXAMPLE["model"],
+    "classes": ["dog"],
+    "pixels_changed": 3120,
+}
+
+
 PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
     400: [
         _problem(
@@ -132,6 +141,14 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             "no photo is named. Give image=ID (`image.id` in the reply, or the header X-Image-Id, of the POST that sent "
             "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
             parameter="image",
+        ),
+    ],
+    403: [
+        _problem(
+            "corrections-off",
+            "No corrections here",
+            403,
+            "this service takes no corrections. Start it with TAG2MASK_CORRECTIONS=DIR, a folder that it may write.",
         ),
     ],
     404: [
@@ -153,6 +170,15 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             "Accept: 'text/html' allows nothing that can be sent here. Available: application/json (format=json), "
             "image/png (format=png).",
             available=[{"format": "json", "type": "application/json"}, {"format": "png", "type": "image/png"}],
+        ),
+    ],
+    409: [
+        _problem(
+            "name-taken",
+            "Name taken",
+            409,
+            "a correction of another photo named 'beach' is there. Give this one another name=, or rename its file.",
+            parameter="name",
         ),
     ],
     413: [
@@ -192,6 +218,15 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             422,
             "the JPEG file of 20480 bytes is damaged or truncated (image file is truncated (12 bytes not processed)). "
             "Send the whole file, or save it anew.",
+        ),
+    ],
+    507: [
+        _problem(
+            "not-stored",
+            "Not stored",
+            507,
+            "the correction of 'beach' cannot be written (No space left on device). Send it again once there is room in the folder of "
+            "TAG2MASK_CORRECTIONS, and the right to write.",
         ),
     ],
     503: [
@@ -306,6 +341,25 @@ POST_PSEUDO_LABEL = _post("pseudo_label_photo", "Pseudo-label of a photo", _PSEU
 GET_PSEUDO_LABEL = _get("pseudo_label_kept_photo", "Pseudo-label of a kept photo", _PSEUDO_LABEL)
 POST_ANALYZE = _post("analyze_photo", "All results of a photo", _ANALYZE)
 GET_ANALYZE = _get("analyze_kept_photo", "All results of a kept photo", _ANALYZE)
+PUT_CORRECTION: dict[str, Any] = {
+    "operation_id": "save_correction",
+    "tags": ["corrections"],
+    "summary": "Save a corrected mask",
+    "description": "The body is the mask, a PNG of one channel or with a palette, at the photo's upright size, whose pixel values are "
+    "the labels (0 background, 255 ignore): what `GET /segment?format=png` answers, with some pixels changed. It goes into the folder "
+    "`TAG2MASK_CORRECTIONS` with the photo, and takes the place of an earlier one of the same name; training learns from it "
+    "(docs/corrections.md). Where that setting is empty, the service takes none.",
+    "responses": {
+        200: {"description": "The mask is kept.", "content": {media_type("json"): {"example": CORRECTION_EXAMPLE}}},
+        **_problems(400, 403, 404, 409, 413, 415, 422, 503, 507),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {media_type("png"): {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+}
 MODELS: dict[str, Any] = {
     "operation_id": "list_models",
     "tags": ["service"],

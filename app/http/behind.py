@@ -18,7 +18,7 @@ MAX_PREFIX = 200  # A path prefix has this many characters at most.
 
 
 class BehindProxies:
-    """ASGI middleware, the outermost: it has to see the address of the peer itself."""
+    """This ASGI middleware is the outermost: it has to see the address of the peer itself."""
 
     def __init__(self, app: ASGIApp, root_path: str, trusted_proxies: Iterable[str]) -> None:
         self.app = app

@@ -34,8 +34,7 @@ from app.http.schemas import (
 )
 from app.inference.analysis import Analysis, Options
 from app.inference.display import css_colour, display_colours
-from app.inference.image.decode import Photo
-from app.inference.label_maps.regions import count_labels, mask_to_rle, regions_of
+from app.inference.label_maps.regions import mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.inference.model_card import ModelCard
 from app.runtime.loaded_model import LoadedModel
@@ -45,9 +44,9 @@ from app.runtime.model_store import Catalog, Task
 Links = dict[str, str | dict[str, str]]
 
 
-def image_info(job: Job, photo: Photo) -> ImageInfo:
+def image_info(job: Job, analysis: Analysis) -> ImageInfo:
     """Return the id and size of the upload."""
-    return ImageInfo(id=job.upload.id, width=photo.width, height=photo.height, note=photo.note)
+    return ImageInfo(id=job.upload.id, width=analysis.width, height=analysis.height, note=analysis.note)
 
 
 def model_info(engine: LoadedModel) -> ModelInfo:
@@ -109,7 +108,7 @@ def provenance(job: Job, analysis: Analysis, engines: tuple[LoadedModel, ...]) -
     """Return what every reply says of how it came about."""
     options = analysis.analyzer.options
     return {
-        "image": image_info(job, analysis.photo),
+        "image": image_info(job, analysis),
         "model": model_info(engines[0]),
         "fused_with": [model_info(engine) for engine in engines[1:]],
         "tags": None if options.tags is None else list(options.tags),
@@ -218,7 +217,7 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
 
 def ignored_pixels(label_map: np.ndarray) -> IgnoredPixels:
     """Return the part of a uint8 (H, W) label map that is labelled "ignore"."""
-    pixels = count_labels(label_map)[IGNORE_INDEX]
+    pixels = int(np.count_nonzero(label_map == IGNORE_INDEX))
     rle = mask_to_rle(label_map == IGNORE_INDEX) if pixels else None
     return IgnoredPixels(pixels=pixels, share=pixels / label_map.size, rle=rle)
 

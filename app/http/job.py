@@ -8,11 +8,13 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from app.http.formats import FORMATS, media_type
+from app.http.formats import media_type
 from app.http.schemas import Reply
 from app.inference.analysis import Analysis, Analyzer
+from app.inference.maps.localization import ScaleCams
 from app.inference.stopwatch import Stopwatch
 from app.runtime.loaded_model import LoadedModel
+from app.runtime.map_store import view_key
 from app.runtime.model_store import pin
 from app.runtime.settings import Settings
 from app.runtime.upload_store import Upload
@@ -23,9 +25,9 @@ class Job:
     """A photo, the models to run on it and the format to answer in. It can be sent to another process.
 
     cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
-    models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class that is asked for. etag: names the result
-    (`app.http.caching`). notes: headers that say what is wrong with the photo. others: the same for the
-    further photos of the request.
+    models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class
+    that is asked for. etag: names the result (`app.http.caching`). kept: what the models of the maps said of the photo before,
+    by `view_keys`; what they say now is added. others: the same for the further photos of the request.
     """
 
     upload: Upload
@@ -40,22 +42,32 @@ class Job:
     class_index: int | None = None
     submitted: float = field(default_factory=time.perf_counter)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    notes: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, bytes] = field(default_factory=dict)
     others: tuple["Job", ...] = ()
 
-    def answered_by(self, answer: Callable[..., Response], *arguments: Any) -> tuple[Response, dict[str, float]]:
-        """Return an answer to the job, and the milliseconds of the stages of the work."""
-        return answer(self, *arguments), self.stopwatch.milliseconds
+    def answered_by(
+        self, answer: Callable[..., Response], *arguments: Any
+    ) -> tuple[Response, dict[str, float], dict[str, bytes]]:
+        """Return an answer to the job, the milliseconds of the stages of the work, and what is to be kept of it."""
+        return answer(self, *arguments), self.stopwatch.milliseconds, self.kept
 
     def analyze(self) -> Analysis:
-        """Return the analysis of the photo. It is decoded at full size where its own pixels are part of the answer."""
+        """Return the analysis of the photo."""
         self.stopwatch.add("queue", 1000 * (time.perf_counter() - self.submitted))
-        whole = FORMATS[self.format].shows_photo and self.analyzer.options.size == "image"
-        limit = self.settings.max_image_pixels
-        analysis = self.analyzer.read(self.upload.data, max_image_pixels=limit, whole=whole, stopwatch=self.stopwatch)
-        if analysis.photo.note:
-            self.notes["X-Image-Note"] = analysis.photo.note
-        return analysis
+        kept = [self.kept.get(key) for key in self.view_keys]
+        return self.analyzer.read(
+            self.upload.data,
+            max_image_pixels=self.settings.max_image_pixels,
+            stopwatch=self.stopwatch,
+            known=[ScaleCams.from_bytes(content) if content else None for content in kept],
+        )
+
+    @property
+    def view_keys(self) -> list[str]:
+        """What names what each model of the maps says of the photo (`app.runtime.map_store`)."""
+        side = self.analyzer.input_long_side
+        views = [(engine.sha256, *self.analyzer.plain_views(engine)) for engine in self.cams]
+        return [view_key(self.upload.id, *view, side) for view in views]
 
     @property
     def engines(self) -> tuple[LoadedModel, ...]:
@@ -78,8 +90,12 @@ class Job:
         query = {"image": self.upload.id, **parameters, **pinned}
         return f"{self.root_path}{path}?{urlencode(query, safe='/,')}"
 
-    def respond(self, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
+    def respond(self, analysis: Analysis, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
         """Return the HTTP answer, with the provenance in headers too: a PNG has no other place for it."""
+        for key, views in zip(self.view_keys, analysis.found_out, strict=False):
+            if views and key not in self.kept:
+                self.kept[key] = views.to_bytes()
+        notes = {"X-Image-Note": analysis.note} if analysis.note else {}
         content = body if isinstance(body, bytes) else body.model_dump_json().encode()
         timings = self.stopwatch.milliseconds.items()
         provenance = {
@@ -90,7 +106,7 @@ class Job:
             "Server-Timing": ", ".join(f"{name};dur={ms:g}" for name, ms in timings),
         }
         return Response(
-            content, 200, {**provenance, **self.notes, **self.caching, **(headers or {})}, media_type(self.format)
+            content, 200, {**provenance, **notes, **self.caching, **(headers or {})}, media_type(self.format)
         )
 
     @property

@@ -31,8 +31,8 @@ class PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI, settings: Settings) -> None:
-    """Serve the page, the limits by which it shrinks photos before it sends them, and the words it takes for classes; the
-    OpenAPI document lists none of it.
+    """Serve the page, the limits by which it shrinks photos before it sends them, the words it takes for classes, and
+    whether corrections can be made here or in Label Studio; the OpenAPI document lists none of it.
     """
     files = PageFiles(directory=DIRECTORY)
 
@@ -42,7 +42,13 @@ def add_page(app: FastAPI, settings: Settings) -> None:
     async def limits() -> Response:
         names = ("max_upload_bytes", "max_image_pixels")
         known = {name: getattr(settings, name) for name in names}
-        return JSONResponse({**known, "synonyms": SYNONYMS}, headers=HEADERS)
+        own = {
+            "synonyms": SYNONYMS,
+            "corrections": settings.corrections is not None,
+            "label_studio": None
+            not in (settings.label_studio_url, settings.label_studio_token, settings.label_studio_project),
+        }
+        return JSONResponse({**known, **own}, headers=HEADERS)
 
     app.add_api_route("/static/limits.json", limits, methods=["GET"], include_in_schema=False)
     app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from app.http.formats import mask_words
 from app.inference.analysis import Options, Size
 from app.inference.class_names import find_class
 from app.inference.errors import ParameterError, nearest_name
@@ -15,7 +16,7 @@ from app.inference.model_card import ModelCard
 ALL_CLASSES = ALL_MODELS = "all"
 EVERY_CLASS = "*"  # the same of a model that has a class called "all"
 MAX_FUSED = 8
-MASK_FORMATS = "json, png, overlay, gray8, gray16, npy, npz, coco or hf; goes before the Accept header."
+MASK_FORMATS = f"json, {', '.join(mask_words()[:-1])} or {mask_words()[-1]}; goes before the Accept header."
 MAX_SCALES = 6
 SCALE_RANGE = (0.25, 2.0)
 
@@ -28,7 +29,7 @@ SMALLEST_REGION = Field(
 
 
 class Parameters(BaseModel):
-    """Base of all: an unknown name is refused with the known ones, and so is a missing `class`."""
+    """All parameters have this base: an unknown name is refused with the known ones, and so is a missing `class`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False)
 
@@ -125,7 +126,7 @@ class PhotoParameters(ModelParameters):
 
 
 class SegmentParameters(PhotoParameters):
-    """For a mask."""
+    """These ask for a mask."""
 
     format: str | None = Field(default=None, description=MASK_FORMATS)
     threshold: Fraction = Field(
@@ -180,7 +181,7 @@ class LocalizationParameters(PhotoParameters):
 
 
 class CamParameters(LocalizationParameters):
-    """For a heatmap."""
+    """These ask for a heatmap."""
 
     class_name: str = Field(
         alias="class",
@@ -212,7 +213,7 @@ class CamParameters(LocalizationParameters):
 
 
 class PseudoLabelParameters(LocalizationParameters):
-    """For a pseudo-label."""
+    """These ask for a pseudo-label."""
 
     format: str | None = Field(default=None, description=MASK_FORMATS)
     background_threshold: Fraction | None = Field(
@@ -240,7 +241,7 @@ class PseudoLabelParameters(LocalizationParameters):
 
 
 class AnalyzeParameters(PseudoLabelParameters):
-    """For all results of a photo at once."""
+    """These ask for all results of a photo at once."""
 
     format: str | None = Field(default=None, description="json or npz; goes before the Accept header.")
     model: str | None = Field(
@@ -269,19 +270,19 @@ class KeptImage(BaseModel):
 
 
 class KeptSegmentParameters(SegmentParameters, KeptImage):
-    """For the mask of a photo posted before."""
+    """These ask for the mask of a photo posted before."""
 
 
 class KeptCamParameters(CamParameters, KeptImage):
-    """For the heatmap of a photo posted before."""
+    """These ask for the heatmap of a photo posted before."""
 
 
 class KeptPseudoLabelParameters(PseudoLabelParameters, KeptImage):
-    """For the pseudo-label of a photo posted before."""
+    """These ask for the pseudo-label of a photo posted before."""
 
 
 class KeptAnalyzeParameters(AnalyzeParameters, KeptImage):
-    """For all results of a photo posted before."""
+    """These ask for all results of a photo posted before."""
 
 
 def every_class(card: ModelCard) -> str:

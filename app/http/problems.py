@@ -38,7 +38,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def problem_of(error: ServiceError) -> Problem:
-    """The problem document of an error."""
+    """Return the problem document of an error."""
     return Problem.of(kind_of(error), error.title, error.status, str(error), error.details)
 
 
@@ -57,13 +57,13 @@ def problem_response(scope: Scope, error: ServiceError) -> Response:
 
 
 async def answer_service_error(request: Request, error: Exception) -> Response:
-    """The errors raised on purpose."""
+    """Answer an error that was raised on purpose."""
     assert isinstance(error, ServiceError)
     return problem_response(request.scope, error)
 
 
 async def answer_invalid_parameters(request: Request, error: Exception) -> Response:
-    """Values that a parameter's type or bounds refuse."""
+    """Answer values that a parameter's type or bounds refuse."""
     assert isinstance(error, RequestValidationError)
     found = [
         {"parameter": str(entry["loc"][-1]), "value": str(entry.get("input"))[:80], "reason": reason_of(entry["msg"])}
@@ -75,7 +75,7 @@ async def answer_invalid_parameters(request: Request, error: Exception) -> Respo
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """What the framework refuses: unknown paths and methods."""
+    """Answer what the framework refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     path, headers, detail = request.url.path, dict(error.headers or {}), str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
@@ -92,12 +92,12 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def answer_disconnect(request: Request, error: Exception) -> Response:
-    """A client that left while it sent its photo: nobody reads this, but the log has a line of its own kind."""
+    """Answer a client that left while it sent its photo: nobody reads this, but the log has a line of its own kind."""
     return problem_response(request.scope, ClientLeftError("the client left while it sent its photo."))
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
-    """A fault of the service. The server logs the traceback; the client sees the id to ask for it by.
+    """Answer a fault of the service. The server logs the traceback; the client sees the id to ask for it by.
 
     This answer is given outside all middleware, so it names the id itself.
     """

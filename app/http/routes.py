@@ -142,7 +142,7 @@ answer_head(router)
 
 
 async def cam(request: Request, parameters: CamParameters) -> Response:
-    """`/cam` of one class, or of all."""
+    """Answer `/cam` of one class, or of all."""
     card = choose_engines(service_of(request).models.catalog, "cam", parameters)[0].card
     everything = parameters.names_all(card)
     words = formats.all_maps_words() if everything else formats.map_words()
@@ -152,7 +152,7 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
 
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
-    """`/pseudo-label` of an upload or of a kept photo."""
+    """Answer `/pseudo-label` of an upload or of a kept photo."""
     job = await prepare(request, "cam", parameters, formats.mask_words())
     return await run(request, answers.answer_pseudo_label, job, parameters)
 
@@ -278,11 +278,16 @@ def naming(parameter: str) -> Iterator[None]:
 
 
 async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[Upload]:
-    """The photos in the body; for a GET the one kept under `image=`, else under the cookie."""
+    """Return the photos in the body; for a GET the one kept under `image=`, else under the cookie."""
     service = service_of(request)
     if not isinstance(parameters, KeptImage):
         received = await receive_photos(request, service.settings.max_upload_bytes)
         return [await run_in_threadpool(Upload.of, data, name) for name, data in received]
+    return [await kept_upload(request, parameters)]
+
+
+async def kept_upload(request: Request, parameters: KeptImage) -> Upload:
+    """Return the photo kept under `image=`, else under the cookie. Raises MissingImageError, UnknownImageError, StoreGoneError."""
     image_id = parameters.image or request.cookies.get(IMAGE_COOKIE)
     if not image_id:
         raise MissingImageError(
@@ -290,7 +295,7 @@ async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[
             "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
             parameter="image",
         )
-    return [await run_in_threadpool(service.uploads.get, image_id.lower())]
+    return await run_in_threadpool(service_of(request).uploads.get, image_id.lower())
 
 
 async def run(request: Request, answer: Callable[..., Response], job: Job, *arguments: Any) -> Response:
@@ -303,10 +308,16 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
     if request.method in ("GET", "HEAD") and matches(job.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=job.caching)
 
+    def keep(upload: Upload, views: dict[str, bytes]) -> None:
+        service.uploads.put(upload)
+        service.maps.put_all(views)
+
     async def run_one(each: Job) -> Response:
+        if each.cams:
+            each.kept = await run_in_threadpool(service.maps.known, each.view_keys)
         left = partial(wait_for_disconnect, request)
-        response, milliseconds = await service.pool.run(each.answered_by, answer, *arguments, gone=left)
-        await run_in_threadpool(service.uploads.put, each.upload)
+        response, milliseconds, kept = await service.pool.run(each.answered_by, answer, *arguments, gone=left)
+        await run_in_threadpool(keep, each.upload, kept)
         stages = request.state.stages = getattr(request.state, "stages", {})
         for stage, spent in milliseconds.items():
             stages[stage] = stages.get(stage, 0.0) + spent

@@ -186,6 +186,16 @@ class ClassesReply(Reply):
     ignore: int
 
 
+class CorrectionReply(Reply):
+    """A corrected mask that is kept: under which name, drawn over which model's draft, and the classes it shows."""
+
+    image: ImageInfo
+    name: str
+    model: ModelInfo
+    classes: list[str]
+    pixels_changed: int | None
+
+
 class Status(Reply):
     """Alive, or ready."""
 

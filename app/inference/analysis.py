@@ -9,6 +9,7 @@ answer from here. Nothing else chooses the views of a photo, the size at which i
 in it, or the thresholds of a label.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.inference.errors import ParameterError
-from app.inference.image.decode import Photo, decode
+from app.inference.image.decode import EncodedPhoto, Photo
 from app.inference.image.preprocess import geometry_of
 from app.inference.label_maps.pseudo_label import PseudoLabel, Thresholds, check_labels, label_from_maps
 from app.inference.label_maps.segmentation import Segmentation, segment
@@ -122,7 +123,7 @@ class Analyzer:
 
     @property
     def thresholds(self) -> Thresholds:
-        """(background, foreground) of the pseudo-label."""
+        """The pseudo-label is made with these thresholds: (background, foreground)."""
         options = self.options
         background = options.background_threshold
         if background is None:
@@ -133,6 +134,11 @@ class Analyzer:
     def map_views(self) -> tuple[tuple[float, ...], bool]:
         """The scales at which the photo is looked at for its maps, and whether it is mirrored too."""
         return self.options.inference.views(self.cams[0].card)
+
+    def plain_views(self, cam: Model) -> tuple[tuple[float, ...], bool]:
+        """The scales and the mirroring at which a cam model sees the photo as it is. CCRM's are its own: the card's then."""
+        inference = Inference() if self.options.conditional else self.options.inference
+        return inference.views(cam.card)
 
     @property
     def mask_views(self) -> tuple[tuple[float, ...], bool]:
@@ -154,18 +160,18 @@ class Analyzer:
         data: bytes,
         *,
         max_image_pixels: int | None = None,
-        whole: bool = False,
         stopwatch: Stopwatch | None = None,
+        known: Sequence[ScaleCams | None] = (),
     ) -> "Analysis":
-        """Return the analysis of a picture file. The file is decoded no larger than the models need it, unless `whole`.
+        """Return the analysis of a picture file. The file is decoded no larger than the models need it, once its pixels are.
 
-        Raises UploadError for what is no photo.
+        `known` is what the cam models said of the photo before, of each in turn (`plain_views`). Raises UploadError for
+        what is no photo, here or where its pixels are needed.
         """
         stopwatch = stopwatch or Stopwatch()
         with stopwatch.stage("decode"):
-            long_side = None if whole else self.input_long_side
-            photo = decode(data, max_image_pixels=max_image_pixels, input_long_side=long_side)
-        return Analysis(self, photo, stopwatch)
+            file = EncodedPhoto(data, max_image_pixels=max_image_pixels, input_long_side=self.input_long_side)
+        return Analysis(self, file, stopwatch, tuple(known))
 
     def look_at(self, image: np.ndarray) -> "Analysis":
         """Return the analysis of a photo that is decoded already, uint8 (H, W, 3)."""
@@ -173,26 +179,44 @@ class Analyzer:
 
 
 class Analysis:
-    """The results of one photo. Each is worked out when it is first read, and once."""
+    """It holds the results of one photo. Each is worked out when it is first read, and once."""
 
     def __init__(
-        self, analyzer: Analyzer, photo: Photo, stopwatch: Stopwatch, views: tuple[ScaleCams, ...] | None = None
+        self,
+        analyzer: Analyzer,
+        photo: Photo | EncodedPhoto,
+        stopwatch: Stopwatch,
+        known: tuple[ScaleCams | None, ...] = (),
     ) -> None:
         self.analyzer = analyzer
-        self.photo = photo
         self.stopwatch = stopwatch
-        self._views = views
+        self.height, self.width = photo.height, photo.width
+        self._photo = photo
+        self._known = known
 
     def asking(self, **changes: Any) -> "Analysis":
         """Return the same photo with some options changed. What the networks said is kept where they would say the same
         again.
         """
-        kept = None if {"scales", "flip", "conditional"} & set(changes) else self._views
-        return Analysis(self.analyzer.asking(**changes), self.photo, self.stopwatch, kept)
+        kept = () if {"scales", "flip", "conditional"} & set(changes) else self._known
+        return Analysis(self.analyzer.asking(**changes), self._photo, self.stopwatch, kept)
+
+    @property
+    def photo(self) -> Photo:
+        """The photo, decoded when it is first read. Raises UploadError."""
+        if isinstance(self._photo, EncodedPhoto):
+            with self.stopwatch.stage("decode"):
+                self._photo = self._photo.decode()
+        return self._photo
+
+    @property
+    def note(self) -> str | None:
+        """What is wrong with the file, as far as its pixels were needed."""
+        return None if isinstance(self._photo, EncodedPhoto) else self._photo.note
 
     def result_size(self, model: Model) -> tuple[int, int]:
         """Return (height, width) of the results of a model."""
-        shape = self.photo.height, self.photo.width
+        shape = self.height, self.width
         if self.analyzer.options.size == "image":
             return shape
         geometry = geometry_of(shape, model.card.preferred_size)
@@ -200,22 +224,30 @@ class Analysis:
 
     @property
     def views(self) -> tuple[ScaleCams, ...]:
-        """What every cam model said of the photo as it is. CCRM's scales are its own: plain views are the card's then."""
-        if self._views is None:
-            options = self.analyzer.options
-            scales, flip = (None, None) if options.conditional else (options.scales, options.flip)
-            with self.stopwatch.stage("predict"):
-                self._views = tuple(scale_cams(cam, self.photo.image, scales, flip) for cam in self.analyzer.cams)
-        return self._views
+        """What every cam model said of the photo as it is."""
+        cams = self.analyzer.cams
+        known = self._known or (None,) * len(cams)
+        with self.stopwatch.stage("predict"):
+            views = tuple(
+                view or scale_cams(cam, self.photo.image, *self.analyzer.plain_views(cam))
+                for cam, view in zip(cams, known, strict=True)
+            )
+        self._known = views
+        return views
+
+    @property
+    def found_out(self) -> tuple[ScaleCams | None, ...]:
+        """What is known of the plain views by now, of each cam model in turn; nothing of a photo that is not whole."""
+        return () if self.note else self._known
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """(C,) probabilities of the classes: the mean over the cam models."""
+        """The probabilities of the classes (C,) are the mean over the cam models."""
         return np.mean([view.scores for view in self.views], axis=0)
 
     @cached_property
     def present(self) -> tuple[int, ...]:
-        """The class indices held to be in the photo: those of the tags, else those whose score is high enough."""
+        """These class indices are held to be in the photo: those of the tags, else those whose score is high enough."""
         known = self.analyzer.known_classes(self._card)
         if known is not None:
             return known
@@ -231,27 +263,27 @@ class Analysis:
         geometry = replace(sources[0].geometry, height=height, width=width)
         options = self.analyzer.options
         allowed = self.analyzer.known_classes(self._card)
-        return Localization(sources, geometry, self.photo.image, options.refine, allowed)
+        return Localization(sources, geometry, self._image_to_refine, options.refine, allowed)
 
     @cached_property
     def pseudo_label(self) -> PseudoLabel:
-        """The label map made of the maps of the classes present, against a constant background.
+        """The label map is made of the maps of the classes present, against a constant background.
 
         Raises TooManyClassesError where the model has more classes than a label map can name.
         """
         check_labels(len(self._card.classes))
         with self.stopwatch.stage("predict"):
-            image, thresholds = self.photo.image, self.analyzer.thresholds
-            sources = self._sources(self.present)
-            maps = Localization(sources, sources[0].geometry, image).maps_of(self.present)
+            thresholds, sources = self.analyzer.thresholds, self._sources(self.present)
+            maps = Localization(sources, sources[0].geometry).maps_of(self.present)
             size = self.result_size(self.analyzer.cams[0])
-            label_map = label_from_maps(image, maps, self.present, thresholds, self.analyzer.options.refine, size)
-            label_map = without_small_regions(label_map, self.analyzer.options.smallest_region)
+            refine, smallest = self.analyzer.options.refine, self.analyzer.options.smallest_region
+            label_map = label_from_maps(self._image_to_refine, maps, self.present, thresholds, refine, size)
+            label_map = without_small_regions(label_map, smallest)
         return PseudoLabel(label_map, maps, self.scores, self.present, thresholds)
 
     @cached_property
     def mask(self) -> Segmentation:
-        """The mask of the segmenter."""
+        """The mask is the segmenter's."""
         segmenter, options = self.analyzer.segmenter, self.analyzer.options
         assert segmenter is not None
         scales, flip = self.analyzer.mask_views
@@ -268,7 +300,11 @@ class Analysis:
                 threshold=options.threshold,
                 refine=options.refine,
             )
-            return replace(found, mask=without_small_regions(found.mask, options.smallest_region))
+            return found.with_mask(without_small_regions(found.mask, options.smallest_region))
+
+    @property
+    def _image_to_refine(self) -> np.ndarray | None:
+        return None if self.analyzer.options.refine == "none" else self.photo.image
 
     @property
     def _card(self) -> ModelCard:

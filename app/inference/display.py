@@ -34,5 +34,5 @@ def display_colours(labels: np.ndarray) -> np.ndarray:
 
 
 def css_colour(colour: np.ndarray) -> str:
-    """#rrggbb."""
+    """Return the colour as #rrggbb."""
     return "#" + bytes(colour.tolist()).hex()

@@ -23,7 +23,7 @@ CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class Engine:
-    """One model, its card and its session. Holds no state of a request; `run` may be called from many threads.
+    """It is one model, with its card and its session. It holds no state of a request; `run` may be called from many threads.
 
     Spinning is off: idle ONNX Runtime threads that spin take the cores from the neighbour that works.
     """

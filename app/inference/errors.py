@@ -27,6 +27,10 @@ Tag2MaskError
     ├── UnknownModelError    404  no such model
     │   ├── NoModelForTaskError       404  no model of this task is served
     │   └── WrongTaskError            422  the model named does another task
+    ├── CorrectionsOffError  403  a service that takes no corrected masks
+    ├── CorrectionError      422  a corrected mask that does not fit its photo, or the masks before it
+    ├── NameTakenError       409  a photo's name that another corrected photo has
+    ├── NotStoredError       507  what the disk does not take
     ├── UnknownHostError     421  an address under which the service does not answer
     ├── KeyRequiredError     401  no API key, or one that is not known
     ├── WorkTimeError        504  work that was not done in time
@@ -239,6 +243,34 @@ class WrongTaskError(UnknownModelError):
 
     status = 422
     title = "Model of another task"
+
+
+class CorrectionsOffError(ServiceError):
+    """A service that takes no corrected masks."""
+
+    status = 403
+    title = "No corrections here"
+
+
+class CorrectionError(ServiceError):
+    """A corrected mask that does not fit its photo, or the masks that were corrected before."""
+
+    status = 422
+    title = "Correction not taken"
+
+
+class NameTakenError(ServiceError):
+    """A name that another corrected photo has."""
+
+    status = 409
+    title = "Name taken"
+
+
+class NotStoredError(ServiceError):
+    """What the service was to keep, and the disk does not take."""
+
+    status = 507
+    title = "Not stored"
 
 
 class UnknownHostError(ServiceError):

@@ -14,6 +14,7 @@ from app.inference.labels import MAX_CLASSES, MAX_MAP_CLASSES
 SCHEMA_VERSION = 1
 IMAGE_INPUT = "image"
 OUTPUTS = {"cam": ("scores", "cam"), "segmentation": ("logits", "mask")}
+TAGS, MASKS = "tags", "masks"  # what `taught_by` says of a weakly and of a fully supervised network
 CLASS_LIMITS = {"cam": MAX_MAP_CLASSES, "segmentation": MAX_CLASSES}
 
 
@@ -24,7 +25,8 @@ class ModelCard(BaseModel):
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
     map in [0, 1]; `presence_thresholds` with `scores`, one per class; a segmenter without them
     gives no `scores`. `figures` are percentages
-    measured by `python -m training evaluate`, `measured_on` says on how many photos of which split. `checksum` is that of
+    measured by `python -m training evaluate`, `taught_by` says by what a network learned where things are, such as "tags" or
+    "tags + 30 masks", and is empty where that is not stated; `measured_on` says on how many photos of which split. `checksum` is that of
     the file (`app.inference.checksum`), empty where it states none.
     """
 
@@ -48,6 +50,7 @@ class ModelCard(BaseModel):
     precision: Literal["float32", "float16", "int8"] = "float32"
     data: str
     data_licence: str
+    taught_by: str = ""
     figures: dict[str, float] = Field(default_factory=dict)
     measured_on: str = ""
     export_check: dict[str, float] = Field(default_factory=dict)
@@ -56,6 +59,17 @@ class ModelCard(BaseModel):
     seed: int = 0
     created: str = ""
     checksum: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_release(cls, values: Any) -> Any:
+        """Say of files that were written before `taught_by` was stated what their run's configuration says."""
+        config = values.get("config") if isinstance(values, dict) else None
+        if not isinstance(config, dict) or not config or values.get("taught_by"):
+            return values
+        segmenter = config.get("segmenter")
+        by_masks = isinstance(segmenter, dict) and segmenter.get("labels") == "ground-truth"
+        return {**values, "taught_by": MASKS if by_masks else TAGS}
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelCard":
@@ -74,6 +88,10 @@ class ModelCard(BaseModel):
         if not all(0 < scale <= 4 for scale in self.scales):
             raise ValueError(f"scales {self.scales} must lie in (0, 4]")
         return self
+
+    def taught_more(self, masks: int) -> str:
+        """Return what `taught_by` says of a network that learned on from so many masks in all."""
+        return MASKS if self.taught_by == MASKS else f"{TAGS} + {masks} masks"
 
     @property
     def outputs(self) -> tuple[str, ...]:

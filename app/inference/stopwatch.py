@@ -8,30 +8,35 @@ from contextlib import contextmanager
 class Stopwatch:
     """Adds up the milliseconds of stages by name. One photo's work runs in one thread, so nothing is locked.
 
-    A stage inside a stage of its own name is part of it and counts once.
+    A stage inside another one counts for itself, and the other stands still meanwhile.
     """
 
     def __init__(self) -> None:
         self._milliseconds: dict[str, float] = {}
-        self._running: set[str] = set()
+        self._running: list[str] = []  # the innermost last
+        self._since = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time until the end of the `with` to the stage `name`."""
-        if name in self._running:
-            yield
-            return
-        self._running.add(name)
-        start = time.perf_counter()
+        self._count()
+        self._running.append(name)
         try:
             yield
         finally:
-            self._running.discard(name)
-            self.add(name, 1000 * (time.perf_counter() - start))
+            self._count()
+            self._running.pop()
 
     def add(self, name: str, milliseconds: float) -> None:
         """Add milliseconds that were measured elsewhere."""
         self._milliseconds[name] = self._milliseconds.get(name, 0.0) + milliseconds
+
+    def _count(self) -> None:
+        """Give the time since the last look to the innermost stage."""
+        now = time.perf_counter()
+        if self._running:
+            self.add(self._running[-1], 1000 * (now - self._since))
+        self._since = now
 
     @property
     def milliseconds(self) -> dict[str, float]:

@@ -47,7 +47,7 @@ Name = Annotated[
 
 
 class Tensor(BaseModel):
-    """An input."""
+    """It is one input of a request."""
 
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0, le=INT32)]], FailFast()]
@@ -64,7 +64,7 @@ class Output(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """The JSON of a request."""
+    """It is the JSON of a request."""
 
     id: Name | None = None
     inputs: Annotated[list[Tensor], FailFast()] = Field(min_length=1, max_length=1)

@@ -33,7 +33,7 @@ METHOD_PREFERENCE = ("cam", "drs", "amr", "edam")
 
 @dataclass(frozen=True)
 class Catalog:
-    """The engines served at one moment. Replaced as a whole, never changed: a request keeps the one it began with.
+    """It holds the engines served at one moment. It is replaced as a whole, never changed: a request keeps the one it began with.
 
     engines: by (name, version). defaults: the engine of each task where a request names none. refused: why a file that lies
     there is not served as it is now. misplaced: name -> folder -> why an ONNX file that is no NAME/VERSION/model.onnx is not.

@@ -1,4 +1,4 @@
-"""What all requests share: the settings, the models, the kept uploads and the pool. Holds no state of a request."""
+"""What all requests share: the settings, the models, the kept uploads and maps, and the pool. Holds no state of a request."""
 
 from dataclasses import dataclass, field
 from threading import Event
@@ -6,7 +6,9 @@ from threading import Event
 from starlette.requests import Request
 
 from app.inference.errors import StoppingError
+from app.runtime.bounded import Bounded
 from app.runtime.loading import InThisProcess
+from app.runtime.map_store import MapStore
 from app.runtime.model_store import ModelStore
 from app.runtime.pool import Pool
 from app.runtime.settings import Settings
@@ -16,11 +18,12 @@ from app.runtime.workers.fleet import Fleet
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of a running service. `leaving` is set once it is about to stop, while it still answers."""
+    """It holds the parts of a running service. `leaving` is set once it is about to stop, while it still answers."""
 
     settings: Settings
     models: ModelStore
     uploads: UploadStore
+    maps: MapStore
     pool: Pool
     fleet: Fleet
     leaving: Event = field(default_factory=Event)
@@ -37,6 +40,7 @@ class Service:
             settings,
             ModelStore(settings, fleet if apart else InThisProcess(settings, fleet)),
             uploads_of(settings),
+            maps_of(settings),
             Pool(
                 workers,
                 settings.queue_size,
@@ -69,6 +73,16 @@ def uploads_of(settings: Settings) -> UploadStore:
     from app.runtime.redis_store import RedisStore, connect
 
     return RedisUploads(RedisStore(connect(settings.store.get_secret_value()), "uploads", *bounds), bounds[1])
+
+
+def maps_of(settings: Settings) -> MapStore:
+    """Return where what the cam models said is kept. Raises AddressError."""
+    bounds = settings.map_store_bytes, settings.upload_ttl_seconds
+    if settings.store is None:
+        return MapStore(Bounded[bytes](*bounds, len))
+    from app.runtime.redis_store import RedisStore, connect  # as above
+
+    return MapStore(RedisStore(connect(settings.store.get_secret_value()), "maps", *bounds))
 
 
 def service_of(request: Request) -> Service:

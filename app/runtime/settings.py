@@ -151,8 +151,21 @@ class Settings(BaseSettings):
         ge=0,
         description="The memory for photos that are kept for GET requests; the photo that was unused for longest makes room, and 0 keeps none.",
     )
+    map_store_bytes: int = Field(
+        default=64_000_000,
+        ge=0,
+        description="The memory for what the cam models said of photos, some 200 kB each, so that further maps of a photo need no network; 0 keeps none.",
+    )
     upload_ttl_seconds: float = Field(
-        default=3600, gt=0, description="A photo that is kept is forgotten this long after its last use."
+        default=3600,
+        gt=0,
+        description="A photo that is kept, and what the models said of it, is forgotten this long after its last use.",
+    )
+
+    corrections: Path | None = Field(
+        default=None,
+        description="The folder that corrected masks go into, with their photos, for training to learn from; without it the service "
+        "takes none, and the page has no brush. Whoever may use the service may then write there: set API keys.",
     )
 
     header_seconds: float = Field(default=10, gt=0, description="A client has this long for the headers of a request.")
@@ -200,6 +213,12 @@ class Settings(BaseSettings):
         description="The hosts of cloud storage to which that Label Studio may send for photos (its pre-signed addresses), separated by commas; *.example.org means all below example.org.",
     )
 
+    label_studio_project: int | None = Field(
+        default=None,
+        ge=1,
+        description="The project there, by the number in its address, that the page opens photos in; without it the page does not offer it.",
+    )
+
     @field_validator("port", mode="before")
     @classmethod
     def _leave_out_links(cls, port: object) -> object:
@@ -241,7 +260,7 @@ class Settings(BaseSettings):
 
     @property
     def worker_count(self) -> int:
-        """Inference workers: as set, else one per `intra_op_threads` cores."""
+        """There are this many inference workers: as set, else one per `intra_op_threads` cores."""
         return self.workers or max(1, available_cores() // self.intra_op_threads)
 
     @property

@@ -4,15 +4,14 @@ replicas of the service.
 
 import hashlib
 import json
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from app.inference.errors import StoreGoneError, UnknownImageError
+from app.runtime.bounded import Bounded
 
 if TYPE_CHECKING:
     from app.runtime.redis_store import RedisStore
@@ -69,55 +68,23 @@ class MemoryUploads:
     def __init__(
         self, capacity_bytes: int, time_to_live_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.time_to_live_seconds = time_to_live_seconds
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._uploads: OrderedDict[str, tuple[Upload, float]] = OrderedDict()  # oldest use first
-        self._size_bytes = 0
+        self._uploads = Bounded[Upload](capacity_bytes, time_to_live_seconds, lambda upload: len(upload.data), clock)
 
     @property
     def size_bytes(self) -> int:
         """Bytes held now."""
-        with self._lock:
-            self._drop_expired()
-            return self._size_bytes
+        return self._uploads.size_bytes
 
     def put(self, upload: Upload) -> None:
         """Keep an upload; one larger than the whole store is not kept."""
-        with self._lock:
-            self._drop_expired()
-            if len(upload.data) > self.capacity_bytes:
-                return
-            if upload.id in self._uploads:
-                self._remove(upload.id)
-            while self._size_bytes + len(upload.data) > self.capacity_bytes:
-                self._remove(next(iter(self._uploads)))
-            self._uploads[upload.id] = (upload, self._clock())
-            self._size_bytes += len(upload.data)
+        self._uploads.put(upload.id, upload)
 
     def get(self, image_id: str) -> Upload:
         """Return the upload of that id, whose time starts anew. Raises UnknownImageError."""
-        with self._lock:
-            self._drop_expired()
-            if image_id not in self._uploads:
-                raise unknown_image(image_id, self.time_to_live_seconds)
-            upload, _ = self._uploads[image_id]
-            self._uploads[image_id] = (upload, self._clock())
-            self._uploads.move_to_end(image_id)
-            return upload
-
-    def _drop_expired(self) -> None:
-        limit = self._clock() - self.time_to_live_seconds
-        while self._uploads:
-            image_id, (_, used) = next(iter(self._uploads.items()))
-            if used > limit:
-                return
-            self._remove(image_id)
-
-    def _remove(self, image_id: str) -> None:
-        upload, _ = self._uploads.pop(image_id)
-        self._size_bytes -= len(upload.data)
+        upload = self._uploads.get(image_id)
+        if upload is None:
+            raise unknown_image(image_id, self._uploads.time_to_live_seconds)
+        return upload
 
 
 class RedisUploads:

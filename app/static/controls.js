@@ -23,6 +23,8 @@ export function receiveControls(page) {
     writeAddress();
     page.drawPanel();
   });
+  byId("correct").addEventListener("click", page.correct);
+  byId("label-studio").addEventListener("click", page.openTask);
   byId("save").addEventListener("click", page.save);
   byId("save-all").addEventListener("click", page.saveAll);
   byId("copy").addEventListener("click", async () => say(await panel.copyCommands()));

@@ -1,5 +1,7 @@
 // The page: what happens when a photo comes, a control moves or an answer arrives. What is shown stands in state.js.
 
+import { correctedPanes, Correcting } from "./brush/correcting.js";
+import { drawOffer, openTask } from "./brush/offer.js";
 import { bestOf, fitting, isRefusal, scoresOf } from "./asking.js";
 import { receiveControls } from "./controls.js";
 import { byId, show } from "./elements.js";
@@ -21,6 +23,10 @@ let served = null;
 let shown = null; // what the view made of the answers
 let scores = []; // of the photo's classes, by the chosen model
 let running = new AbortController();
+const correcting = new Correcting(viewer, () => {
+  drawPhotos();
+  present();
+});
 
 // Ask for what the state wants to show and show it; an earlier question still open is dropped.
 async function refresh() {
@@ -112,9 +118,10 @@ function mark(photo, reason) {
 // Show the answers: photo, layers, controls.
 function present() {
   repaint();
-  if (shown.panes.length) viewer.show(state.photo, shown.panes, opacity());
+  const corrected = correctedPanes(state.photo, shown.model);
+  if (shown.panes.length) viewer.show(state.photo, [...shown.panes, ...corrected], opacity());
   else viewer.clear("");
-  byId("caption").textContent = [shown.caption, state.photo.shrunk].filter(Boolean).join(" ");
+  byId("caption").textContent = [shown.caption, state.photo.shrunk, corrected.length ? "The brush goes on from your correction." : ""].filter(Boolean).join(" ");
   drawPanel();
 }
 
@@ -155,6 +162,7 @@ function drawPanel() {
   panel.drawMethods(served.cams, state.without, (without) => change({ without }));
   drawModels(served, state);
   show("classes-section", ofMaps && scores.length > 0);
+  drawOffer(served.limits, shown);
   show("take-section", Boolean(shown?.requests.length));
   show("legend-section", !ofMaps && Boolean(shown?.regions));
   show("thresholds-section", view === "pseudoLabel");
@@ -246,6 +254,10 @@ function remove(photo) {
 
 async function take(files) {
   if (!files.length) return;
+  if (correcting.active) {
+    say("Save the correction first, or cancel it.");
+    return;
+  }
   if (!served) await start();
   if (served) add(files.map((file) => photoOf(file)));
 }
@@ -267,6 +279,12 @@ async function takeExample(name) {
   } catch (error) {
     complain(error.message);
   }
+}
+
+// Correct the mask in view by brush.
+function correct() {
+  running.abort();
+  correcting.begin(state.photo, shown, served, opacity());
 }
 
 function atWork(working) {
@@ -310,9 +328,10 @@ async function start() {
 }
 
 receiveControls({
-  viewer, change, take, addTags, drawPanel, drawSliders, repaint,
+  viewer, change, take, correct, addTags, drawPanel, drawSliders, repaint,
   opacityKind: () => VIEWS[state.view].kind,
   opacityOf: opacity,
+  openTask: () => openTask(state.photo, shown),
   served: () => served,
   save: () => saveShown([state.photo]),
   saveAll: () => saveShown(state.photos.filter(({ refused }) => !refused)),

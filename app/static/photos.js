@@ -17,6 +17,8 @@ export function photoOf(file, { name = file.name || "photo", tags = [], example 
     height: 0,
     results: new Map(),
     refused: false,
+    task: null, // the address of its task in Label Studio
+    corrected: null, // {model, values, layer}: what was saved of it by the brush
     shrunk: null, // what was done to it where it was too large for the service
   };
 }
@@ -103,10 +105,11 @@ export function receiveFiles(input, take) {
 export function drawStrip(list, photos, shown, { select, remove }) {
   const items = photos.map((photo) => {
     const picture = element("img", { src: photo.url, alt: "", onerror: () => picture.classList.add("unreadable") });
-    const name = photo.refused ? `${photo.name}, refused` : photo.name;
+    const state = photo.refused ? "refused" : photo.corrected ? "corrected" : "";
+    const name = [photo.name, state].filter(Boolean).join(", ");
     const button = element("button", {
       type: "button",
-      className: `thumbnail${photo.refused ? " refused" : ""}`,
+      className: `thumbnail ${state}`,
       ariaLabel: `Show ${name}`,
       ariaCurrent: String(photo === shown),
       title: photo.name,

@@ -1,41 +1,60 @@
 // Regions of a mask on a canvas: filled, with a dark and a bright line where they end, and a place for each one's name.
 
+export const IGNORED = "#e0e0c0"; // as the service paints the label 255
 const NAME_GRID = 160; // cells along the longer side, in which the places for names are sought
 
 // Fill the regions, each {rle, color} with `color` as #rrggbb, and draw a line of full colour about each, a dark one beside it.
 export function paintRegions(regions, forEachPixel, width, height, canvas) {
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d");
-  const picture = context.createImageData(width, height);
-  const owner = new Uint8Array(width * height); // 0: no region, else its number from 1
+  const values = new Uint8Array(width * height); // 0: no region, else its number from 1
   regions.forEach(({ rle }, index) => forEachPixel(rle, (at) => {
-    owner[at] = index + 1;
+    values[at] = index + 1;
   }));
-  const colours = regions.map(({ color }) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
-  paint(new Uint32Array(picture.data.buffer), owner, colours, width, height);
-  context.putImageData(picture, 0, 0);
+  const colours = new Map(regions.map(({ color }, index) => [index + 1, color]));
+  paintLabels(canvas.getContext("2d"), { values, width, height }, colours, { left: 0, top: 0, right: width, bottom: height });
 }
 
 const DARK = 0xe0000000;
 const pixelOf = ([red, green, blue], opacity) => ((opacity << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 
-// A line is a five hundredth of the longer side wide, at least 1 px.
-function paint(pixels, owner, colours, width, height) {
-  const line = Math.max(1, Math.round(Math.max(width, height) / 500));
-  const fills = [0, ...colours.map((colour) => pixelOf(colour, 150))];
-  const lines = [0, ...colours.map((colour) => pixelOf(colour.map((part) => (2 * part + 255) / 3), 255))];
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
+// Draw what of labels lies in a box, label -> colour as #rrggbb; 0 is left out. A line is a five hundredth of the longer side
+// wide, at least 1 px.
+export function paintLabels(context, { values, width, height }, colours, { left, top, right, bottom }) {
+  const picture = context.createImageData(right - left, bottom - top);
+  const pixels = new Uint32Array(picture.data.buffer);
+  const line = lineOf(width, height);
+  const [fills, lines] = [new Uint32Array(256), new Uint32Array(256)];
+  for (const [label, colour] of colours) {
+    const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    fills[label] = pixelOf(parts, 150);
+    lines[label] = pixelOf(parts.map((part) => (2 * part + 255) / 3), 255);
+  }
+  for (let y = top; y < bottom; y++) {
+    for (let x = left; x < right; x++) {
       const at = y * width + x;
-      const own = owner[at];
+      const own = values[at];
       if (!own) continue;
       const ends = (reach) =>
-        (x >= reach && owner[at - reach] !== own) || (x + reach < width && owner[at + reach] !== own) ||
-        (y >= reach && owner[at - reach * width] !== own) || (y + reach < height && owner[at + reach * width] !== own);
-      pixels[at] = ends(line) ? DARK : ends(2 * line) ? lines[own] : fills[own];
+        (x >= reach && values[at - reach] !== own) || (x + reach < width && values[at + reach] !== own) ||
+        (y >= reach && values[at - reach * width] !== own) || (y + reach < height && values[at + reach * width] !== own);
+      pixels[(y - top) * (right - left) + x - left] = ends(line) ? DARK : ends(2 * line) ? lines[own] : fills[own];
     }
   }
+  context.putImageData(picture, left, top);
+}
+
+// A change in a box changes the lines about it, too.
+export function withLines({ left, top, right, bottom }, { width, height }) {
+  const reach = 2 * lineOf(width, height);
+  return {
+    left: Math.max(0, left - reach), top: Math.max(0, top - reach),
+    right: Math.min(width, right + reach), bottom: Math.min(height, bottom + reach),
+  };
+}
+
+function lineOf(width, height) {
+  return Math.max(1, Math.round(Math.max(width, height) / 500));
 }
 
 // {x, y} for the name of a region, as shares of the sides: the place of a coarse grid that lies deepest in it.

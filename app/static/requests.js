@@ -91,6 +91,13 @@ export function askForJson(photo, { path, parameters }, options) {
   });
 }
 
+// The labels of a mask at the photo's own size, as {width, height, values}.
+export async function askForLabels(photo, { path, parameters }, options) {
+  const reply = await askAbout(photo, path, { ...parameters, format: "npy" }, options);
+  const { shape: [height, width], values } = parseNpy(await reply.arrayBuffer());
+  return { width, height, values };
+}
+
 async function ask(photo, path, parameters, options, read) {
   const key = address(path, parameters);
   if (!photo.results.has(key)) {

@@ -1,10 +1,10 @@
 // What is saved: the picture as it is on the page, or an answer of the service, of one photo or of all of them in a ZIP.
 
 import { bestOf, fitting, scoresOf } from "./asking.js";
+import { drawOver } from "./drawing.js";
 import { element } from "./elements.js";
 import { decodePhoto, releaseBitmap } from "./photos.js";
 import { askForFile, fileName, SHOWN } from "./requests.js";
-import { drawOver } from "./viewer.js";
 import { VIEWS } from "./views.js";
 import { zip } from "./zip.js";
 

@@ -12,8 +12,8 @@ const METHODS = {
 };
 const SEGMENTERS = { deeplabv2: "DeepLab V2", deeplabv3: "DeepLab V3", deeplabv3plus: "DeepLab V3+" };
 
-// {cams, segmenters, limits, names, classesOf, coloursOf}: models in the order of use, the default first, each with its `pin`
-// (NAME/VERSION). names: all classes that any of them knows.
+// {cams, segmenters, limits, names, classesOf, labelsOf}: models in the order of use, the default first, each with its `pin`
+// (NAME/VERSION). names: all classes that any of them knows. labelsOf(pin): what GET /classes says of one.
 export async function askWhatIsServed(options) {
   const body = await (await ask(address("models"), {}, options)).json();
   const limits = await (await ask(address("static/limits.json"), {}, options)).json();
@@ -21,14 +21,14 @@ export async function askWhatIsServed(options) {
     .map((model) => ({ ...model, pin: `${model.name}/${model.version}` }))
     .sort((one, other) => other.default - one.default);
   const cams = models.filter(({ task }) => task === "cam");
-  const colours = new Map();
+  const classes = new Map();
 
-  async function coloursOf(pin) {
-    if (!colours.has(pin)) {
+  async function labelsOf(pin) {
+    if (!classes.has(pin)) {
       const reply = await ask(address("classes", { model: pin }), {}, options);
-      colours.set(pin, new Map((await reply.json()).classes.map((entry) => [entry.class, entry.display_color])));
+      classes.set(pin, await reply.json());
     }
-    return colours.get(pin);
+    return classes.get(pin);
   }
 
   return {
@@ -38,7 +38,7 @@ export async function askWhatIsServed(options) {
     synonyms: synonymsOf(models, limits.synonyms),
     names: [...new Set(models.flatMap(({ classes }) => classes))],
     classesOf: (pin) => (models.find((model) => model.pin === pin) ?? cams[0])?.classes ?? [],
-    coloursOf,
+    labelsOf,
   };
 }
 

@@ -1,8 +1,11 @@
 // Panes side by side that show one photo, each under a layer of its own; zoom and pan are shared.
 
+import { drawOver, drawRing } from "./drawing.js";
+
 const MAX_ZOOM = 16;
 export const STEP = 1.4; // one press of a zoom button or key
 const CAPTION_HEIGHT = 30; // px, of a pane, as in page.css
+const MIDDLE = 1; // button of a mouse
 const GAP = 10; // px, between panes, as in page.css
 const NARROW = matchMedia("(max-width: 820px)");
 
@@ -14,6 +17,8 @@ export class Viewer {
   #pointers = new Map();
   #bare = false; // whether the photo is shown without its layers
   #cursor = null; // the place pointed at, as share of the photo's sides
+  #tool = null; // what draws on the photo, as `use` has it
+  #stroke = null; // the pointer that draws
 
   constructor(stage) {
     this.#stage = stage;
@@ -22,13 +27,12 @@ export class Viewer {
     stage.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     stage.addEventListener("pointerdown", (event) => this.#down(event));
     stage.addEventListener("pointermove", (event) => this.#move(event));
-    for (const name of ["pointerup", "pointercancel"]) {
-      stage.addEventListener(name, (event) => this.#pointers.delete(event.pointerId));
-    }
+    for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => this.#up(event));
+    stage.addEventListener("mousedown", (event) => this.#tool && event.button === MIDDLE && event.preventDefault()); // no scrolling by itself
     stage.addEventListener("keyup", (event) => event.key === " " && this.compare(false));
     stage.addEventListener("blur", () => this.compare(false));
     stage.addEventListener("pointerleave", () => this.#point(null));
-    stage.addEventListener("dblclick", (event) => this.zoom(this.#view.zoom > 1 ? 0 : 3, this.#placeOf(event)));
+    stage.addEventListener("dblclick", (event) => this.#tool || this.zoom(this.#view.zoom > 1 ? 0 : 3, this.#placeOf(event)));
     stage.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -39,6 +43,16 @@ export class Viewer {
     this.#panes = panes.map((pane) => ({ ...pane, opacity, ...paneElements(pane) }));
     this.#stage.replaceChildren(...this.#panes.map((pane) => pane.figure));
     this.#arrange();
+  }
+
+  // Let a tool draw on the photo, null for none: {radius, colour, begin(place), move(place), end(), cancel(), key(event, place)}.
+  // Places are shares of the photo's sides, the radius one of its longer side; `key` gives back the place where the cursor is
+  // then, null for a key that is not the tool's. Two fingers, or the mouse with Shift or its middle button, move the photo.
+  use(tool) {
+    this.#tool = tool;
+    this.#cursor = null;
+    this.#stage.classList.toggle("drawing", Boolean(tool));
+    this.draw();
   }
 
   // Nothing but a sentence.
@@ -130,23 +144,21 @@ export class Viewer {
       context.fillRect(left, top, width, height);
     }
     if (layer && !this.#bare) drawOver(context, pane, { left, top, width, height }, devicePixelRatio);
+    if (this.#cursor && this.#tool) {
+      const radius = Math.max(2 * devicePixelRatio, this.#tool.radius * Math.max(width, height));
+      drawRing(context, left + this.#cursor.x * width, top + this.#cursor.y * height, radius, ["#000c", "#fff", this.#tool.colour]);
+    }
     if (this.#cursor && this.#panes.length > 1) {
-      context.lineWidth = 1.5 * devicePixelRatio;
-      for (const [colour, radius] of [["#000a", 6], ["#fff", 4.5]]) {
-        context.strokeStyle = colour;
-        context.beginPath();
-        context.arc(left + this.#cursor.x * width, top + this.#cursor.y * height, radius * devicePixelRatio, 0, 7);
-        context.stroke();
-      }
+      drawRing(context, left + this.#cursor.x * width, top + this.#cursor.y * height, 6 * devicePixelRatio, ["#000a", "#fff"]);
     }
   }
 
-  // The place of the photo under a pointer, as share of its sides; null beside every pane.
-  #placeOf(event) {
+  // The place of the photo under a pointer, as share of its sides; null beside every pane, unless a stroke has led there.
+  #placeOf(event, anywhere = false) {
     const pane = this.#panes.find(({ figure }) => {
       const box = figure.getBoundingClientRect();
       return event.clientX >= box.left && event.clientX < box.right && event.clientY >= box.top && event.clientY < box.bottom;
-    });
+    }) ?? (anywhere ? this.#panes[0] : null);
     if (!pane) return null;
     const box = pane.canvas.getBoundingClientRect();
     const { left, top, width, height } = this.#placement(pane.canvas);
@@ -160,7 +172,14 @@ export class Viewer {
     const inside = place && place.x >= 0 && place.x < 1 && place.y >= 0 && place.y < 1;
     this.#cursor = inside ? place : null;
     for (const pane of this.#panes) pane.readout.textContent = inside ? (pane.valueAt?.(place) ?? "") : "";
-    if (this.#panes.length > 1) this.draw();
+    if (this.#panes.length > 1 || this.#tool) this.draw();
+  }
+
+  // Bring a place into view, where the photo is zoomed.
+  #reveal({ x, y }) {
+    const half = 0.4 / this.#view.zoom;
+    this.#view.x = Math.min(Math.max(this.#view.x, x - half), x + half);
+    this.#view.y = Math.min(Math.max(this.#view.y, y - half), y + half);
   }
 
   #wheel(event) {
@@ -172,11 +191,36 @@ export class Viewer {
   #down(event) {
     this.#pointers.set(event.pointerId, event);
     this.#stage.setPointerCapture(event.pointerId);
+    if (!this.#tool) return;
+    if (this.#stroke !== null) this.#finish("cancel"); // a second finger: the photo is moved
+    else if (this.#pointers.size === 1 && !event.button && !event.shiftKey) {
+      const place = this.#placeOf(event);
+      if (!place) return;
+      this.#stroke = event.pointerId;
+      this.#tool.begin(place);
+      this.#point(place);
+    }
+  }
+
+  #up(event) {
+    this.#pointers.delete(event.pointerId);
+    if (event.pointerId === this.#stroke) this.#finish(event.type === "pointerup" ? "end" : "cancel");
+    if (event.pointerType === "touch") this.#point(null);
+  }
+
+  // End the stroke that is being made, or call it off.
+  #finish(how) {
+    this.#stroke = null;
+    this.#tool?.[how]();
   }
 
   #move(event) {
     const before = this.#pointers.get(event.pointerId);
-    if (!before) {
+    if (event.pointerId === this.#stroke) {
+      const passed = event.getCoalescedEvents();
+      for (const each of passed.length ? passed : [event]) this.#tool.move(this.#placeOf(each, true));
+    }
+    if (!before || event.pointerId === this.#stroke) {
       this.#point(this.#placeOf(event));
       return;
     }
@@ -194,7 +238,13 @@ export class Viewer {
 
   #key(event) {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const place = this.#panes.length && this.#tool?.key(event, this.#cursor ?? { x: this.#view.x, y: this.#view.y });
+    if (place) {
+      this.#reveal(place);
+      this.#point(place);
+      event.preventDefault();
+    }
+    if (place || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key in moves && this.#view.zoom > 1) {
       const [x, y] = moves[event.key];
       this.#view.x += (0.1 * x) / this.#view.zoom;
@@ -206,26 +256,6 @@ export class Viewer {
       this.compare(true);
     } else return;
     event.preventDefault();
-  }
-}
-
-// The layer of a pane and its names, where the photo lies on the canvas; `unit` is the length of a CSS pixel there.
-export function drawOver(context, { layer, opacity, labels }, { left, top, width, height }, unit) {
-  context.globalAlpha = opacity;
-  context.drawImage(layer, left, top, width, height);
-  context.globalAlpha = 1;
-  context.font = `600 ${13 * unit}px system-ui, sans-serif`;
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  context.lineJoin = "round";
-  for (const { text, x, y } of labels?.() ?? []) {
-    const half = context.measureText(text).width / 2 + 4 * unit;
-    const across = Math.min(Math.max(left + x * width, left + half), left + width - half);
-    context.lineWidth = 4 * unit;
-    context.strokeStyle = "#000c";
-    context.strokeText(text, across, top + y * height);
-    context.fillStyle = "#fff";
-    context.fillText(text, across, top + y * height);
   }
 }
 

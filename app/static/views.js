@@ -2,14 +2,13 @@
 
 import { forEachPixel } from "./arrays.js";
 import { average, disagreement, paintMap, resample } from "./maps.js";
-import { paintRegions, placeOf } from "./regions.js";
+import { IGNORED, paintRegions, placeOf } from "./regions.js";
 import { ALL, askForJson, askForMap, mapRequest, maskRequest, pseudoLabelRequest } from "./requests.js";
 import { knowSame } from "./served.js";
 
-const IGNORED = "#e0e0c0"; // as the service paints the label 255
 const LAYER_SIDE = 800; // px, the longer side of a map's layer
 
-// Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions}.
+// Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions, model}; the last two of masks alone.
 export const VIEWS = {
   heatmap: {
     title: "Heatmap",
@@ -94,7 +93,8 @@ async function askAll(photo, state, served, options) {
 
 async function loadMask(photo, request, model, state, served, options) {
   const body = await askForJson(photo, request, options);
-  const colours = await served.coloursOf(model);
+  const { classes } = await served.labelsOf(model);
+  const colours = new Map(classes.map((entry) => [entry.class, entry.display_color]));
   const regions = body.classes.map((region) => ({
     ...region, color: colours.get(region.class), visible: true, place: placeOf(region, forEachPixel),
   }));
@@ -117,6 +117,7 @@ async function loadMask(photo, request, model, state, served, options) {
     ],
     requests: [request],
     regions,
+    model,
     caption: (names
       ? `${what} of ${names}, by ${request.title === ALL ? "all methods, fused" : request.title}.`
       : `${what}: no class was found${ignored ? "." : ", all is background."}`) + ignored,

@@ -1,10 +1,7 @@
 // Files -> one ZIP archive, stored as they are: pictures do not get smaller by packing them again.
 
-const TABLE = Uint32Array.from({ length: 256 }, (_, index) => {
-  let value = index;
-  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
-  return value;
-});
+import { checksum } from "./checksum.js";
+
 const UTF8 = 0x0800; // names are UTF-8
 const VERSION = 20;
 
@@ -44,11 +41,4 @@ function record(fields) {
     for (let byte = 0; byte < size; byte++) bytes[at++] = (value >>> (8 * byte)) & 255;
   }
   return bytes;
-}
-
-// CRC-32.
-function checksum(bytes) {
-  let value = 0xffffffff;
-  for (const byte of bytes) value = TABLE[(value ^ byte) & 255] ^ (value >>> 8);
-  return (value ^ 0xffffffff) >>> 0;
 }

@@ -23,11 +23,14 @@ MAX_UPLOAD_BYTES = 100_000
 
 @dataclass
 class FakeHost:
-    """A Label Studio's files: path -> body, or status and headers. seen: the (path, Authorization) asked for."""
+    """A Label Studio's files: path -> body, or status and headers. seen: the (path, Authorization) asked for.
+    posted: what was sent to its projects.
+    """
 
     url: str = ""
     files: dict[str, bytes | tuple[int, dict[str, str]]] = field(default_factory=dict)
     seen: list[tuple[str, str]] = field(default_factory=list)
+    posted: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -44,6 +47,9 @@ def run_host(asks_for_token: bool = True) -> Iterator[FakeHost]:
             return self.answer(200, {}, found) if isinstance(found, bytes) else self.answer(*found, b"")
 
         def do_POST(self) -> None:
+            if self.path.startswith("/api/projects/"):
+                host.posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+                return self.do_GET()
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             host.seen.append((self.path, ""))
             accepted = self.path == "/api/token/refresh/" and body == {"refresh": PERSONAL_TOKEN}
@@ -70,8 +76,8 @@ def run_host(asks_for_token: bool = True) -> Iterator[FakeHost]:
             thread.join()
 
 
-def settings_for(host: FakeHost, models: Path, token: str = TOKEN) -> Settings:
-    named = {"label_studio_url": host.url, "label_studio_token": token}
+def settings_for(host: FakeHost, models: Path, token: str = TOKEN, **others: object) -> Settings:
+    named = {"label_studio_url": host.url, "label_studio_token": token, **others}
     return Settings(models=models, device="cpu", workers=2, max_upload_bytes=MAX_UPLOAD_BYTES, **named)
 
 

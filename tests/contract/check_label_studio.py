@@ -31,8 +31,8 @@ import numpy as np
 import shapely
 from PIL import Image
 
+from app.inference.label_maps.brush import decode_brush
 from app.inference.labels import VOC_CLASSES, label_of
-from app.protocols.label_studio.brush import decode_brush
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = "http://photos.example.org/elsewhere.jpg"

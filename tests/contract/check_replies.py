@@ -102,6 +102,11 @@ def described(reply: httpx2.Response) -> str:
                 f"{name} {values.dtype} {values.shape} {digest(values.tobytes())}" for name, values in arrays.items()
             ]
         return "\n".join([*lines, *digests])
+    if headers.get("content-type") == "image/png":  # how well it is compressed is no part of the reply
+        with Image.open(io.BytesIO(reply.content)) as picture:
+            colours = digest(bytes(picture.getpalette() or ()))
+            pixels = np.asarray(picture)
+        return "\n".join([*lines, f"{pixels.dtype} {pixels.shape} {digest(pixels.tobytes())}, palette {colours}"])
     return "\n".join([*lines, digest(reply.content)])
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from app.inference.model_card import ModelCard
 from app.inference.whole_file import whole_file
@@ -44,6 +45,15 @@ def exported_once(directory: Path) -> Iterator[None]:
         patch.setattr("training.export.onnx_file.CHECK_SIZES", ((64, 96),))
         patch.setattr("training.export.onnx_file.CHECK_BATCHES", (2,))
         yield
+
+
+def vary_statistics(network: nn.Module) -> None:
+    """Give every batch normalisation numbers of its own, as training does; the exporter writes equal ones once."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            places = ((module.running_var, 0.5), (module.weight, 0.5), (module.running_mean, 0), (module.bias, 0))
+            for values, least in places:
+                values.data.uniform_(least, 1.5)
 
 
 def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class Backbone(nn.Module):
         stride4_stage: index of the stage whose features have stride 4, for decoders.
         stem_modules: names of the first modules, which some methods do not train.
         first_stage_modules: names of the modules of the stage after these, which AMR as released does not train either.
+        keeps_statistics: training leaves the running statistics of its batch normalisations as they are.
     """
 
     channels: tuple[int, int, int, int]
@@ -41,10 +42,24 @@ class Backbone(nn.Module):
     stride4_stage: int
     stem_modules: tuple[str, ...]
     first_stage_modules: tuple[str, ...] = ()
+    keeps_statistics: bool = False
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (N, 3, H, W) -> features [(N, channels[i], H / stride_i, W / stride_i)], finest first."""
         raise NotImplementedError
+
+    def freeze_stem(self) -> None:
+        """Leave the first modules as they are when the others are trained."""
+        for name in self.stem_modules:
+            self.get_submodule(name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; batch normalisations that keep their statistics stay as in evaluation."""
+        super().train(mode)
+        if self.keeps_statistics:
+            for module in self.batch_norms():
+                module.eval()
+        return self
 
     def batch_norms(self) -> list[nn.Module]:
         """Its batch normalisations, synchronised or not; some networks keep those of ImageNet as they are."""

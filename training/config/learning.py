@@ -1,15 +1,19 @@
 """The tables of learning: how a network is trained, and what it is shown. Unknown keys are refused by name."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TRIAL_SIDE = 64  # The photos, views and maps of a trial have this side in px.
 
 
 class Section(BaseModel):
     """A table of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # What a trial of the recipe on a few small scenes (`--dry-run`) sets instead.
+    trial: ClassVar[dict[str, Any]] = {}
 
 
 class FitConfig(Section):
@@ -127,6 +131,24 @@ class MosaicConfig(Section):
     """This share of the views is made of them."""
     classes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
     """For a class of the data, the classes of the zip that show it."""
+
+
+class CorrectionsConfig(Section):
+    """Masks that people corrected, as further labels; a table, or the folder alone."""
+
+    folder: Path = Path("corrections")
+    """The folder of corrections that the service, or `corrections add`, writes."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """This share of what training sees is corrected photos."""
+    weight: float = Field(default=1.0, gt=0)
+    """A pixel of theirs counts this many times in the loss."""
+    held_out: float = Field(default=0.2, ge=0, le=0.5)
+    """This share of the corrections is kept from training; versions are compared on it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_alone(cls, values: Any) -> Any:
+        return {"folder": values} if isinstance(values, str | Path) else values
 
 
 class RegressionConfig(Section):

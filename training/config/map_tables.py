@@ -1,12 +1,12 @@
 """The tables of the road from tags to maps: the classifier, how it is asked for maps, and how maps are refined."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from app.inference.maps.class_conditional import ConditionalOptions
-from training.config.learning import FitConfig, MosaicConfig, RegressionConfig, Section, ViewConfig
+from training.config.learning import TRIAL_SIDE, FitConfig, MosaicConfig, RegressionConfig, Section, ViewConfig
 
 
 class ClassifierConfig(Section):
@@ -43,6 +43,8 @@ class ClassifierConfig(Section):
 class AdvcamConfig(Section):
     """How AdvCAM climbs (`training.refinement.advcam`)."""
 
+    trial: ClassVar[dict[str, Any]] = {"steps": 2, "scales": (1.0,)}
+
     steps: int = Field(default=27, ge=1)
     """A photo climbs this many steps."""
     step_size: float = Field(default=0.08, gt=0)
@@ -59,6 +61,12 @@ class AdvcamConfig(Section):
 
 class LocalizeConfig(Section):
     """How maps are made of a photo. An exported classifier is served with these scales and plain inference."""
+
+    trial: ClassVar[dict[str, Any]] = {
+        "preferred_size": TRIAL_SIDE,
+        "scales": (1.0,),
+        "conditional": {"rounds": 2, "scales": (1.0,)},
+    }
 
     preferred_size: int = Field(default=320, ge=32, le=4096)
     """The long side in px that the network sees; the segmenter sees it too unless it names its own."""
@@ -79,6 +87,14 @@ class IrnConfig(Section):
 
     The values are IRN's own; AMR takes 0.60 and 0.33 for the two thresholds and "crf" for `refine`.
     """
+
+    trial: ClassVar[dict[str, Any]] = {
+        "network": None,
+        "photos": None,
+        "radius": 3,
+        "doublings": 2,
+        "padded_size": None,
+    }
 
     backbone: str = "small"
     """The backbone of the edge network."""
@@ -116,6 +132,8 @@ class IrnConfig(Section):
 
 class DrsConfig(Section):
     """How DRS's refinement network is trained and used (`training.refinement.drs`)."""
+
+    trial: ClassVar[dict[str, Any]] = {"photos": None, "size": TRIAL_SIDE, "scales": (TRIAL_SIDE,)}
 
     backbone: str = "small"
     """The backbone of the refinement network."""

@@ -2,11 +2,12 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from app.inference.errors import ConfigError
+from app.inference.errors import ConfigError, nearest_name
 from training.config.data import DataConfig
 from training.config.learning import Section
 from training.config.map_tables import ClassifierConfig, LocalizeConfig, RefineConfig
@@ -46,6 +47,10 @@ class RunConfig(Section):
             raise ValueError(
                 'segmenter.labels = "ground-truth" trains no classifier, makes no maps and takes one round: name a file of '
                 "weights (another run's classifier/weights.pt), and leave `rounds` and options.saliency_weight out"
+            )
+        if segmenter is not None and self.supervised and segmenter.corrections is not None:
+            raise ValueError(
+                'segmenter.labels = "ground-truth" teaches every mask there is already; leave segmenter.corrections out'
             )
         if self.segmenter and self.segmenter.rounds > 1 and not rule.blends:
             blending = " and ".join(f'"{known}"' for known, other in RULES.items() if other.blends)
@@ -105,8 +110,34 @@ def validate_config(kind: type[S], values: dict[str, Any], source: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        lines = [f"{'.'.join(map(str, e['loc']))}: {said_of(kind, e)} (got {e['input']!r})" for e in error.errors()]
         raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+
+
+def said_of(kind: type[BaseModel], error: ErrorDetails) -> str:
+    """Return what is wrong with a value; of a key that is not known also the known one spelled most like it."""
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    *tables, key = map(str, error["loc"])
+    known = keys_of(kind, tables)
+    nearest = nearest_name(key, known)
+    hint = f"; did you mean {nearest!r}?" if nearest else f"; the keys are {', '.join(known)}" if known else ""
+    return f"there is no such key{hint}"
+
+
+def keys_of(kind: type[BaseModel], tables: list[str]) -> list[str]:
+    """Return the keys of the table under a path of tables; none where the path leads elsewhere than to one table."""
+    for table in tables:
+        annotation = kind.model_fields[table].annotation if table in kind.model_fields else None
+        inner = [
+            part
+            for part in (annotation, *get_args(annotation))
+            if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
+        if len(inner) != 1:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
 
 
 def _set(values: dict[str, Any], override: str) -> None:

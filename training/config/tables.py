@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from training.config.learning import FitConfig, RegressionConfig, Section, ViewConfig
+from training.config.learning import CorrectionsConfig, FitConfig, RegressionConfig, Section, ViewConfig
 from training.label_rules import RULES, RuleOptions
 from training.label_rules.edam import ALPHA, BETA
 
@@ -97,6 +97,8 @@ class SegmenterConfig(Section):
     """"classifier" starts from the run's classifier; else as in [classifier]."""
     labels: Literal["pseudo", "ground-truth"] = "pseudo"
     """"pseudo" trains on the run's pseudo-labels; "ground-truth" is the fully supervised upper bound."""
+    corrections: CorrectionsConfig | None = None
+    """Masks that people corrected teach besides the labels; the run is no longer weakly supervised alone, and says so."""
     rounds: int = Field(default=1, ge=1)
     """The segmenter is trained this many times; each time but the first its own masks help to make the labels."""
     early_epochs: int | None = Field(default=None, ge=1)

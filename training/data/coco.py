@@ -33,7 +33,7 @@ WORDS = {str: "text", IDS: "number or text"}
 
 @dataclass(frozen=True)
 class Instances:
-    """One instances file: `images` and `annotations` as COCO has them, `categories` id -> name in order of id.
+    """It holds one instances file: `images` and `annotations` as COCO has them, `categories` id -> name in order of id.
 
     roots: categories without an annotation that stand above others, as some exporters write them.
     """

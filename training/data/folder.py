@@ -39,7 +39,7 @@ Splits = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Row:
-    """One photo of labels.csv: `number` is its (first) line, `written` its name as typed."""
+    """It is one photo of labels.csv: `number` is its (first) line, `written` its name as typed."""
 
     number: int
     written: str
@@ -47,22 +47,24 @@ class Row:
 
 
 def open_folder(config: DataConfig) -> TaggedPhotos:
-    """Return the photos of the folder, and in `train` those of `extra`. Raises DataError."""
+    """Return the photos of the folder, and in `train` those of `extra` that it does not have. Raises DataError."""
     photos, paths = open_one(config)
     if config.extra is None:
         return photos
     further, extra_paths = open_one(
         config.model_copy(update={"root": config.extra, "extra": None, "choices": None, "classes": photos.classes})
     )
-    twice = sorted(paths.keys() & extra_paths.keys())
+    both = paths.keys() & extra_paths.keys()
+    twice = sorted(name for name in both if paths[name].read_bytes() != extra_paths[name].read_bytes())
     if twice:
         raise DataError(
-            f"{config.root} and {config.extra} both name {len(twice)} photos (first: {twice[0]}). Rename them in one."
+            f"{config.root} and {config.extra} both name {len(twice)} photos (first: {twice[0]}) that differ. Rename them in one."
         )
+    extra_paths = {name: path for name, path in extra_paths.items() if name not in both}
     return TaggedPhotos(
         photos.classes,
         {**photos.splits, "train": photos.names("train") + tuple(extra_paths)},
-        {**photos.tag_table, **further.tag_table},
+        {**further.tag_table, **photos.tag_table},
         PhotoFiles(paths | extra_paths),
         photos.skipped + further.skipped,
     )

@@ -40,7 +40,7 @@ class GroupSampler(EpochSampler):
             raise ConfigError(f"{len(without)} photos have no tag and share no class (first: photo {without[0]})")
 
     def order(self) -> np.ndarray:
-        """Photo indices of the whole epoch (batches * batch_size,), group after group."""
+        """Return the photo indices of the whole epoch (batches * batch_size,), group after group."""
         visits = super().order()
         rng = np.random.default_rng((self.seed, self.epoch, self.group_size))
         queues: list[list[int]] = [[] for _ in self.photos_of]

@@ -24,7 +24,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     @property
     def batches(self) -> int:
-        """Global batches of an epoch; at least one."""
+        """An epoch has this many global batches, and one at least."""
         return max(1, math.floor(self.repeats.sum()) // self.batch_size)
 
     def seek(self, epoch: int, first_batch: int = 0) -> None:
@@ -32,7 +32,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.first_batch = epoch, first_batch
 
     def order(self) -> np.ndarray:
-        """Photo indices of the whole epoch (batches * batch_size,)."""
+        """Return the photo indices of the whole epoch (batches * batch_size,)."""
         rng = np.random.default_rng((self.seed, self.epoch))
         whole = np.floor(self.repeats)
         counts = (whole + (rng.random(self.count) < self.repeats - whole)).astype(int)
@@ -60,6 +60,17 @@ def repeat_factors(image_labels: np.ndarray, threshold: float) -> np.ndarray:
     share = np.maximum(image_labels.mean(axis=0), 1e-9)
     factors = np.maximum(1.0, np.sqrt(threshold / share))
     return np.where(image_labels > 0, factors, 1.0).max(axis=1)
+
+
+def with_share(repeats: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:
+    """Return the repeat factors (N,) with which the photos `chosen`, bool (N,), make up `share` of an epoch.
+
+    The others keep theirs. Where one of the two is empty there is nothing to share out.
+    """
+    wanted, others = repeats[chosen].sum(), repeats[~chosen].sum()
+    if not wanted or not others:
+        return repeats
+    return np.where(chosen, repeats * share / (1 - share) * others / wanted, repeats)
 
 
 def evenly_spaced(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ Plane = np.ndarray
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of things. Coordinates (u, v) are in radii of the thing, before it is turned.
+    """It is a class of things. Coordinates (u, v) are in radii of the thing, before it is turned.
 
     shape: (u, v) -> bool, inside the body. texture: (u, v) -> [0, 1], the mix of its two tones. hue: mean of the
     body, in turns. head: centre u, v and radius. head_colour: RGB.
@@ -112,7 +112,7 @@ assert len(KINDS) == MAX_SCENE_CLASSES
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene: centre and radius in pixels, angle in radians."""
+    """It is one thing of a scene: centre and radius in pixels, angle in radians."""
 
     class_index: int
     y: float

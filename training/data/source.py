@@ -41,7 +41,7 @@ class PhotoReader(Protocol):
 
 @dataclass(frozen=True)
 class PhotoFiles:
-    """Photos kept as files: name -> path."""
+    """It holds photos kept as files: name -> path."""
 
     paths: Mapping[str, Path]
 
@@ -54,7 +54,7 @@ class PhotoFiles:
 
 @dataclass(frozen=True)
 class TaggedPhotos:
-    """Photos with image-level tags, in named splits.
+    """It holds photos with image-level tags, in named splits.
 
     Where there is both a split `val_dev` and a split `val_report`, whatever is chosen by looking at validation photos is
     chosen on the first and figures are those of the second; else both are `val`.
@@ -78,7 +78,7 @@ class TaggedPhotos:
 
     @property
     def choosing_split(self) -> str:
-        """The split to choose settings by."""
+        """Settings are chosen by this split."""
         return CHOOSING if self._declared else "val"
 
     @property

@@ -18,7 +18,7 @@ from training.data.source import TaggedPhotos, read_grey, reading
 
 
 class TaggedViews(Dataset):
-    """Photos and tags: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}."""
+    """It gives photos and tags: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}."""
 
     def __init__(self, photos: TaggedPhotos, names: tuple[str, ...], views: ViewConfig, seed: int) -> None:
         self.photos, self.names, self.views, self.seed = photos, names, views, seed
@@ -50,10 +50,11 @@ class TaggedViews(Dataset):
 
 
 class LabelledViews(TaggedViews):
-    """Photos and label maps written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item.
+    """It gives photos and label maps, written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item.
 
     `planes` are folders of further PNGs, of which each adds, under its own key, bool (S, S): where the pixel is above the
     limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.
+    `corrected` is a folder whose label maps hold instead; with it comes "weights" (), which is `corrected_weight` for these.
     """
 
     def __init__(
@@ -64,14 +65,25 @@ class LabelledViews(TaggedViews):
         views: ViewConfig,
         seed: int,
         planes: Mapping[str, tuple[Path, int]] | None = None,
+        corrected: Path | None = None,
+        corrected_weight: float = 1.0,
     ) -> None:
         super().__init__(photos, names, views, seed)
+        self.corrected, self.corrected_weight = corrected, corrected_weight
+        self.is_corrected = np.array(
+            [corrected is not None and (corrected / f"{name}.png").is_file() for name in names]
+        )
         self.label_maps, self.planes = label_maps, dict(planes or {})
         for folder, verb in [
             (label_maps, "pseudo-label"),
             *((folder, "saliency") for folder, _ in self.planes.values()),
         ]:
-            missing = [name for name in self.names if not (folder / f"{name}.png").is_file()]
+            known = self.is_corrected if folder == label_maps else np.zeros(len(self.names), bool)
+            missing = [
+                name
+                for name, there in zip(self.names, known, strict=True)
+                if not there and not (folder / f"{name}.png").is_file()
+            ]
             if missing:
                 raise DataError(
                     f"{len(missing)} of {len(self.names)} photos have no PNG in {folder} (first: {missing[0]}); "
@@ -81,7 +93,8 @@ class LabelledViews(TaggedViews):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
         name = self.names[index]
-        planes = [read_plane(self.label_maps / f"{name}.png")]
+        corrected = self.corrected if self.is_corrected[index] else None
+        planes = [read_plane((corrected or self.label_maps) / f"{name}.png")]
         planes += [read_plane(folder / f"{name}.png", grey=True) for folder, _ in self.planes.values()]
         if self.planes:
             planes.append(Image.new("L", planes[0].size))
@@ -91,6 +104,8 @@ class LabelledViews(TaggedViews):
             "image_labels": torch.from_numpy(self.image_labels[index]),
             "label_maps": torch.from_numpy(label_map.astype(np.int64)),
         }
+        if self.corrected is not None:
+            item["weights"] = torch.tensor(self.corrected_weight if corrected else 1.0)
         if self.planes:
             item["inside"] = torch.from_numpy(others.pop() != IGNORE_INDEX)
             for (key_, (_, limit)), plane in zip(self.planes.items(), others, strict=True):

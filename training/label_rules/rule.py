@@ -16,7 +16,7 @@ from app.inference.maps.pamr import refine_pamr
 
 
 class RuleOptions(BaseModel):
-    """A rule's own numbers: the table [pseudo_label.options]. Unknown keys are refused."""
+    """They are a rule's own numbers: the table [pseudo_label.options]. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ class PhotoMaps:
 
 @dataclass(frozen=True)
 class Rule:
-    """A label rule.
+    """It is a label rule.
 
     Attributes:
         label: makes the label map, uint8 (H, W), of a photo's maps, the table's settings and the rule's own options.

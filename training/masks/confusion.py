@@ -18,7 +18,7 @@ class Confusion:
 
     @classmethod
     def empty(cls, class_count: int) -> "Confusion":
-        """Nothing counted yet."""
+        """Return one in which nothing is counted yet."""
         labels = label_count(class_count)
         return cls(np.zeros((labels, labels), np.int64))
 
@@ -43,7 +43,7 @@ class Confusion:
         return float(np.nanmean(iou if labels is None else iou[list(labels)]))
 
     def summary(self) -> dict[str, float]:
-        """mIoU with the mean precision and recall over the labels that occur."""
+        """Return the mIoU with the mean precision and recall over the labels that occur."""
         hit = np.diag(self.counts).astype(float)
         with np.errstate(invalid="ignore"):
             precision, recall = hit / self.counts.sum(axis=0), hit / self.counts.sum(axis=1)

@@ -38,7 +38,7 @@ from training.stages.ranking import mean_average_precision
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one model on one split. iou: label name -> percent of the model's main answer."""
+    """It holds the figures of one model on one split. iou: label name -> percent of the model's main answer."""
 
     model: str
     version: int
@@ -53,7 +53,7 @@ class Evaluation:
 
     @property
     def measured_on(self) -> str:
-        """On what, in words."""
+        """Say in words what was measured on."""
         return f"{self.photos} photos of {self.split}"
 
 
@@ -103,7 +103,7 @@ def measure_segmenter(
     crf: bool,
     scales: bool,
 ) -> Measured:
-    """mIoU of the served mask at the photos' own size, without and with their tags; with `scales` of several views, with
+    """Measure the mIoU of the served mask at the photos' own size, without and with their tags; with `scales` of several views, with
     `crf` of its dense CRF besides.
     """
     confusion, tagged, scaled, smoothed = (Confusion.empty(len(model.card.classes)) for _ in range(4))
@@ -127,6 +127,18 @@ def measure_segmenter(
     if crf:
         figures["crf_miou"] = smoothed.miou()
     return rounded(figures), confusion
+
+
+def served_confusion(
+    model: Model, data: DataConfig, photos: TaggedPhotos, names: tuple[str, ...], title: str
+) -> Confusion:
+    """Return the pixel counts of a segmenter's served masks, no tags given, over the photos that have a mask."""
+    truth, served = GroundTruth(data, photos), Analyzer(Options(), segmenter=model)
+    confusion = Confusion.empty(len(model.card.classes))
+    for name in tqdm(names, desc=title, unit="photo", mininterval=5):
+        if truth.has(name):
+            confusion.add(truth.mask(name), served.look_at(photos.image(name)).mask.mask)
+    return confusion
 
 
 def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ class Masks(Protocol):
 
 
 class GroundTruth:
-    """Masks of the photos of a configuration, checked against photo and classes.
+    """It reads the masks of the photos of a configuration, checked against photo and classes.
 
     `photos` is the opened source where the caller has it already.
     """
@@ -129,13 +129,13 @@ class MaskFiles:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Palette or grey image -> the numbers it stores, uint8 (H, W). Raises DataError."""
+    """Return the numbers that a palette or grey image stores, uint8 (H, W). Raises DataError."""
     with reading(f"mask {path}"):
         return decode_labels(path.read_bytes())
 
 
 class SceneMasks:
-    """Exact masks of generated scenes."""
+    """It draws the exact masks of generated scenes."""
 
     def __init__(self, config: ScenesConfig) -> None:
         self._config = config
@@ -148,7 +148,7 @@ class SceneMasks:
 
 
 class CocoMasks:
-    """Masks drawn from COCO annotations: smaller regions lie on top of larger ones, crowd regions are "ignore"."""
+    """It draws masks from COCO annotations: smaller regions lie on top of larger ones, crowd regions are "ignore"."""
 
     def __init__(self, config: DataConfig, classes: tuple[str, ...]) -> None:
         self._images: dict[str, dict[str, Any]] = {}

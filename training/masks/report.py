@@ -41,9 +41,11 @@ COLUMNS = {
 
 def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> Path:
     """Write `report.html` into the run's folder from what its stages left there."""
+    engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
     template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         name=config.name,
+        cards=[engine.card for engine in engines],
         explained=COLUMNS,
         legend=legend(photos.classes),
         meaning_of=meaning_of,
@@ -51,7 +53,7 @@ def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) ->
         curves=[(stage, curve(config.out / stage / "log.csv", stage)) for stage in ("classifier", "segmenter")
                 if (config.out / stage / "log.csv").is_file()],
         split=photos.report_split,
-        photos=photo_rows(config, photos, models),
+        photos=photo_rows(config, photos, engines),
         config=config.model_dump_json(indent=1),
     )  # fmt: skip
     path = config.out / "report.html"
@@ -60,7 +62,7 @@ def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) ->
 
 
 def figure_tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Titles and rows of the tables of figures."""
+    """Return titles and rows of the tables of figures."""
     tables = []
     for name, measured in figures["models"].items():
         tables.append(
@@ -101,10 +103,9 @@ def curve(path: Path, title: str) -> str:
     return data_address(buffer.getvalue(), "png")
 
 
-def photo_rows(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> list[list[tuple[str, str]]]:
+def photo_rows(config: RunConfig, photos: TaggedPhotos, engines: list[Engine]) -> list[list[tuple[str, str]]]:
     """Return (caption, picture) per column for evenly spaced photos of the report split."""
     truth = GroundTruth(config.data, photos)
-    engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
     segmenters = [engine for engine in engines if engine.card.task == "segmentation"]
     rows = []
     for name in evenly_spaced(photos.names(photos.report_split), PHOTOS):
@@ -148,5 +149,5 @@ def overlay(label_map: np.ndarray, image: np.ndarray) -> str:
 
 
 def data_address(content: bytes, kind: str) -> str:
-    """Bytes of a picture as an address that carries them."""
+    """Return the bytes of a picture as an address that carries them."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

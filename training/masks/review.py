@@ -19,7 +19,7 @@ SIGNS = ("quality", "agreement", "consistency", "margin")
 
 
 def review(labelled: Path, data: DataConfig) -> str:
-    """Spearman's rank correlation of every sign in `labelled`/review.csv with the photos' true IoU, as a table.
+    """Return Spearman's rank correlation of every sign in `labelled`/review.csv with the photos' true IoU, as a table.
 
     Raises DataError where no labelled photo has a mask.
     """

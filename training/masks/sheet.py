@@ -57,7 +57,7 @@ def write_sheet(
 
 
 def strip_of(row: list[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures beside one another, their captions above them."""
+    """Put pictures beside one another, their captions above them."""
     pictures = [ImageOps.contain(picture, (CELL - GAP, CELL)) for _, picture in row]
     strip = Image.new("RGB", (len(row) * CELL, CAPTION + max(picture.height for picture in pictures) + GAP), "white")
     for column, ((caption, _), picture) in enumerate(zip(row, pictures, strict=True)):

@@ -8,21 +8,20 @@ in the fully convolutional form every paper here builds on (PSA, IRN):
     CAM_c     = relu(F_c)                    `cams`
 """
 
-from typing import Self
-
 from pydantic import Field
 from torch import Tensor, nn
 
 from training.backbones import build_backbone
-from training.methods.method import Classifier, HeadStart, Options, start_head
+from training.methods.method import Classifier, HeadStart, start_head
+from training.methods.method import Options as MethodOptions
 
 
 class CamClassifier(Classifier):
-    """Backbone, dropout, 1x1 convolution."""
+    """It is a backbone, dropout and a 1x1 convolution."""
 
     paper = "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv:1512.04150"
 
-    class Options(Options):
+    class Options(MethodOptions):
         dropout: float = Field(
             default=0.0, ge=0, lt=1
         )  # This share of whole feature channels is dropped before the classifier; PSA uses 0.5.
@@ -39,19 +38,11 @@ class CamClassifier(Classifier):
         self.dropout = nn.Dropout2d(options.dropout)
         self.classifier = nn.Conv2d(self.backbone.channels[-1], class_count, 1, bias=options.bias)
         start_head(self.classifier, options.head_start)
-        self.frozen = options.freeze
-        for name in self.backbone.stem_modules if self.frozen else ():
-            self.backbone.get_submodule(name).requires_grad_(False)
+        self.backbone.keeps_statistics = options.freeze
+        if options.freeze:
+            self.backbone.freeze_stem()
         for module in self.backbone.batch_norms() if options.freeze_affine else ():
             module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; with `freeze` BatchNorm keeps its running statistics."""
-        super().train(mode)
-        if self.frozen:
-            for module in self.backbone.batch_norms():
-                module.eval()
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier.forward`."""

@@ -15,7 +15,7 @@ be chosen, the paper's network is VGG16 with all of them and three extra convolu
 class is rare its bias learns that it is, sinks below zero, and takes the weaker half of every map with it.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -26,7 +26,7 @@ from training.methods.method import Classifier, Options
 
 
 def initialize_convolutions(module: nn.Module) -> None:
-    """Kaiming-normal weights (fan out), zero biases: the start of all layers that no pre-trained file holds."""
+    """Start with Kaiming-normal weights (fan out), zero biases: the start of all layers that no pre-trained file holds."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -35,7 +35,7 @@ def initialize_convolutions(module: nn.Module) -> None:
 
 
 class Suppression(nn.Module):
-    """ReLU, or the network's own activation, then every channel capped at a fraction of its spatial maximum.
+    """It is a ReLU, or the network's own activation, after which every channel is capped at a fraction of its spatial maximum.
 
     Args:
         channels: C of the input (N, C, H, W).
@@ -60,7 +60,7 @@ class Suppression(nn.Module):
 
 
 class DrsClassifier(Classifier):
-    """Backbone with suppressed activations, `extra` convolutions, 1x1 convolution."""
+    """It is a backbone with suppressed activations, `extra` convolutions, 1x1 convolution."""
 
     paper = "Kim et al., Discriminative Region Suppression for WSSS, AAAI 2021, arXiv:2103.07246"
 
@@ -90,9 +90,9 @@ class DrsClassifier(Classifier):
             return Suppression(channels, delta, own) if stage in options.stages else relu(stage, channels, own)
 
         self.backbone = build_backbone(backbone, output_stride, weights, activation)
-        self.frozen = options.freeze
-        for name in self.backbone.stem_modules if self.frozen else ():
-            self.backbone.get_submodule(name).requires_grad_(False)
+        self.backbone.keeps_statistics = options.freeze
+        if options.freeze:
+            self.backbone.freeze_stem()
         channels = self.backbone.channels[-1]
         layers: list[nn.Module] = []
         for _ in range(options.extra):
@@ -101,14 +101,6 @@ class DrsClassifier(Classifier):
         self.classifier = nn.Conv2d(channels, class_count, 1, bias=options.bias)
         initialize_convolutions(self.extra)
         initialize_convolutions(self.classifier)
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; with `freeze` BatchNorm keeps its running statistics."""
-        super().train(mode)
-        if self.frozen:
-            for module in self.backbone.batch_norms():
-                module.eval()
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier.forward`."""

@@ -49,7 +49,7 @@ NORM_EPSILON = 1e-6
 
 
 class ClassLinear(nn.Module):
-    """One linear layer for each of C classes: Xavier-uniform weights, biases as nn.Linear has them."""
+    """It is one linear layer for each of C classes: Xavier-uniform weights, biases as nn.Linear has them."""
 
     def __init__(self, class_count: int, in_width: int, out_width: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ClassNorm(nn.Module):
 
 
 class ClassTransformer(nn.Module):
-    """A transformer layer for each of C classes, computed side by side."""
+    """It is a transformer layer for each of C classes, computed side by side."""
 
     def __init__(self, class_count: int, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class ClassTransformer(nn.Module):
 
 
 class EdamClassifier(Classifier):
-    """Backbone, DA layer (`mask_layer`), 1x1 convolution (`reduce`), embedding, class transformers, class weights."""
+    """It is a backbone, the DA layer (`mask_layer`), 1x1 convolution (`reduce`), embedding, class transformers, class weights."""
 
     paper = "Wu et al., Embedded Discriminative Attention Mechanism for WSSS, CVPR 2021"
 
@@ -167,29 +167,16 @@ class EdamClassifier(Classifier):
         if options.background_start:
             with torch.no_grad():
                 self.mask_layer.weight[-1].abs_().mul_(options.background_start)
-        self.frozen = isinstance(self.backbone, ResNet38) if options.freeze is None else options.freeze
-        for parameter in self._frozen_parameters():
-            parameter.requires_grad_(False)
+        if isinstance(self.backbone, ResNet38) if options.freeze is None else options.freeze:
+            self.backbone.keeps_statistics = True
+            self.backbone.freeze_stem()
+            for module in self.backbone.batch_norms():
+                module.requires_grad_(False)
 
     @classmethod
     def photos_per_group(cls, options: Options) -> int:
         """See `Classifier.photos_per_group`."""
         return options.group_size
-
-    def _frozen_parameters(self) -> list[nn.Parameter]:
-        if not self.frozen:
-            return []
-        stem = map(self.backbone.get_submodule, self.backbone.stem_modules)
-        modules = [*stem, *self.backbone.batch_norms()]
-        return [parameter for module in modules for parameter in module.parameters()]
-
-    def train(self, mode: bool = True) -> "EdamClassifier":
-        """As nn.Module's; frozen BatchNorm keeps its running statistics."""
-        super().train(mode)
-        if self.frozen:
-            for module in self.backbone.batch_norms():
-                module.eval()
-        return self
 
     def masks(self, features: Tensor) -> Tensor:
         """DA layer: (N, channels, h, w) -> (N, C and the background last, h, w) in [0, 1]; squares sum to 1 per pixel."""

@@ -17,14 +17,14 @@ NORMAL_STD = 0.01
 
 
 class Options(BaseModel):
-    """A method's own hyperparameters: the table [classifier.options]. Unknown keys are refused."""
+    """They are a method's own hyperparameters: the table [classifier.options]. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """The network that a method of two stages trains alone first.
+    """It is the network that a method of two stages trains alone first.
 
     Attributes:
         method: its name in `METHODS`.

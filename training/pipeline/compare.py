@@ -46,7 +46,7 @@ SALIENT = 50  # A pixel is salient above this of 255: DRS's limit.
 
 
 class Row(Section):
-    """A classifier: what differs from the common [classifier] table, merged into it.
+    """It is a classifier: what differs from the common [classifier] table, merged into it.
 
     `spotlight` names the row whose training AMR's spotlight branch starts from; its epochs come before the row's own.
     With `refined` the row is DRS's refinement network, trained on the maps of that classifier, in its place. `run` names
@@ -63,7 +63,7 @@ class Row(Section):
 
 
 class CompareConfig(Section):
-    """The table: rows, and what they have in common."""
+    """It says what the table holds: rows, and what they have in common."""
 
     name: str
     out: Path
@@ -194,7 +194,7 @@ def measure(
 
 
 def figures_of(sweep: Sweep, seconds: float) -> dict[str, float]:
-    """Of one kind of maps at its best threshold; percent, and seconds per image."""
+    """Return the figures of one kind of maps at its best threshold; percent, and seconds per image."""
     threshold, _ = sweep.best()
     return {
         "threshold": threshold,

@@ -8,12 +8,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from training.config.learning import TRIAL_SIDE, Section
 from training.config.run_config import RunConfig, validate_config
 from training.stages.classifier import check_classifier
 
 STEPS = 2
 TINY_RATE = 1e-9  # Random weights must survive two steps at a rate meant for trained ones.
-SIDE = 64  # Scenes, views and maps have this side in px.
 SCENES = {"count": 4, "val_count": 2, "size": 96, "class_count": 3, "random_seed": 0}
 
 
@@ -23,19 +23,14 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     values |= {"out": out, "data": {"source": "scenes", "scenes": SCENES}, "needs": {}}
     values["export"] |= {"models": out / "models", "version": None, "precision": "float32", "common": ()}
     shrink(values)
-    localize = values["localize"]
-    localize |= {"preferred_size": SIDE, "scales": (1.0,)}
-    localize["climbing"] |= {"steps": 2, "scales": (1.0,)}
-    localize["conditional"] |= {"rounds": 2, "scales": (1.0,)}
+    take_trials(config, values)
     if values["saliency"] is not None:
         values["saliency"] |= {"folder": None, "estimate": "exact"}
     if values["segmenter"] is not None:
         values["segmenter"]["options"]["msc"] = ()  # more scales of one network
         values["segmenter"]["preferred_size"] = None
     if values["refine"] is not None:
-        values["refine"]["irn"] |= {"network": None, "photos": None, "radius": 3, "doublings": 2, "padded_size": None}
         values["refine"]["others"] = [out / "cams" for _ in values["refine"]["others"]]
-        values["refine"]["drs"] |= {"photos": None, "size": SIDE, "scales": (SIDE,)}
     if importlib.util.find_spec("pydensecrf") is None:
         without_crf(values)
     method, options = check_classifier(config.classifier)
@@ -47,11 +42,23 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
 
 def without_crf(values: dict[str, Any]) -> None:
     """Put PAMR, which is always here, in the place of the dense CRF, which is an extra."""
-    tables = [values["pseudo_label"], *([values["refine"]["irn"]] if values["refine"] else [])]
-    for table in tables:
-        table["refine"] = "pamr" if table["refine"] == "crf" else table["refine"]
-    if values["segmenter"] is not None:
-        values["segmenter"]["crf"] = False
+    for key, value in values.items():
+        if isinstance(value, dict):
+            without_crf(value)
+        elif key == "refine" and value == "crf":
+            values[key] = "pamr"
+        elif key == "crf":
+            values[key] = False
+
+
+def take_trials(section: Section, values: dict[str, Any]) -> None:
+    """Put into the values of a section, and of those in it, what each of them sets in a trial."""
+    for key, value in section.trial.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    for key in type(section).model_fields:
+        inner = getattr(section, key)
+        if isinstance(inner, Section):
+            take_trials(inner, values[key])
 
 
 def shrink(table: dict[str, Any]) -> None:
@@ -65,7 +72,7 @@ def shrink(table: dict[str, Any]) -> None:
             "lr": TINY_RATE,
         }
     if "crop" in table:
-        table |= {"long_side": (SIDE, SIDE), "crop": SIDE, "cutout_size": SIDE // 4}
+        table |= {"long_side": (TRIAL_SIDE, TRIAL_SIDE), "crop": TRIAL_SIDE, "cutout_size": TRIAL_SIDE // 4}
     if table.get("weights") not in (None, "classifier"):
         table["weights"] = None
     for value in table.values():

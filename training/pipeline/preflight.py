@@ -202,9 +202,10 @@ def extra_needs(config: RunConfig) -> Iterator[Need]:
     """Look at the dense CRF, an extra that is built from source."""
     segmenter, labelled = config.segmenter, not config.supervised
     refine = config.refine if labelled else None
+    table = getattr(refine, refine.method, None) if refine else None
     users = {
         "pseudo_label": labelled and config.pseudo_label.refine == "crf",
-        "refine.irn": refine is not None and refine.method == "irn" and refine.irn.refine == "crf",
+        f"refine.{refine.method}" if refine else "refine": getattr(table, "refine", None) == "crf",
         "segmenter": segmenter is not None and segmenter.crf,
     }
     tables = [table for table, uses in users.items() if uses]

@@ -11,13 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.inference.errors import ConfigError, DataError, Tag2MaskError
-from app.inference.model_card import ModelCard
+from app.inference.model_card import MASKS, TAGS, ModelCard
 from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.export.onnx_file import export_model
 from training.export.served import ServedClassifier, ServedSegmenter
 from training.fit import make_fabric, own_device
+from training.masks.corrections.taught import CORRECTED, open_corrections, write_corrected
 from training.masks.report import write_report
 from training.masks.supervised import write_ground_truth
 from training.pipeline.measuring import EXPORTED, evaluate, exported
@@ -48,7 +49,7 @@ from training.stages.threshold import agreeing_threshold
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb of the pipeline.
+    """It is a verb of the pipeline.
 
     tables: of the configuration, those its result depends on. needs: the stages whose results it reads.
     table: the stage is left out of runs without this table. tags: it is on the road from tags to labels, which the fully
@@ -177,14 +178,22 @@ def saliency(config: RunConfig, photos: TaggedPhotos) -> Path:
 
 
 def segment(config: RunConfig, photos: TaggedPhotos) -> Path:
-    """Train the segmenter on the run's pseudo-labels, or, where the file says so by name, on ground truth."""
+    """Train the segmenter on the run's pseudo-labels, and, where the file names a folder of them, on corrected masks; or,
+    where the file says so by name, on ground truth.
+    """
     if config.supervised:
         fabric, label_maps = make_fabric(require_segmenter(config).fit), config.out / "ground_truth"
         if fabric.is_global_zero:
             write_ground_truth(config.data, photos, label_maps)
         fabric.barrier()
         return fit_segmenter(config, photos, label_maps, config.out / SEGMENTER)
-    return fit_rounds(config, photos, config.out / "pseudo_labels")
+    corrections, corrected = require_segmenter(config).corrections, None
+    if corrections is not None:
+        fabric, corrected = make_fabric(require_segmenter(config).fit), config.out / "corrected"
+        if fabric.is_global_zero:
+            write_corrected(open_corrections(corrections, photos), photos, corrected)
+        fabric.barrier()
+    return fit_rounds(config, photos, config.out / "pseudo_labels", corrected)
 
 
 def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
@@ -197,14 +206,20 @@ def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
         device = own_device(config.classifier.fit)
         model = torch_classifier(config, photos.classes, classifier, device)
         thresholds = presence_thresholds(model, photos, config.classifier.held_out)
-        card = classifier_card(config, photos.classes, thresholds).model_copy(update={"config": tables})
+        card = classifier_card(config, photos.classes, thresholds)
+        card = card.model_copy(update={"config": tables, "taught_by": TAGS})
         if config.export.background_threshold == "saliency":
             for name in ("localize", "saliency"):
                 require_done(VERBS[name], config)
             card = card.model_copy(update={"background_threshold": agreeing_threshold(config, photos)})
         todo.append((lambda: ServedClassifier(classifier), card, config.export.version))
     if config.segmenter is not None:
-        card = segmenter_card(config, photos.classes).model_copy(update={"config": noted})
+        card = segmenter_card(config, photos.classes)
+        changes: dict[str, Any] = {"config": noted, "taught_by": MASKS if config.supervised else TAGS}
+        if config.segmenter.corrections is not None:
+            taught = open_corrections(config.segmenter.corrections, photos).taught
+            changes = {"config": noted | {CORRECTED: sorted(taught)}, "taught_by": card.taught_more(len(taught))}
+        card = card.model_copy(update=changes)
         version = config.export.version_of_segmenter
         todo.append((lambda: serve_segmenter(load_segmenter(config, len(photos.classes)), card), card, version))
     path = config.out / EXPORTED

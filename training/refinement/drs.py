@@ -46,7 +46,7 @@ INITIAL_STD = 0.01  # The extra convolutions start with weights of this deviatio
 
 
 class DrsRefinement(Classifier):
-    """Backbone, `extra` convolutions with ReLU, 1x1 convolution to one map per class."""
+    """It is a backbone, `extra` convolutions with ReLU, 1x1 convolution to one map per class."""
 
     paper = "Kim et al., Discriminative Region Suppression for WSSS, AAAI 2021, arXiv:2103.07246"
 
@@ -187,7 +187,7 @@ class MapFolder:
 
 
 class RefinementViews(Dataset):
-    """Photos and maps: a key (epoch, index) gives {"images" (3, S, S), "maps" (C, S, S) in [0, 1]}, both mirrored or not."""
+    """It gives photos and maps: a key (epoch, index) gives {"images" (3, S, S), "maps" (C, S, S) in [0, 1]}, both mirrored or not."""
 
     def __init__(
         self, photos: TaggedPhotos, names: tuple[str, ...], folder: MapFolder, config: DrsConfig, seed: int

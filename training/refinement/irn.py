@@ -146,7 +146,7 @@ class IrnNetwork(nn.Module):
 
 
 def reduction(in_channels: int, width: int, groups: int) -> nn.Sequential:
-    """1x1 convolution and group normalisation."""
+    """Return a 1x1 convolution and group normalisation."""
     return nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
 
@@ -209,7 +209,7 @@ def pair_labels(labels: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def edge_loss(affinity: Tensor, foreground: Tensor, background: Tensor, different: Tensor) -> Tensor:
-    """L_edge of affinities and pairs (N, D, rows, columns)."""
+    """Return L_edge of affinities and pairs (N, D, rows, columns)."""
     same = -(affinity + EPSILON).log()
     apart = -(1 + EPSILON - affinity).log()
     positive = (mean_over(same, foreground) + mean_over(same, background)) / 2
@@ -217,7 +217,7 @@ def edge_loss(affinity: Tensor, foreground: Tensor, background: Tensor, differen
 
 
 def displacement_loss(displacement: Tensor, foreground: Tensor, background: Tensor, radius: int) -> Tensor:
-    """L_disp of displacements (N, 2, h, w) and pairs (N, D, rows, columns)."""
+    """Return L_disp of displacements (N, 2, h, w) and pairs (N, D, rows, columns)."""
     ends = torch.stack([sources(displacement, radius, *path[0]) for path in paths(radius)], dim=2)
     difference = sources(displacement, radius)[:, :, None] - ends
     offsets = torch.tensor([path[0] for path in paths(radius)], device=displacement.device)
@@ -278,7 +278,7 @@ def build_irn(config: IrnConfig, weights: str | None = None) -> IrnNetwork:
 
 @torch.no_grad()
 def edge_map(network: IrnNetwork, image: np.ndarray, preferred_size: int, padded_size: int | None = None) -> np.ndarray:
-    """Edges of one uint8 (H, W, 3) photo at a quarter of the network input's size: float32 (h, w) in (0, 1)."""
+    """Return the edges of one uint8 (H, W, 3) photo at a quarter of the network input's size: float32 (h, w) in (0, 1)."""
     size = geometry_of(image.shape, preferred_size)
     normalized = normalize(resize_image(image, size.input_height, size.input_width))
     pair = torch.stack([normalized, normalized.flip(-1)]).to(network.displacement_mean.device)

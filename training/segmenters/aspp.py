@@ -16,7 +16,7 @@ def conv_bn_relu(in_channels: int, channels: int, kernel: int, dilation: int = 1
 
 
 class ASPP(nn.Module):
-    """A 1x1 convolution, 3x3 ones of each rate and the image's mean, side by side, then a 1x1 projection.
+    """It is a 1x1 convolution, 3x3 ones of each rate and the image's mean, side by side, then a 1x1 projection.
 
     The mean's branch has no batch normalisation: it sees one value per image, which training in small batches does not
     survive.

@@ -46,9 +46,17 @@ class DeepLabV2(Segmenter):
             for rate in self.rates()
         )
 
-    def logits(self, features: list[Tensor]) -> Tensor:
-        """See `Segmenter.logits`; (h, w) is that of the last stage."""
-        return torch.stack([branch(features[-1]) for branch in self.branches]).sum(dim=0)
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """See `Segmenter.trunk`; (h, w) is that of the last stage."""
+        return features[-1]
+
+    def last(self, before: Tensor) -> Tensor:
+        """See `Segmenter.last`."""
+        return torch.stack([branch(before) for branch in self.branches]).sum(dim=0)
+
+    def last_modules(self) -> tuple[nn.Module, ...]:
+        """See `Segmenter.last_modules`."""
+        return (self.branches,)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the backbone at the base rate, head weights at `head_lr_scale` times it, head biases at twice that,
@@ -73,13 +81,13 @@ def classifier(in_channels: int, label_count: int, kernel: int, rate: int = 1) -
 
 
 def start_biases(layer: nn.Conv2d) -> None:
-    """Zero biases."""
+    """Start with zero biases."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def hidden_branch(in_channels: int, channels: int, label_count: int, rate: int, dropout: float) -> nn.Sequential:
-    """fc6, fc7 and fc8 of one rate; the hidden ones start from He's initialisation."""
+    """Return fc6, fc7 and fc8 of one rate; the hidden ones start from He's initialisation."""
     hidden = [nn.Conv2d(in_channels, channels, 3, padding=rate, dilation=rate), nn.Conv2d(channels, channels, 1)]
     layers: list[nn.Module] = []
     for layer in hidden:

@@ -11,7 +11,7 @@ from training.segmenters.segmenter import Segmenter, SegmenterOptions
 
 
 class DeepLabV3(Segmenter):
-    """Backbone, ASPP, 3x3 convolution, 1x1 classifier."""
+    """It is a backbone, ASPP, a 3x3 convolution and a 1x1 classifier."""
 
     paper = "Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017, arXiv:1706.05587"
 
@@ -21,6 +21,14 @@ class DeepLabV3(Segmenter):
         self.head = conv_bn_relu(options.channels, options.channels, 3)
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 
-    def logits(self, features: list[Tensor]) -> Tensor:
-        """See `Segmenter.logits`; (h, w) is that of the last stage."""
-        return self.classifier(self.head(self.aspp(features[-1])))
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """See `Segmenter.trunk`; (h, w) is that of the last stage."""
+        return self.aspp(features[-1])
+
+    def last(self, before: Tensor) -> Tensor:
+        """See `Segmenter.last`."""
+        return self.classifier(self.head(before))
+
+    def last_modules(self) -> tuple[nn.Module, ...]:
+        """See `Segmenter.last_modules`."""
+        return self.head, self.classifier

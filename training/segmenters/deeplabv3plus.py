@@ -16,7 +16,7 @@ LOW_LEVEL_CHANNELS = 48
 
 
 class DeepLabV3Plus(Segmenter):
-    """Backbone, ASPP, decoder on the backbone's stride-4 stage."""
+    """It is a backbone, ASPP, and a decoder on the backbone's stride-4 stage."""
 
     paper = "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611"
 
@@ -30,8 +30,16 @@ class DeepLabV3Plus(Segmenter):
         )
         self.classifier = nn.Conv2d(options.channels, label_count, 1)
 
-    def logits(self, features: list[Tensor]) -> Tensor:
-        """See `Segmenter.logits`; (h, w) is that of the stride-4 stage."""
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """See `Segmenter.trunk`; (h, w) is that of the stride-4 stage."""
         low = self.reduce(features[self.backbone.stride4_stage])
         high = enlarge(self.aspp(features[-1]), low.shape[2:])
-        return self.classifier(self.decoder(torch.cat([high, low], 1)))
+        return self.decoder[0](torch.cat([high, low], 1))
+
+    def last(self, before: Tensor) -> Tensor:
+        """See `Segmenter.last`."""
+        return self.classifier(self.decoder[1](before))
+
+    def last_modules(self) -> tuple[nn.Module, ...]:
+        """See `Segmenter.last_modules`."""
+        return self.decoder[1], self.classifier

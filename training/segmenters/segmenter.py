@@ -11,7 +11,7 @@ The last one is of the full photo alone and trains a `TagHead`, which changes th
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +27,7 @@ from training.segmenters.tag_head import TagHead
 
 
 class SegmenterOptions(BaseModel):
-    """A segmenter's own hyperparameters: the table [segmenter.options].
+    """They are a segmenter's own hyperparameters: the table [segmenter.options].
 
     The defaults are those of DeepLabV3; an architecture that differs says so in `Segmenter.defaults`.
     """
@@ -73,6 +73,7 @@ class Segmenter(nn.Module):
         self.label_count = label_count
         unset = {name: value for name, value in self.defaults.items() if name not in options.model_fields_set}
         self.backbone, self.options = backbone, options.model_copy(update=unset)
+        backbone.keeps_statistics = self.options.freeze_batch_norm
         if self.options.freeze_batch_norm:
             for module in backbone.batch_norms():
                 module.requires_grad_(False)
@@ -85,6 +86,18 @@ class Segmenter(nn.Module):
 
     def logits(self, features: list[Tensor]) -> Tensor:
         """Return the stages' features of one scale, `Backbone.forward`'s -> logits (N, C + 1, h, w), background first."""
+        return self.last(self.trunk(features))
+
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """Return what the last layers read of the stages' features (N, D, h, w)."""
+        raise NotImplementedError
+
+    def last(self, before: Tensor) -> Tensor:
+        """Return the logits that the last layers make of `trunk`'s (N, D, h, w)."""
+        raise NotImplementedError
+
+    def last_modules(self) -> tuple[nn.Module, ...]:
+        """Return the modules that `last` runs."""
         raise NotImplementedError
 
     def outputs(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
@@ -114,14 +127,15 @@ class Segmenter(nn.Module):
         return self.predict(images)[0]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the loss and its parts before their weights, of "images" and "label_maps" (N, H, W).
+        """Return the loss and its parts before their weights, of "images" and "label_maps" (N, H, W), and of "weights" (N,)
+        where the photos' pixels do not all count alike.
 
         `self_training` and `tag_weight` need "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool
         (N, H, W), and takes "inside", bool (N, H, W), where the batch has it: False for pixels that belong to no photo.
         """
         options = self.options
         terms: dict[str, tuple[float, Callable[[Tensor, dict[str, Tensor]], Tensor]]] = {
-            "cross_entropy": (1.0, self._cross_entropy),
+            "cross_entropy": (1.0, self.cross_entropy),
             "self_training": (options.self_training, self._self_training),
             "mask_refinement": (options.saliency_weight, self._mask_refinement),
         }
@@ -142,13 +156,18 @@ class Segmenter(nn.Module):
         """Return logits at the size of comparison, where `size` is that of the labels."""
         return enlarge(logits, size) if self.compare_at == "labels" else logits
 
-    def _cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean over pixels that are not 255; zero where all are."""
+    def cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean over pixels that are not 255, each weighted as its photo; zero where all are."""
         label_maps = thinned(batch["label_maps"], self.options.loss_stride)
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
-        total = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
-        return total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+        known = targets != IGNORE_INDEX
+        if "weights" not in batch:
+            total = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+            return total / known.sum().clamp(min=1)
+        weights = batch["weights"][:, None, None] * known
+        losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     def _self_training(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         return self_training_loss(self._compared(logits, batch["label_maps"].shape[1:]), batch["image_labels"])
@@ -167,14 +186,6 @@ class Segmenter(nn.Module):
     def rates(self) -> tuple[int, ...]:
         """`options.rates`, which see as far on the photo at the backbone's output stride as at `rates_stride`."""
         return tuple(max(1, rate * self.rates_stride // self.backbone.output_stride) for rate in self.options.rates)
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; with `freeze_batch_norm` the backbone's keeps its running statistics."""
-        super().train(mode)
-        if self.options.freeze_batch_norm:
-            for module in self.backbone.batch_norms():
-                module.eval()
-        return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the backbone at the base rate, the head at `head_lr_scale` times it."""

@@ -45,7 +45,7 @@ def dense_field(
 
 
 def refine_crf(image: np.ndarray, maps: np.ndarray, background_threshold: float) -> np.ndarray:
-    """Dense CRF on maps, with the settings of PSA.
+    """Apply the dense CRF to maps, with the settings of PSA.
 
     Args:
         image: uint8 (H, W, 3).

@@ -8,7 +8,7 @@ from app.inference.errors import ConfigError
 
 
 def load_opencv() -> ModuleType:
-    """OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
+    """Return OpenCV with its contributed modules. Raises ConfigError where they are not installed."""
     cv2 = None
     with contextlib.suppress(ImportError):
         cv2 = importlib.import_module("cv2")

@@ -25,7 +25,7 @@ SIZE_STEP = 8  # Photos grow by this many px at a time.
 
 
 class ImageClassifier(nn.Module):
-    """Backbone, global average pooling, one linear layer."""
+    """It is a backbone, global average pooling and one linear layer."""
 
     def __init__(self, backbone: Backbone, classes: int, label_smoothing: float, mix: float = 0.0) -> None:
         super().__init__()

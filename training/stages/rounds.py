@@ -32,11 +32,11 @@ from training.stages.segmenter import (
 from training.stages.shard import WHOLE, Shard
 
 
-def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Path:
+def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path, corrected: Path | None = None) -> Path:
     """Train the segmenter `rounds` times, first on `label_maps`; write `segmenter/weights.pt`, the last one's weights.
 
     Every round starts where the first did: labels are noisy, and what goes on from its own weights learns the noise. Where
-    time is short `go_on` lets each start from the weights before it. The seed of a round is its number on from the run's.
+    time is short `go_on` lets each start from the weights before it. The label maps of `corrected` hold in every round. The seed of a round is its number on from the run's.
     """
     settings = require_segmenter(config)
     fabric = make_fabric(settings.fit)
@@ -44,7 +44,7 @@ def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Pat
     for number in range(1, settings.rounds):
         folder, labels = f"{SEGMENTER}-{number}", config.out / f"pseudo_labels-{number + 1}"
         if not fabric.broadcast((config.out / folder / "weights.pt").is_file()):
-            fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder, start)
+            fit_segmenter(of_round(config, number), photos, label_maps, config.out / folder, start, corrected)
         segmenter = load_segmenter(config, len(photos.classes), folder)
         card = segmenter_card(config, photos.classes)
         model = TorchModel(serve_segmenter(segmenter, card), card, fabric.device)
@@ -52,7 +52,9 @@ def fit_rounds(config: RunConfig, photos: TaggedPhotos, label_maps: Path) -> Pat
         fabric.barrier()
         label_maps = labels
         start = config.out / folder / "weights.pt" if settings.go_on else None
-    return fit_segmenter(of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER, start)
+    return fit_segmenter(
+        of_round(config, settings.rounds), photos, label_maps, config.out / SEGMENTER, start, corrected
+    )
 
 
 def of_round(config: RunConfig, number: int) -> RunConfig:

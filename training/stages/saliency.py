@@ -128,13 +128,13 @@ def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarra
 
 
 def spectral_residual(image: np.ndarray) -> np.ndarray:
-    """Hou and Zhang: what the logarithmic spectrum of a photo has beyond its own local mean."""
+    """Estimate as Hou and Zhang do: what the logarithmic spectrum of a photo has beyond its own local mean."""
     cv2 = load_opencv()
     return _smoothed(image, cv2.saliency.StaticSaliencySpectralResidual_create())
 
 
 def fine_grained(image: np.ndarray) -> np.ndarray:
-    """Montabone and Soto: centre-surround differences of brightness at many scales, from integral images."""
+    """Estimate as Montabone and Soto do: centre-surround differences of brightness at many scales, from integral images."""
     cv2 = load_opencv()
     return _smoothed(image, cv2.saliency.StaticSaliencyFineGrained_create())
 
@@ -146,7 +146,7 @@ def _smoothed(image: np.ndarray, estimator) -> np.ndarray:
 
 
 def robust_background(image: np.ndarray) -> np.ndarray:
-    """Zhu et al.: photo uint8 (H, W, 3) -> saliency (H, W) in [0, 1], constant on each of P superpixels."""
+    """Estimate as Zhu et al. do: photo uint8 (H, W, 3) -> saliency (H, W) in [0, 1], constant on each of P superpixels."""
     regions, colours, centres = cut_superpixels(image)
     count = len(colours)
     border = np.zeros(count, bool)
@@ -172,7 +172,7 @@ def robust_background(image: np.ndarray) -> np.ndarray:
 
 
 def cut_superpixels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SLIC: regions (H, W), the index of each pixel's superpixel; mean CIELAB (P, 3); centres y, x (P, 2), long side 1."""
+    """Cut by SLIC: regions (H, W), the index of each pixel's superpixel; mean CIELAB (P, 3); centres y, x (P, 2), long side 1."""
     cv2 = load_opencv()
     height, width = image.shape[:2]
     lab = cv2.cvtColor(image.astype(np.float32) / WHITE, cv2.COLOR_RGB2LAB)
@@ -188,7 +188,7 @@ def cut_superpixels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def path_length(steps: np.ndarray) -> np.ndarray:
-    """Floyd and Warshall: lengths of steps (P, P), infinite where there is none -> lengths of shortest paths (P, P)."""
+    """Measure as Floyd and Warshall do: lengths of steps (P, P), infinite where there is none -> lengths of shortest paths (P, P)."""
     lengths = steps.copy()
     np.fill_diagonal(lengths, 0)
     for via in range(len(lengths)):

@@ -1,10 +1,12 @@
 """The verb `segment`: a DeepLab from label maps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from app.inference.errors import ConfigError
 from app.inference.labels import label_count
@@ -15,12 +17,13 @@ from training.checkpoint import load_weights, read_state, save_weights
 from training.config.run_config import RunConfig, validate_config
 from training.config.tables import SegmenterConfig
 from training.data import TaggedPhotos
+from training.data.sampling import EpochSampler, repeat_factors, with_share
 from training.data.views import LabelledViews
 from training.export.served import ServedSegmenter
 from training.fit import fit, make_fabric
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
-from training.stages.classifier import fill_backbone, make_sampler, require_photos
+from training.stages.classifier import fill_backbone, require_photos
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import saliency_folder
 from training.stages.regression import refit_tag_head
@@ -43,11 +46,18 @@ def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
 
 
 def fit_segmenter(
-    config: RunConfig, photos: TaggedPhotos, label_maps: Path, out: Path, start: Path | None = None
+    config: RunConfig,
+    photos: TaggedPhotos,
+    label_maps: Path,
+    out: Path,
+    start: Path | None = None,
+    corrected: Path | None = None,
 ) -> Path:
     """Train on the label maps `label_maps`/NAME.png of `train`; write `out`/weights.pt.
 
     `start` is a file of the whole segmenter's weights to go on from; without one its backbone starts as configured.
+    `corrected` is a folder whose label maps hold instead of those of the same name, with the share and the weight of
+    [segmenter.corrections].
     """
     settings = require_segmenter(config)
     require_photos(photos, ("train", photos.report_split))
@@ -69,14 +79,20 @@ def fit_segmenter(
         fabric.barrier()
         limit = 0 if config.saliency is None else config.saliency.limit
         planes = {"salient": (saliency_folder(config), limit), "activated": (activated, 0)}
-    views = LabelledViews(photos, names, label_maps, settings.views, settings.fit.seed, planes)
-    if segmenter.tag_head is not None:
+    corrections = settings.corrections
+    weight, share = (corrections.weight, corrections.share) if corrections else (1.0, 0.0)
+    views = LabelledViews(
+        photos, names, label_maps, settings.views, settings.fit.seed, planes, corrected, corrected_weight=weight
+    )
+    if segmenter.tag_head is not None and not start:
         segmenter.tag_head.count(torch.from_numpy(views.image_labels))
-    sampler = make_sampler(fabric, views.image_labels, settings.fit, settings.repeat_threshold)
+    repeats = with_share(repeat_factors(views.image_labels, settings.repeat_threshold), views.is_corrected, share)
+    place = (settings.fit.seed, fabric.global_rank, fabric.world_size)
+    sampler = EpochSampler(len(names), settings.fit.batch_size, *place, repeats)
     fit(fabric, segmenter, views, settings.fit, out, sampler=sampler)
     if fabric.is_global_zero:
         if start:
-            average_weights(segmenter, start, settings.earlier_share)
+            average_weights(segmenter, read_state(start), settings.earlier_share)
         if settings.tag_regression is not None:
             refit_tag_head(segmenter, photos, names, settings.tag_regression)
         save_weights(out / "weights.pt", segmenter)
@@ -85,16 +101,15 @@ def fit_segmenter(
 
 
 @torch.no_grad()
-def average_weights(segmenter: Segmenter, earlier: Path, share: float) -> None:
-    """Replace the weights by (1 - share) of them and `share` of those of the file `earlier`, from which they went on.
+def average_weights(segmenter: Segmenter, earlier: Mapping[str, Tensor], share: float) -> None:
+    """Replace the weights by (1 - share) of them and `share` of `earlier`, a state dict from which they went on.
 
     Such networks lie in one basin, and the mean of their weights generalises better than either: Izmailov et al.,
     "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018, https://arxiv.org/abs/1803.05407.
     """
-    first = read_state(earlier)
     for key, value in segmenter.state_dict().items():
         if value.is_floating_point():
-            value.lerp_(first[key].to(value), share)
+            value.lerp_(earlier[key].to(value), share)
 
 
 def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> None:

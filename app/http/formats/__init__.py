@@ -55,7 +55,7 @@ def json_words() -> tuple[str, ...]:
 
 
 def with_json(words: tuple[str, ...]) -> tuple[str, ...]:
-    """These formats and JSON, in the order of `FORMATS`: the first one is the default."""
+    """Return these formats and JSON, in the order of `FORMATS`: the first one is the default."""
     return tuple(word for word in FORMATS if word in (*words, JSON.word))
 
 

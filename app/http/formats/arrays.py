@@ -8,7 +8,7 @@ from app.inference.image import encode
 
 def mask_archive(result: Mask) -> bytes:
     """Return the arrays, and the names of the classes."""
-    return encode.to_npz({**result.arrays, "classes": np.array(result.classes)})
+    return encode.to_npz({**result.arrays(), "classes": np.array(result.classes)})
 
 
 def map_archive(result: Maps) -> bytes:

@@ -9,7 +9,7 @@ from app.inference.label_maps.regions import CocoImage, Region, coco_document, r
 
 def mask_document(result: Mask) -> bytes:
     """Return the regions of a label map."""
-    regions = regions_of(result.classes, result.mask, result.scores, result.shape)
+    regions = regions_of(result.classes, result.mask, result.scores(), result.shape)
     height, width = result.mask.shape
     return document(result, (height, width), regions)
 

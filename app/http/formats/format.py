@@ -14,33 +14,33 @@ from app.inference.maps.localization import Localization, localization_map
 
 @dataclass(frozen=True)
 class Result:
-    """What every format may use. classes: those of the model. image: uint8 (H, W, 3), the photo as decoded. name: the photo's
+    """What every format may use. classes: those of the model. image: gives the photo as uint8 (H, W, 3). name: the photo's
     id, or what the client calls its file. shape: how regions are to be given. info: what made the result, as JSON can hold it.
     """
 
     classes: tuple[str, ...]
-    image: np.ndarray
+    image: Callable[[], np.ndarray]
     name: str
     shape: Shape
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def image_of(self, height: int, width: int) -> np.ndarray:
         """Return the photo at this size."""
-        return resize_image(self.image, height, width)
+        return resize_image(self.image(), height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mask(Result):
-    """A label map. mask: uint8 (H, W). scores: label -> score. arrays: everything that was computed, by name."""
+    """It holds a label map. mask: uint8 (H, W). scores: gives label -> score. arrays: gives everything that can be computed, by name."""
 
     mask: np.ndarray
-    scores: Mapping[int, float]
-    arrays: Mapping[str, np.ndarray]
+    scores: Callable[[], Mapping[int, float]]
+    arrays: Callable[[], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maps(Result):
-    """The maps of the classes `indices`. scores: (C,) of all classes. size: (height, width) of the result. threshold: maps are
+    """It holds the maps of the classes `indices`. scores: (C,) of all classes. size: (height, width) of the result. threshold: maps are
     0 where they do not exceed it. region_threshold: what exceeds it is the region of a class.
     """
 
@@ -80,9 +80,9 @@ class Maps(Result):
 
 @dataclass(frozen=True)
 class Format:
-    """A format of replies. What it cannot show is None: a label map, the map of one class, the maps of several.
+    """It is a format of replies. What it cannot show is None: a label map, the map of one class, the maps of several.
 
-    shows_photo: the photo's own pixels are part of it. of_present: of all classes it shows those that are held to be in the
+    of_present: of all classes it shows those that are held to be in the
     photo. at_full_size: it holds all maps at the photo's size, so that its size is checked before they are made.
     """
 
@@ -91,6 +91,5 @@ class Format:
     mask: Callable[[Mask], bytes] | None = None
     map: Callable[[Maps], bytes] | None = None
     maps: Callable[[Maps], bytes] | None = None
-    shows_photo: bool = False
     of_present: bool = False
     at_full_size: bool = False

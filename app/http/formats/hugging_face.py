@@ -17,8 +17,8 @@ from app.inference.labels import class_index_of
 
 def mask_segments(result: Mask) -> bytes:
     """Return the classes of a label map."""
-    found = regions_in(result.mask)
-    return segments((result.classes[class_index_of(label)], result.scores[label], where) for label, where in found)
+    found, scores = regions_in(result.mask), result.scores()
+    return segments((result.classes[class_index_of(label)], scores[label], where) for label, where in found)
 
 
 def map_segments(result: Maps) -> bytes:

@@ -21,7 +21,7 @@ PNG = Format(
     mask=lambda result: encode.mask_to_png(result.mask),
     map=lambda result: encode.map_to_png(next(result.full_size())),
 )
-OVERLAY = Format("overlay", "image/jpeg", mask=mask_overlay, map=map_overlay, shows_photo=True)
+OVERLAY = Format("overlay", "image/jpeg", mask=mask_overlay, map=map_overlay)
 GRAY8 = Format(
     "gray8",
     "image/png",

@@ -52,7 +52,7 @@ TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo. `height` and `width` are those of the upload after its orientation.
+    """It holds a decoded photo. `height` and `width` are those of the upload after its orientation.
 
     image: uint8 RGB (H, W, 3) of that size, or smaller where a reduced decoding was asked for. `upright`: the file's own
     pixels lie that way already. kind: its format. note: what is wrong with the file, or left out of it, where it was read all
@@ -85,9 +85,32 @@ def decode(
 
     Raises UploadError (nothing there), UnsupportedTypeError (not such a file), TooManyPixelsError, UndecodableImageError.
     """
-    opened = open_picture(data, max_image_pixels)
+    return EncodedPhoto(data, max_image_pixels=max_image_pixels, input_long_side=input_long_side).decode(backdrop)
+
+
+class EncodedPhoto:
+    """A photo whose header is read and found good, and not its pixels. `height` and `width` are those of the upright photo; its pixels
+    are decoded by `decode`, whose arguments and errors these are.
+    """
+
+    def __init__(self, data: bytes, *, max_image_pixels: int | None = None, input_long_side: int | None = None) -> None:
+        self._input_long_side = input_long_side
+        self._opened = open_picture(data, max_image_pixels)
+        self.height, self.width = self._opened.size
+
+    def decode(self, backdrop: tuple[int, int, int] = BACKDROP) -> Photo:
+        """Return the photo, once. Raises UndecodableImageError."""
+        return _decode(self._opened, self._input_long_side, backdrop)
+
+
+def whole_image(photo: Photo, data: bytes) -> np.ndarray:
+    """Return a photo at its own size, uint8 (H, W, 3), where it may have been decoded at reduced size from `data`."""
+    return photo.image if photo.image.shape[:2] == (photo.height, photo.width) else decode(data).image
+
+
+def _decode(opened: PictureFile, input_long_side: int | None, backdrop: tuple[int, int, int]) -> Photo:
     height, width = opened.size
-    with saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
+    with saying_what_is_wrong(opened.kind, opened.size_bytes), opened.file as file:
         smaller = None
         if input_long_side is not None and opened.kind == "JPEG":
             geometry = geometry_of(file.size[::-1], input_long_side)
@@ -106,13 +129,14 @@ def measure(data: bytes) -> tuple[int, int]:
         return opened.size
 
 
-def decode_labels(data: bytes) -> np.ndarray:
+def decode_labels(data: bytes, max_image_pixels: int | None = None) -> np.ndarray:
     """Return a label map: the numbers that a palette or grey picture stores for its pixels, uint8 (H, W), upright.
 
     Grey of 1, 2 and 4 bits gives the numbers stored, and not the shades they stand for. A picture in colours is a label map
-    where PASCAL VOC's palette has every colour of it. Raises DataError for another one, and the errors of `decode`.
+    where PASCAL VOC's palette has every colour of it. More than `max_image_pixels`, by the size in the header, are refused.
+    Raises DataError for a picture in other colours, and the errors of `decode`.
     """
-    opened = open_picture(data, None)
+    opened = open_picture(data, max_image_pixels)
     with saying_what_is_wrong(opened.kind, len(data)), opened.file as file:
         file.load()
         values = np.asarray(_upright(file, opened.orientation))
@@ -218,7 +242,7 @@ def _to_rgb(opened: PictureFile, backdrop: tuple[int, int, int]) -> Image.Image:
 
 
 def _is_transparent(parts: PngFile, picture: Image.Image) -> np.ndarray:
-    """bool (H, W): the pixels of a grey or RGB picture that have the one colour its tRNS chunk names, at the file's depth."""
+    """Return bool (H, W): the pixels of a grey or RGB picture that have the one colour its tRNS chunk names, at the file's depth."""
     named = np.frombuffer(parts.transparent[: len(parts.transparent) // 2 * 2], ">u2")
     values = np.asarray(picture)
     if picture.mode == "RGB" and parts.bit_depth == 16:  # Pillow keeps the upper byte of each value

@@ -104,6 +104,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _count_scans(data: bytes, position: int) -> int:
     """Return the scans from a position on to the end of the picture. Between them stand tables, comments and restarts."""
+    others = data.count(b"\xff", position) - data.count(b"\xff\x00", position)
+    if others == 2 and data.startswith(START_OF_SCAN, position) and data.endswith(END_OF_IMAGE):
+        return 1  # So most files are told at a tenth of the price of looking at each marker.
     scans = 0
     for _ in range(MAX_SEGMENTS):
         match = MARKER_IN_SCAN.search(data, position)

@@ -113,7 +113,7 @@ def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _profile(text: bytes) -> bytes:
-    """ImageMagick's way of writing EXIF data as text: a name, a length, hexadecimal digits. b"" where it is not that."""
+    """Return EXIF data that ImageMagick wrote as text: a name, a length, hexadecimal digits. b"" where it is not that."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
     except ValueError:

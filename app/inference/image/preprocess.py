@@ -11,7 +11,7 @@ MIN_INPUT_SIDE = 32
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes in pixels of a photo and of the network input made from it."""
+    """It holds the sizes in pixels of a photo and of the network input made from it."""
 
     height: int
     width: int

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.inference.arrays import enlarged_strips, pseudo_label
+from app.inference.arrays import enlarged_labels, label_by_thresholds
 from app.inference.errors import TooManyClassesError
 from app.inference.image.preprocess import resize_image
 from app.inference.labels import BACKGROUND, MAX_CLASSES, label_of
@@ -41,25 +41,27 @@ def check_labels(highest: int) -> None:
 
 
 def label_from_maps(
-    image: np.ndarray,
+    image: np.ndarray | None,
     maps: np.ndarray,
     class_indices: tuple[int, ...],
     thresholds: Thresholds,
     refine: str = "none",
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Maps (K, h, w) of the classes present -> uint8 label map of `size` (height, width), the photo's where None.
+    """Maps (K, h, w) of the classes present -> uint8 label map of `size` (height, width), the photo's where None. Without
+    refinement the photo is not needed where there is a size.
 
     Refinement runs at the maps' size, on the photo resized to it; the maps are then enlarged, so a large photo gets
     smooth borders.
     """
-    height, width = size or image.shape[:2]
-    label_map = np.full((height, width), BACKGROUND, np.uint8)
+    if size is None:
+        assert image is not None
+        size = image.shape[0], image.shape[1]
+    height, width = size
     if not class_indices:
-        return label_map
+        return np.full((height, width), BACKGROUND, np.uint8)
     check_labels(label_of(max(class_indices)))
     if refine == "pamr":
+        assert image is not None
         maps = refine_pamr(resize_image(image, *maps.shape[1:]), maps)
-    for rows, enlarged in enlarged_strips(maps, height, width):
-        label_map[rows] = pseudo_label(enlarged, class_indices, *thresholds)
-    return label_map
+    return enlarged_labels(maps, height, width, label_by_thresholds(class_indices, *thresholds))

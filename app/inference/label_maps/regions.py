@@ -7,7 +7,6 @@ from typing import Any, Literal
 import contourpy
 import numpy as np
 import shapely
-from PIL import Image
 from pycocotools import mask as coco_mask
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +28,7 @@ class RunLengths(BaseModel):
 
 
 class Region(BaseModel):
-    """The pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels.
+    """It holds the pixels of one class. `share` is of the whole image, `box` is COCO's [x, y, width, height] in pixels.
 
     The region itself comes as `rle`, or with `regions=polygons` as `polygons`: outer borders [x, y, x, y, ...] in pixels.
     """
@@ -46,47 +45,102 @@ class Region(BaseModel):
     polygons: list[list[float]] | None = None
 
 
-def count_labels(mask: np.ndarray) -> list[int]:
-    """Return the pixels of each label 0..255 in a uint8 (H, W) mask."""
-    return Image.fromarray(mask).histogram()  # numpy's bincount would copy the mask to 8 bytes a pixel
+@dataclass(frozen=True)
+class Runs:
+    """A label map as runs of one label, down its columns as COCO counts: every question about its regions is answered from
+    these, a few thousand even of a large photo.
+
+    size: (height, width). labels: uint8 (R,). lengths: in pixels, (R,).
+    """
+
+    size: tuple[int, int]
+    labels: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "Runs":
+        """Return those of a uint8 (H, W) mask."""
+        height, width = mask.shape
+        tops = np.concatenate([[True], mask[0, 1:] != mask[-1, :-1]])  # whether a run ends with the column before
+        rows, columns = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), width)
+        starts = np.concatenate([np.flatnonzero(tops) * height, columns * height + rows + 1])
+        starts.sort()
+        return cls((height, width), mask[starts % height, starts // height], np.diff(starts, append=mask.size))
+
+    def labels_found(self) -> list[int]:
+        """Return the classes' labels, that with the most pixels first."""
+        pixels = np.bincount(self.labels, self.lengths)
+        found = [int(label) for label in np.flatnonzero(pixels) if label not in (BACKGROUND, IGNORE_INDEX)]
+        return sorted(found, key=lambda label: -pixels[label])
+
+    def encoded(self, label: int) -> dict[str, Any]:
+        """Return where a label is, as pycocotools holds it."""
+        inside, starts = _run_starts(self.labels == label)
+        counts = np.add.reduceat(self.lengths, starts)
+        counts = counts if not inside[0] else np.insert(counts, 0, 0)  # COCO begins with what is outside
+        height, width = self.size
+        return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+
+
+def _run_starts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values (R,) of the runs of equal values in (N,), and where each begins."""
+    starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+    return values[starts], starts
+
+
+def _runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values and the lengths of the runs of equal values in (N,)."""
+    runs, starts = _run_starts(values)
+    return runs, np.diff(starts, append=len(values))
+
+
+def count_labels(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of each label 0..255 in a uint8 (H, W) mask, (256,)."""
+    return np.bincount(*_runs_of(np.ravel(mask)), minlength=np.iinfo(np.uint8).max + 1).astype(int)
 
 
 def regions_of(
     classes: Sequence[str], mask: np.ndarray, scores: Mapping[int, float], shape: Shape = "rle"
 ) -> list[Region]:
     """Return the classes of a uint8 (H, W) mask, largest first. `scores`: label -> score."""
-    return [
-        region_of(classes[class_index_of(label)], label, where, scores[label], shape)
-        for label, where in regions_in(mask)
-    ]
+    runs = Runs.of(mask)
+    regions = []
+    for label in runs.labels_found():
+        polygons = polygons_of(mask == label) if shape == "polygons" else None
+        regions.append(_region(classes[class_index_of(label)], label, runs.encoded(label), scores[label], polygons))
+    return regions
 
 
 def region_of(class_name: str, label: int, where: np.ndarray, score: float, shape: Shape = "rle") -> Region:
     """Return one class's region, bool (H, W) with a pixel in it."""
-    pixels = int(np.count_nonzero(where))
+    encoded = Runs.of(where.view(np.uint8)).encoded(1)
+    return _region(class_name, label, encoded, score, polygons_of(where) if shape == "polygons" else None)
+
+
+def _region(
+    class_name: str, label: int, encoded: dict[str, Any], score: float, polygons: list[list[float]] | None
+) -> Region:
+    """Return a region as its run lengths, or as its polygons where there are any."""
+    pixels, (height, width) = int(coco_mask.area(encoded)), encoded["size"]
     return Region(
         class_name=class_name,
         label=label,
         score=score,
         pixels=pixels,
-        share=pixels / where.size,
-        box=box_of(where),
-        rle=mask_to_rle(where) if shape == "rle" else None,
-        polygons=polygons_of(where) if shape == "polygons" else None,
+        share=pixels / (height * width),
+        box=[int(side) for side in coco_mask.toBbox(encoded)],
+        rle=_as_text(encoded) if polygons is None else None,
+        polygons=polygons,
     )
 
 
 def mask_to_rle(where: np.ndarray) -> RunLengths:
     """COCO run-length encoding of a bool (H, W) region; runs go down the columns."""
-    encoded = coco_mask.encode(np.asfortranarray(where, dtype=np.uint8))
+    return _as_text(Runs.of(where.view(np.uint8)).encoded(1))
+
+
+def _as_text(encoded: dict[str, Any]) -> RunLengths:
     return RunLengths(size=[int(side) for side in encoded["size"]], counts=encoded["counts"].decode("ascii"))
-
-
-def box_of(where: np.ndarray) -> list[int]:
-    """Return the bounding box of a bool (H, W) region as COCO has it: [x, y, width, height] in pixels."""
-    columns, rows = np.flatnonzero(where.any(axis=0)), np.flatnonzero(where.any(axis=1))
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
 
 
 def polygons_of(where: np.ndarray) -> list[list[float]]:
@@ -108,7 +162,7 @@ def polygons_of(where: np.ndarray) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """A photo of a COCO data set, of `size` (height, width), with its regions."""
+    """It is a photo of a COCO data set, of `size` (height, width), with its regions."""
 
     file_name: str
     size: tuple[int, int]
@@ -149,13 +203,11 @@ def coco_annotation(region: Region, number: int, image_number: int) -> dict[str,
 
 
 def white(where: np.ndarray) -> np.ndarray:
-    """bool (H, W) -> uint8, full where true."""
+    """Turn bool (H, W) into uint8, full where true."""
     return where * np.uint8(np.iinfo(np.uint8).max)
 
 
 def regions_in(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (label, bool (H, W) where it is) of every class in a uint8 (H, W) mask, largest first."""
-    counts = count_labels(mask)
-    labels = [label for label, pixels in enumerate(counts) if pixels and label not in (BACKGROUND, IGNORE_INDEX)]
-    for label in sorted(labels, key=lambda label: -counts[label]):
+    for label in Runs.of(mask).labels_found():
         yield label, mask == label

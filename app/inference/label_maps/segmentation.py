@@ -1,11 +1,13 @@
 """Photo -> mask: what a segmenter answers, at one size or as the mean of several views. Training uses it as well."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
-from app.inference.arrays import enlarged_strips, mask_from_logits, resize_bilinear, softmax
+from app.inference.arrays import enlarged_labels, mask_from_logits, resize_bilinear, softmax
 from app.inference.image.preprocess import geometry_of, resize_image
+from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.maps.localization import Model, Refinement, present_classes
 from app.inference.maps.pamr import refine_pamr
@@ -15,16 +17,26 @@ TEST_SCALES = (0.75, 1.0, 1.25)
 LEAST_SHARE = 1e-7  # A class that is known to be in a photo has at least this probability there.
 
 
-@dataclass(frozen=True)
 class Segmentation:
-    """mask: uint8 (H, W) at the photo's size. scores: label -> mean probability over the label's pixels.
+    """mask: uint8 (H, W) at the photo's size. What else a reply may want is worked out when it is read."""
 
-    probabilities: (C + 1, h, w) of all labels, background first, before refinement.
-    """
+    def __init__(self, mask: np.ndarray, probabilities: Callable[[], np.ndarray]) -> None:
+        self.mask = mask
+        self._probabilities = probabilities
 
-    mask: np.ndarray
-    scores: dict[int, float]
-    probabilities: np.ndarray
+    def with_mask(self, mask: np.ndarray) -> "Segmentation":
+        """Return the same with another mask, made of this one."""
+        return Segmentation(mask, lambda: self.probabilities)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(C + 1, h, w) of all labels, background first, before refinement."""
+        return self._probabilities()
+
+    @cached_property
+    def scores(self) -> dict[int, float]:
+        """Label -> mean probability over the label's pixels."""
+        return mean_scores(self.mask, self.probabilities)
 
 
 def segment(
@@ -69,11 +81,12 @@ def segment(
     chosen = probabilities[candidates]
     if refine == "pamr":
         chosen = refine_pamr(resize_image(image, *input_size), resize_bilinear(chosen, *input_size))
-    mask = np.empty((height, width), np.uint8)
-    for rows, enlarged in enlarged_strips(chosen, height, width):
-        best = candidates[enlarged.argmax(axis=0)]
-        mask[rows] = np.where(enlarged.max(axis=0) < threshold, below, best) if threshold else best
-    return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+
+    def decide(index: np.ndarray, best: np.ndarray) -> np.ndarray:
+        labels = candidates[index].astype(np.uint8)
+        return np.where(best < threshold, np.uint8(below), labels) if threshold else labels
+
+    return Segmentation(enlarged_labels(chosen, height, width, decide), lambda: probabilities)
 
 
 def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_threshold: float | None) -> Segmentation:
@@ -82,27 +95,30 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
     """
     outputs = run_views(model, image, 1.0, mirror=False)
     logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
-    candidates, probabilities = np.unique(mask), softmax(logits)
+    candidates = np.flatnonzero(count_labels(mask))
     given = mask.shape == size  # whether the network's own mask is the answer as it stands
+    left: tuple[int, ...] | None = None  # the classes that are left where some of those in the mask are not present
     if "scores" in outputs:
         present = present_classes(model.card, outputs["scores"][0], presence_threshold)
         allowed = np.array([BACKGROUND, *map(label_of, present)])
         if not np.isin(candidates, allowed).all():
-            probabilities = keep_classes(probabilities, present, complete=False)
+            left, given = present, False
             candidates = allowed[np.unique(logits[allowed].argmax(axis=0))]
-            given = False
-    if not given:
-        mask = mask_from_logits(logits, candidates, *size)
-    return Segmentation(mask, mean_scores(mask, probabilities.argmax(axis=0), probabilities), probabilities)
+
+    def probabilities() -> np.ndarray:
+        return softmax(logits) if left is None else keep_classes(softmax(logits), left, complete=False)
+
+    return Segmentation(mask if given else mask_from_logits(logits, candidates, *size), probabilities)
 
 
-def mean_scores(mask: np.ndarray, coarse: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
+def mean_scores(mask: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
     """Label -> its mean probability (C + 1, h, w) over its pixels, of every label of a mask, 255 left out.
 
-    `coarse` (h, w) are the labels at the probabilities' size; one that has no pixel there gets its largest probability.
+    Its pixels are those at the probabilities' size; a label that has none there gets its largest probability.
     """
+    coarse = probabilities.argmax(axis=0)
     scores = {}
-    for label in np.unique(mask):
+    for label in np.flatnonzero(count_labels(mask)):
         if label != IGNORE_INDEX:
             where, region = coarse == label, probabilities[label]
             scores[int(label)] = float(region[where].mean() if where.any() else region.max())

@@ -60,7 +60,7 @@ class ConditionalOptions:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of pixels: rows top..bottom and columns left..right, the ends not included."""
+    """It is a rectangle of pixels: rows top..bottom and columns left..right, the ends not included."""
 
     top: int
     bottom: int
@@ -69,13 +69,13 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Its rows and columns, to index an (H, W) array with."""
+        """Return its rows and columns, to index an (H, W) array with."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True)
 class ConditionalMaps:
-    """Class-conditional maps of one photo and how they came about.
+    """It holds class-conditional maps of one photo and how they came about.
 
     maps, plain: (K, H, W) float32 in [0, 1]. centres: (K, 2), row and column of the mass centres. boxes: of the four
     patches: top left, top right, bottom left, bottom right. kept: per patch and round, bool (h, w), False where erased.

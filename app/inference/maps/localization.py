@@ -4,6 +4,8 @@ Every function takes a `Model`: something with a `card` and a `run` from uint8 i
 is an `app.inference.engine.Engine`, or a torch module behind the same two names.
 """
 
+import json
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,6 +21,7 @@ from app.inference.maps.pamr import refine_pamr
 from app.inference.model_card import ModelCard
 
 Refinement = Literal["none", "pamr"]
+KEPT_TYPE = np.dtype("<f4")  # Kept arrays are of this type on every machine.
 
 
 class Model(Protocol):
@@ -32,7 +35,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class ScaleCams:
-    """What the network said of one photo at several scales, mirrored views already turned back and added.
+    """It holds what the network said of one photo at several scales, mirrored views already turned back and added.
 
     scores: (C,) probabilities, the mean over all views. cams: one float32 array per scale, (C, h_s, w_s), or
     (K, h_s, w_s) of the classes `class_indices`.
@@ -49,6 +52,24 @@ class ScaleCams:
         channels = list(class_indices if known is None else map(known.index, class_indices))
         return ScaleCams(self.scores, tuple(cam[channels] for cam in self.cams), self.geometry, class_indices)
 
+    def to_bytes(self) -> bytes:
+        """Return all of it, to be kept; `from_bytes` reads it again."""
+        arrays = [np.ascontiguousarray(values, KEPT_TYPE) for values in (self.scores, *self.cams)]
+        shapes = [values.shape for values in arrays]
+        head = json.dumps([shapes, list(vars(self.geometry).values()), self.class_indices]).encode()
+        return b"\n".join([head, b"".join(values.tobytes() for values in arrays)])
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "ScaleCams":
+        """Return what `to_bytes` was asked of."""
+        head = content.index(b"\n")
+        shapes, geometry, class_indices = json.loads(content[:head])
+        values = np.frombuffer(content[head + 1 :], KEPT_TYPE)
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        arrays = [part.reshape(shape) for part, shape in zip(np.split(values, ends[:-1]), shapes, strict=True)]
+        known = None if class_indices is None else tuple(class_indices)
+        return cls(arrays[0], tuple(arrays[1:]), Geometry(*geometry), known)
+
     def maps(self) -> np.ndarray:
         """Return (K, h, w) in [0, 1): the cams enlarged to the input size, summed, each divided by its own maximum.
 
@@ -60,22 +81,22 @@ class ScaleCams:
 
 @dataclass(frozen=True)
 class Localization:
-    """Class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
+    """It holds class scores and maps of one photo. A class's map is made when it is asked for: C of them can fill the memory.
 
     sources: what every network said of the photo; the maps of several are fused (`app.inference.maps.fusion`), their scores averaged.
-    geometry: the photo's size, which may be larger than that of `image`, the photo as decoded. `refine` is "none" or "pamr"
-    (`app.inference.maps.pamr`). allowed: the classes that may have a map, the others' are zero; all where None.
+    geometry: the photo's size, which may be larger than that of `image`, the photo as decoded, without which nothing is refined.
+    `refine` is "none" or "pamr" (`app.inference.maps.pamr`). allowed: the classes that may have a map, the others' are zero; all where None.
     """
 
     sources: tuple[ScaleCams, ...]
     geometry: Geometry
-    image: np.ndarray
+    image: np.ndarray | None = None
     refine: Refinement = "none"
     allowed: tuple[int, ...] | None = None
 
     @property
     def scores(self) -> np.ndarray:
-        """(C,) probabilities."""
+        """The probabilities of the classes are (C,)."""
         return np.mean([source.scores for source in self.sources], axis=0)
 
     @property
@@ -93,6 +114,7 @@ class Localization:
         """Return (K, h, w) float32 in [0, 1), of these classes."""
         maps = fuse_maps([source.select(class_indices).maps() for source in self.sources])
         if self.refine == "pamr" and class_indices:
+            assert self.image is not None
             maps = refine_pamr(resize_image(self.image, *maps.shape[1:]), maps)
         if self.allowed is not None:
             maps = maps * np.isin(class_indices, self.allowed)[:, None, None]

@@ -23,7 +23,7 @@ MAX_LISTED = 20  # A message lists this many names.
 
 @dataclass(frozen=True)
 class Tool:
-    """A <BrushLabels> or <PolygonLabels>, or a <Brush> or <Polygon> with <Labels> beside it: its name, that of its <Image>,
+    """It is a <BrushLabels> or <PolygonLabels>, or a <Brush> or <Polygon> with <Labels> beside it: its name, that of its <Image>,
     and the key of the image in a task's data.
 
     labels: what a result calls the label -> the names it goes by. labels_name: of the <Labels> beside it. labels_key: where a

@@ -12,6 +12,7 @@ is, `Authorization: Token X`; a personal access token is a JWT that `/api/token/
 
 import json
 import re
+import secrets
 import time
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from app.runtime.settings import Settings, is_named, separated
 SILENCE_SECONDS = 10  # The host is given up after this time without a byte.
 FETCH_SECONDS = 60  # A photo may take this long in all.
 CHUNK_BYTES = 65_536
-MAX_TOKEN_REPLY_BYTES = 65_536
+MAX_REPLY_BYTES = 65_536  # of what is no photo
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REFRESH_PATH = "/api/token/refresh/"
 # What Label Studio serves photos under: uploads, local files, and storages through itself. Its API is nobody's photo.
@@ -49,7 +50,7 @@ class NotThereError(UploadError):
 
 @dataclass(frozen=True)
 class Host:
-    """A Label Studio: its address, its token, its storage's hosts, and the header made of the token by `signed_in`."""
+    """It is a Label Studio: its address, its token, its storage's hosts, and the header made of the token by `signed_in`."""
 
     url: str
     token: str = field(repr=False)
@@ -81,7 +82,7 @@ class Host:
         request = Request(self.url + REFRESH_PATH, body, {"Content-Type": "application/json"})
         try:
             with self._open(request) as reply:
-                access = json.loads(reply.read(MAX_TOKEN_REPLY_BYTES))["access"]
+                access = json.loads(reply.read(MAX_REPLY_BYTES))["access"]
         except (UploadError, ParameterError) as error:
             raise _bad_token(f"cannot be exchanged at {REFRESH_PATH}: {error}") from None
         except (OSError, HTTPException, ValueError, LookupError, TypeError):
@@ -99,6 +100,21 @@ class Host:
         except UploadError as error:
             if not isinstance(error, NotThereError):  # another release may have no such page
                 raise UnavailableError(str(error), retry_after_seconds=60) from None
+
+    def add_task(self, project: int, name: str, data: bytes) -> str:
+        """Make a task of a photo in a project; returns the address under which it is opened. Raises UploadError."""
+        boundary = secrets.token_hex(16)
+        named = name.replace('"', "%22")  # as browsers write it; line breaks are in no name that is received
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{named}"\r\n\r\n'
+        body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
+        headers = {"Authorization": self.authorization, "Content-Type": f"multipart/form-data; boundary={boundary}"}
+        path = f"/api/projects/{project}/import?return_task_ids=true"
+        try:
+            with self._open(Request(self.url + path, body, headers)) as reply:
+                [task] = json.loads(reply.read(MAX_REPLY_BYTES))["task_ids"]
+                return f"{self.url}/projects/{project}/data?task={int(task)}"
+        except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            raise UploadError(f"Label Studio makes no task of {name[:80]!r} in project {project}.") from None
 
     def address(self, image: str, task: int | str | None = None, way: str = "resolve") -> str:
         """Return where an image named by a task lies; one in cloud storage is had through Label Studio's own address

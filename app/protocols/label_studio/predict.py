@@ -12,10 +12,10 @@ from app.http.problems import problem_of
 from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ParameterError, ServiceError
+from app.inference.label_maps.brush import encode_brush
 from app.inference.label_maps.regions import polygons_of, regions_in
 from app.inference.labels import BACKGROUND, class_index_of
 from app.inference.maps.fusion import agreement
-from app.protocols.label_studio.brush import encode_brush
 from app.protocols.label_studio.config import Tool, choose_labels, find_value
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_store import Catalog, pin
@@ -41,7 +41,7 @@ class Plan:
 
     @classmethod
     def of(cls, catalog: Catalog, tools: Sequence[Tool], max_image_pixels: int) -> "Plan":
-        """With the default segmenter, and the newest version of every cam model of its classes."""
+        """Return one with the default segmenter, and the newest version of every cam model of its classes."""
         segmenter = catalog.choose("segmentation", None)
         cams = [engine for engine in catalog.newest("cam") if engine.card.classes == segmenter.card.classes]
         return cls(segmenter, tuple(cams) if len(cams) > 1 else (), tuple(tools), max_image_pixels)
@@ -82,7 +82,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class View:
-    """One image of a task: where it is, class index -> tool and label it is drawn with, and which page of several it is."""
+    """It is one image of a task: where it is, class index -> tool and label it is drawn with, and which page of several it is."""
 
     image: str
     chosen: dict[int, tuple[Tool, str]]

@@ -19,17 +19,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.http.receive import receive_body
+from app.http.receive import HEAD_BYTES, receive_body
 from app.inference.errors import (
     ClientLeftError,
     ParameterError,
     QueueFullError,
     ServiceError,
     StoppingError,
+    UnavailableError,
 )
+from app.inference.image.kinds import kind_of
 from app.protocols.label_studio.config import read_tools
 from app.protocols.label_studio.host import Host
-from app.protocols.label_studio.predict import Plan, failed_task, predict_task, version_of
+from app.protocols.label_studio.predict import ID_CHARACTERS, Plan, failed_task, predict_task, version_of
 from app.runtime.model_store import pin
 from app.runtime.service import Service, service_of
 
@@ -110,6 +112,27 @@ async def predict(request: Request) -> Response:
     return JSONResponse({"results": results, "model_version": version_of(plan.segmenter)})
 
 
+@router.put("/task")
+async def make_task(request: Request) -> Response:
+    """Make a task of a photo that the service keeps (`image=ID`) in the configured project, and say where it is opened.
+
+    PUT, for pages of other sites cannot send it.
+    """
+    service = service_of(request)
+    project = service.settings.label_studio_project
+    host = Host.of(service.settings)
+    if project is None:
+        raise UnavailableError(
+            "this service does not know the project of Label Studio that photos go to. Start it with "
+            "TAG2MASK_LABEL_STUDIO_PROJECT, the number in the project's address.",
+            retry_after_seconds=60,
+        )
+    upload = await run_in_threadpool(service.uploads.get, request.query_params.get("image", "").lower())
+    host = await run_in_threadpool(host.signed_in)
+    name = upload.name or f"{upload.id[:ID_CHARACTERS]}.{kind_of(upload.data[:HEAD_BYTES])}".lower()
+    return JSONResponse({"url": await run_in_threadpool(host.add_task, project, name, upload.data)})
+
+
 def _plan_of(service: Service, body: PredictBody | SetupBody) -> Plan:
     """How the photos of a project are worked on. Raises ParameterError where its config draws no class."""
     plan = Plan.of(service.models.catalog, read_tools(body.label_config), service.settings.max_image_pixels)
@@ -122,7 +145,8 @@ async def webhook(request: Request) -> Response:
     body = await read_body(request, WebhookBody)
     if body.action == START_TRAINING:
         raise ParameterError(
-            "this service does not train: export the annotations and see `python -m training --help`.",
+            "this service does not train: export the annotations as JSON, and `python -m training corrections add` takes them "
+            "(docs/corrections.md).",
             parameter="action",
         )
     return JSONResponse({"status": "ignored"})
@@ -143,7 +167,7 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
 
 
 async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[TaskBody]) -> list[dict[str, Any]]:
-    """The predictions of a batch: as many tasks at a time as there are workers, until the client leaves.
+    """Return the predictions of a batch: as many tasks at a time as there are workers, until the client leaves.
 
     A task whose photo cannot be had gets an empty one.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx2
 
+from tests.app.colour_models import BLACK, RED, halves, to_file
 from tests.app.server import start_server
 
 
@@ -63,3 +64,18 @@ def test_workers_end_with_a_service_that_is_killed(models_directory):
         while any(Path(f"/proc/{pid}").exists() for pid in children):
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+def test_what_cannot_be_finished_in_time_is_told_so(models_directory):
+    photo = to_file(halves(RED, BLACK, 4000, 4000))
+    with start_server(models_directory, workers=1, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
+        server.wait_until_ready()
+        url = f"{server.url}/pseudo-label?format=png&inference=class-conditional&refine=pamr&tags=dog"
+        reply = clients.submit(httpx2.post, url, files={"file": photo}, timeout=120)
+        end = time.monotonic() + 60
+        while "tag2mask_jobs 1.0" not in httpx2.get(f"{server.url}/metrics", timeout=60).text:
+            assert time.monotonic() < end
+        server.process.send_signal(signal.SIGINT)
+        assert (reply.result().status_code, reply.result().json()["title"]) == (503, "Shutting down")
+        server.process.wait(60)
+        assert "Traceback" not in server.log.read_text()

@@ -168,3 +168,18 @@ def test_class_conditional_inference_of_all_classes_is_refused(client, photo):
     reply = cam(client, photo, "all", inference="class-conditional")
     assert reply.status_code == 422
     assert "Name one class" in reply.json()["detail"]
+
+
+def test_further_maps_of_a_photo_need_no_network_and_are_the_same(client):
+    photo = to_file(halves(GREEN, RED))  # no other test sends it
+    first = cam(client, photo, format="npy")
+    kept = client.app.state.service.maps.size_bytes
+    for reply in (
+        cam(client, photo, format="npy"),
+        client.get(f"/cam?class=dog&format=npy&image={first.headers['X-Image-Id']}"),
+    ):
+        assert reply.content == first.content
+        assert reply.headers["X-Class-Score"] == first.headers["X-Class-Score"]
+    assert client.app.state.service.maps.size_bytes == kept
+    assert not np.array_equal(array_of(cam(client, photo, format="npy", flip="true", scales="2")), array_of(first))
+    assert client.app.state.service.maps.size_bytes > kept

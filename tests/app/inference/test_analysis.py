@@ -9,6 +9,8 @@ import pytest
 from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Engine
 from app.inference.errors import ParameterError, UnknownClassError
+from app.inference.image.decode import whole_image
+from app.inference.maps.localization import ScaleCams
 from app.inference.model_card import ModelCard
 from tests.app.colour_models import BLACK, GREEN, RED, SIDE, halves, to_file, write_cam_model, write_segmentation_model
 
@@ -88,7 +90,30 @@ def test_the_largest_view_of_any_model_decides_how_large_a_photo_is_decoded(
     photo = analyzer.read(large).photo
     assert (photo.height, photo.width) == (1600, 1600)
     assert 2 * long_side <= photo.image.shape[0] < 1600
-    assert analyzer.read(large, whole=True).photo.image.shape == (1600, 1600, 3)
+    assert whole_image(photo, large).shape == (1600, 1600, 3)
+
+
+@pytest.mark.parametrize("options", [Options(flip=True), Options(refine="pamr"), Options(conditional=True)])
+def test_what_is_known_of_a_photo_is_not_asked_for_again(cam: Counted, options: Options) -> None:
+    analyzer, data = Analyzer(options, (cam,)), to_file(IMAGE)
+    first = analyzer.read(data)
+    label, scores = first.pseudo_label.label_map, first.scores
+    kept = [ScaleCams.from_bytes(views.to_bytes()) for views in first.found_out if views]
+    runs = len(cam.shapes)
+    second = analyzer.read(data, known=kept)
+    assert np.array_equal(second.scores, scores)
+    assert len(cam.shapes) == runs
+    assert "decode" in second.stopwatch.milliseconds
+    assert np.array_equal(second.pseudo_label.label_map, label)
+    assert (len(cam.shapes) == runs) is not options.conditional  # CCRM's own views are no plain ones
+
+
+def test_of_a_photo_that_is_not_whole_nothing_is_kept(cam: Counted) -> None:
+    data = to_file(halves(RED, BLACK, 400, 400), "JPEG")
+    analysis = Analyzer(Options(), (cam,)).read(data[: len(data) * 3 // 4])
+    assert analysis.scores.any()
+    assert analysis.note
+    assert not analysis.found_out
 
 
 def test_the_order_of_thresholds_is_checked_before_there_is_a_photo(cam: Counted, segmenter: Counted) -> None:

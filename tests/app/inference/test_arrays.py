@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from app.inference.arrays import (
-    enlarged_strips,
+    enlarged_labels,
+    label_by_thresholds,
     mask_from_logits,
     normalize_cam,
     pseudo_label,
@@ -44,12 +45,21 @@ def test_pseudo_label_by_hand() -> None:
     assert pseudo_label(maps, (11, 14), 0.25, 0.55).tolist() == [[12, 15], [0, IGNORE_INDEX]]
 
 
-def test_strips_together_are_the_whole() -> None:
-    maps = np.random.default_rng(0).random((3, 5, 7), dtype=np.float32)
-    whole = resize_bilinear(maps, 2000, 1500)
-    strips = list(enlarged_strips(maps, 2000, 1500))
-    assert len(strips) > 1
-    assert np.allclose(np.concatenate([part for _, part in strips], axis=1), whole)
+@pytest.mark.parametrize("source", [(9, 12), (1, 7), (6, 1), (1, 1), (40, 60)])
+@pytest.mark.parametrize("target", [(200, 300), (9, 12), (31, 17), (1, 5), (3000, 2000)])
+@pytest.mark.parametrize("thresholds", [(0.5, 0.5), (0.45, 0.6), (0.0, 0.0)])
+def test_enlarged_labels_are_those_of_enlarged_maps(
+    source: tuple[int, int], target: tuple[int, int], thresholds: tuple[float, float]
+) -> None:
+    maps = np.random.default_rng(sum(source)).random((3, *source), dtype=np.float32)
+    maps[:, : source[0] // 2] = maps[:, :1, :1]  # half of the maps has no border in it
+    enlarged = resize_bilinear(maps, *target)
+    expected = pseudo_label(enlarged, (2, 5, 9), *thresholds)
+    found = enlarged_labels(maps, *target, label_by_thresholds((2, 5, 9), *thresholds))
+    best, second = np.sort(enlarged, axis=0)[::-1][:2]
+    doubtful = np.min([best - second, *(abs(best - threshold) for threshold in thresholds)], axis=0) < 1e-6
+    assert ((found == expected) | doubtful).all()
+    assert doubtful.mean() < 0.01 or source[0] > 1
 
 
 def test_mask_from_logits_equals_full_arg_max_over_its_candidates() -> None:

@@ -189,6 +189,8 @@ def test_several_photos_and_a_refused_file(page, tmp_path):
     notes = tmp_path / "notes.txt"
     notes.write_text("hello, this is no photo")
     page.upload(CAT, notes, PERSON)
+    page.wait(lambda: page.find("#alert").is_displayed())
+    page.click("#alert-close")
     first = page.picture()
     page.click("#strip li:nth-child(2) .thumbnail")
     assert page.text("#alert-text").startswith("notes.txt: ")

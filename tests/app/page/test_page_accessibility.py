@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.app.browser import Page
-from tests.app.server import ROOT, Server
+from tests.app.server import ROOT, Server, start_server
 
 CAT = ROOT / "tests" / "photos" / "cat.jpg"
 VIEWS = ("heatmap", "methods", "disagreement", "mask", "pseudoLabel")
@@ -43,6 +43,26 @@ def test_no_rule_is_broken(browser: Page, served: Server, axe: str, width: int, 
         assert violations(page, axe) == [], view
     page.click("#strip li:nth-child(2) .thumbnail")
     assert violations(page, axe) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_no_rule_is_broken_by_the_brush(
+    browser: Page, models_directory: Path, axe: str, width: int, scheme: str, tmp_path: Path
+) -> None:
+    with start_server(models_directory, workers=1, corrections=tmp_path) as server:
+        server.wait_until_ready()
+        page = browser.open(server, width, 860, scheme, "#view=mask")
+        page.upload(CAT)
+        assert violations(page, axe) == []
+        page.click("#correct")
+        page.wait(lambda: page.find("#brush").is_displayed())
+        assert violations(page, axe) == []
+        page.find("#brush-erase").click()
+        page.find("#stage").send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ENTER)
+        assert violations(page, axe) == []
+        page.click("#brush-save")
+        page.wait(lambda: not page.find("#brush").is_displayed())
+        assert violations(page, axe) == []
 
 
 def focused(page: Page) -> str:

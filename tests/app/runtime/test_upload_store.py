@@ -88,4 +88,4 @@ def test_threads_keep_the_books_straight():
     for thread in threads:
         thread.join()
     assert 0 < store.size_bytes <= 1000
-    assert store.size_bytes == sum(len(upload.data) for upload, _ in store._uploads.values())
+    assert store.size_bytes == sum(len(upload.data) for upload, _ in store._uploads._values.values())

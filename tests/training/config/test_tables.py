@@ -1,9 +1,14 @@
 """Every key of a run's tables says what it means."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from app.inference.errors import ConfigError
 from training.config import learning, map_tables, tables
 from training.config.learning import Section
+from training.config.run_config import RunConfig, read_config
 
 SECTIONS = sorted(
     {
@@ -23,3 +28,16 @@ def test_every_key_is_described_in_a_sentence(kind: type[Section]) -> None:
     ]
     assert not undescribed
     assert (kind.__doc__ or "").strip().endswith(".")
+
+
+def test_an_unknown_key_names_the_one_that_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'name = "a"\nout = "{tmp_path}"\n[data]\nsource = "scenes"\n')
+    for override, said in (
+        ("classifier.fit.epoch=3", "classifier.fit.epoch: there is no such key; did you mean 'epochs'? (got 3)"),
+        ("refine.drss.size=64", "refine.drss: there is no such key; did you mean 'drs'?"),
+        ("clasifier.method=cam", "clasifier: there is no such key; did you mean 'classifier'?"),
+        ("needs.moon=1", "needs.moon: there is no such key; the keys are gpu_memory_gib"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            read_config(RunConfig, path, [override])

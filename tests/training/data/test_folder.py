@@ -338,7 +338,12 @@ def test_a_second_folder_is_trained_on_alone(make_folder: MakeFolder, tmp_path: 
     (extra / "labels.csv").write_text("name,classes\nc,cat bird\n")
     with pytest.raises(DataError, match="unknown class 'bird'"):
         open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))
+    (extra / "labels.csv").write_text("name,classes\nc,cat\na,cat\n")
     save_photo(extra / "a.jpg")
+    photos = open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))
+    assert photos.splits["train"] == ("a", "c")
+    assert photos.tags("a") == ("dog",)  # the same file in both is one photo, with the tags of the first
+    save_photo(extra / "a.jpg", WIDTH + 1)
     (extra / "labels.csv").write_text("name,classes\na,cat\n")
     with pytest.raises(DataError, match="both name 1 photos"):
         open_source(DataConfig(root=root, extra=extra, classes=("cat", "dog")))

@@ -12,6 +12,7 @@ from app.inference.labels import IGNORE_INDEX
 from training.config.learning import ViewConfig
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.augment import cut_out, jitter_colours, turn_hue
+from training.data.sampling import with_share
 from training.data.views import LabelledViews, TaggedViews
 
 DATA = DataConfig(source="scenes", scenes={"count": 4, "val_count": 1, "size": 64, "class_count": 3})
@@ -110,3 +111,24 @@ def test_without_hue_nothing_is_drawn_for_it() -> None:
     for _ in range(3):
         other.uniform(0.7, 1.3)
     assert rng.random() == other.random()
+
+
+def test_a_corrected_mask_holds_instead_of_the_label_and_counts_by_its_weight(
+    photos: TaggedPhotos, tmp_path: Path
+) -> None:
+    names = photos.names("train")
+    labels = write_planes(tmp_path / "labels", names[1:], np.full((64, 64), 1, np.uint8))
+    corrected = write_planes(tmp_path / "corrected", names[:1], np.full((64, 64), 2, np.uint8))
+    views = LabelledViews(photos, names, labels, PLAIN, 0, corrected=corrected, corrected_weight=3.0)
+    assert views.is_corrected.tolist() == [True, False, False, False]
+    assert [int(views[0, index]["label_maps"].max()) for index in range(4)] == [2, 1, 1, 1]
+    assert [float(views[0, index]["weights"]) for index in range(4)] == [3, 1, 1, 1]
+    with pytest.raises(DataError, match="no PNG"):
+        LabelledViews(photos, names, labels, PLAIN, 0)
+
+
+def test_corrected_photos_have_their_share_of_an_epoch() -> None:
+    chosen = np.array([True, False, False, False])
+    repeats = with_share(np.array([1.0, 1.0, 2.0, 1.0]), chosen, 0.75)
+    np.testing.assert_allclose(repeats, [12, 1, 2, 1])
+    np.testing.assert_allclose(with_share(np.ones(4), chosen | True, 0.75), np.ones(4))

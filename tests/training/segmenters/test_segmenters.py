@@ -141,6 +141,18 @@ PRESENT = torch.tensor([[1.0, 0]])
 OWN_LABELS = (1, 2)  # of (1, 2, 0) the second; of (-1, -2, -0) the absent one, as no present logit is above 0
 
 
+def test_a_photo_counts_by_its_weight() -> None:
+    model = transparent()
+    logits = torch.zeros(2, 3, 1, 1)
+    logits[0, 0], logits[1, 0] = 2.0, -1.0
+    labels = torch.zeros(2, 1, 1, dtype=torch.long)
+    first, second = (-logits[i, :, 0, 0].log_softmax(0)[0] for i in range(2))
+    weighted = model.cross_entropy(logits, {"label_maps": labels, "weights": torch.tensor([3.0, 1.0])})
+    torch.testing.assert_close(weighted, (3 * first + second) / 4)
+    plain = model.cross_entropy(logits, {"label_maps": labels})
+    torch.testing.assert_close(plain, (first + second) / 2)
+
+
 def test_self_training_multiplies_absent_classes_by_zero() -> None:
     logits = OWN.clone().requires_grad_()
     loss = self_training_loss(logits, PRESENT)

@@ -14,6 +14,7 @@ from app.inference.errors import ConfigError
 from app.inference.label_maps.segmentation import TEST_SCALES, segment
 from app.inference.labels import BACKGROUND, label_of
 from tests.training.exports import exported_once, shared_directory
+from training.checkpoint import read_state
 from training.config.run_config import RunConfig, read_config, validate_config
 from training.config.tables import SegmenterConfig
 from training.data import open_source
@@ -106,7 +107,7 @@ def test_a_round_can_go_on_from_the_one_before(taught: RunConfig, tmp_path: Path
 def test_the_weights_of_two_rounds_are_averaged(taught: RunConfig) -> None:
     first, last = taught.out / "segmenter-1" / "weights.pt", taught.out / "segmenter" / "weights.pt"
     segmenter = load_segmenter(taught, len(open_source(taught.data).classes))
-    average_weights(segmenter, first, 0.25)
+    average_weights(segmenter, read_state(first), 0.25)
     one, two = (torch.load(path, weights_only=True) for path in (first, last))
     for key, value in segmenter.state_dict().items():
         if value.is_floating_point():

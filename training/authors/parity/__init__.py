@@ -32,7 +32,7 @@ LARGEST_TOLERANCE = 5e-3
 
 @dataclass(frozen=True)
 class Row:
-    """One array compared. measured: max |ours - reference| / max |reference|, or the share of entries that differ;
+    """It is one array that was compared. measured: max |ours - reference| / max |reference|, or the share of entries that differ;
     None where nothing could be compared, `note` then says why.
     """
 

@@ -33,7 +33,7 @@ def amr_module(reference: Reference, normalization: str) -> AMM:
 
 
 def amr_network(reference: Reference, normalization: str) -> AmrClassifier:
-    """AMR on ResNet-50 with the released code's switches and the fill rule's weights; evaluation mode."""
+    """Return AMR on ResNet-50 with the released code's switches and the fill rule's weights; evaluation mode."""
     options = AmrClassifier.Options(statistics="batch", gate_normalization=normalization, pair_first_two=True)
     network = AmrClassifier(len(VOC_CLASSES), "resnet50-irn", 16, None, options)
     network.load_state_dict(amr.convert(reference.state("amr_net")))

@@ -25,7 +25,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def edam_network(reference: Reference) -> EdamClassifier:
-    """EDAM on ResNet-38 with the fill rule's weights, imported from the authors' keys; in evaluation mode."""
+    """Return EDAM on ResNet-38 with the fill rule's weights, imported from the authors' keys; in evaluation mode."""
     state = edam.convert(reference.state("edam_net"))
     network = EdamClassifier(len(state["class_weight"]), "resnet38", 8, None, EdamClassifier.Options())
     return filled(network, state)

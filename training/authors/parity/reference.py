@@ -58,7 +58,7 @@ INPUT_DIGESTS = {
 
 
 class Claim(NamedTuple):
-    """One array of a fixture as our code computes it.
+    """It is one array of a fixture as our code computes it.
 
     tolerance: accepted max |ours - reference| / max |reference|; 0 demands equality. With `share` it is the accepted
     share of entries that differ.
@@ -75,7 +75,7 @@ Claims = Iterator[Claim]
 
 @dataclass
 class Reference:
-    """One fixture file. Every array has to be claimed, or read with `input` because our code starts from it."""
+    """It is one fixture file. Every array has to be claimed, or read with `input` because our code starts from it."""
 
     directory: Path
     file: str
@@ -124,7 +124,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_keys(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """keys.json: model -> the authors' key -> {shape, dtype, kind, alias_of?, not_filled?}."""
+    """Read keys.json: model -> the authors' key -> {shape, dtype, kind, alias_of?, not_filled?}."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

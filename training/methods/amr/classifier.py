@@ -49,7 +49,7 @@ NORMALIZE_EPSILON = 1e-5
 
 
 class CompensationBranch(Classifier):
-    """A backbone with an AMM on every residual branch, and a 1x1 convolution."""
+    """It is a backbone with an AMM on every residual branch, and a 1x1 convolution."""
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: "AmrClassifier.Options"
@@ -162,7 +162,7 @@ class AmrClassifier(Classifier):
         return {"loss": loss, "spotlight": spotlight, "compensation": compensation, "agreement": agreement}
 
     def _agreement(self, spotlight_cams: Tensor, compensation_cams: Tensor, image_labels: Tensor) -> Tensor:
-        """Cross pseudo supervision: the mean distance of the branches' maps (N, C, h, w)."""
+        """Return the loss of cross pseudo supervision: the mean distance of the branches' maps (N, C, h, w)."""
         if self.options.pair_first_two:
             return (merge_pair(spotlight_cams) - merge_pair(compensation_cams)).abs().mean()
         if self.options.agreement == "raw":

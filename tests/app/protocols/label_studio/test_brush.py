@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.protocols.label_studio.brush import decode_brush, encode_brush
+from app.inference.label_maps.brush import decode_brush, encode_brush
 
 REGIONS = {
     "one pixel": np.ones((1, 1), bool),

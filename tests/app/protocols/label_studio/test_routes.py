@@ -9,8 +9,8 @@ import pytest
 import shapely
 from starlette.testclient import TestClient
 
+from app.inference.label_maps.brush import decode_brush
 from app.inference.labels import VOC_CLASSES, label_of
-from app.protocols.label_studio.brush import decode_brush
 from tests.app.colour_models import (
     BLACK,
     BLUE,

@@ -23,7 +23,7 @@ FULL = np.iinfo(np.uint8).max
 
 
 def encode_brush(where: np.ndarray) -> list[int]:
-    """bool (H, W) -> the bytes of Label Studio's `rle`."""
+    """Turn bool (H, W) into the bytes of Label Studio's `rle`."""
     pixels = where.ravel()
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = CHANNELS * np.diff(starts, append=pixels.size)

@@ -1,0 +1,148 @@
+"""A served segmenter learns from corrected masks: drawn, checked, learned, compared, served. And what a simulation writes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.inference.engine import Engine
+from app.inference.errors import DataError
+from app.inference.label_maps.corrections import Correction, write_correction
+from app.inference.model_card import ModelCard
+from tests.training.exports import vary_statistics
+from training.config.data import DataConfig, ScenesConfig
+from training.config.learn import LastLayersFitConfig, LearnConfig, SimulateConfig
+from training.config.learning import CorrectionsConfig
+from training.config.tables import SegmenterConfig
+from training.data import open_source
+from training.data.scenes import write_folder
+from training.export.onnx_file import card_of, export_model
+from training.masks.corrections.add import add_corrections
+from training.masks.ground_truth import GroundTruth
+from training.pipeline.learn import learn
+from training.pipeline.orders import ORDERS, Signs
+from training.pipeline.simulate import Cell, cells, write_results
+from training.stages.segmenter import build_segmenter, serve_segmenter
+
+SCENES = ScenesConfig(count=16, val_count=4, size=64, class_count=2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes as a folder, and a segmenter of their classes that has learned nothing."""
+    root = tmp_path_factory.mktemp("learn")
+    write_folder(DataConfig(source="scenes", scenes=SCENES), root / "photos")
+    settings = SegmenterConfig(
+        backbone="small", weights=None, options={"channels": 8, "tag_weight": 1.0}, presence_threshold=0.1
+    )
+    torch.manual_seed(0)
+    classes = open_source(DataConfig(source="folder", root=root / "photos")).classes
+    card = ModelCard(
+        name="tiny", version=1, task="segmentation", method="deeplabv3plus", paper="-", backbone="small", classes=classes,
+        output_stride=16, preferred_size=64, presence_thresholds=(0.0,) * len(classes), data="-", data_licence="-",
+        config={"segmenter": settings.model_dump(mode="json")}, precision="float32",
+    )  # fmt: skip
+    segmenter = build_segmenter(settings, len(classes)).eval()
+    vary_statistics(segmenter)
+    export_model(serve_segmenter(segmenter, card), card, root / "models")
+    return root
+
+
+def config_of(root: Path, out: Path, **changes: object) -> LearnConfig:
+    corrections = CorrectionsConfig(folder=root / "corrections", weight=2.0)
+    fit = LastLayersFitConfig(max_steps=40, lr=0.01)
+    values = {"photos": 2, "crop": 64, "fit": fit, "model": root / "models" / "tiny"} | changes
+    return LearnConfig(
+        out=out, data=DataConfig(source="folder", root=root / "photos"), corrections=corrections, **values
+    )
+
+
+def test_corrections_are_learned_and_the_next_version_says_so(root: Path, tmp_path: Path) -> None:
+    photos = open_source(DataConfig(source="folder", root=root / "photos"))
+    with pytest.raises(DataError, match=r"no corrections\.csv"):
+        learn(config_of(root, tmp_path))
+    said = add_corrections(root / "photos", photos, root / "corrections", made_by="Ann")
+    assert said.startswith("20 corrected masks")
+    said = learn(config_of(root, tmp_path))
+    first, second = (root / "models" / "tiny" / str(version) / "model.onnx" for version in (1, 2))
+    card = card_of(second)
+    assert card.version == 2
+    assert card.taught_by == f"tags + {len(card.config['corrected'])} masks"
+    assert set(card.config["corrected"]) <= set(photos.names("train"))  # those of `val` are kept aside
+    kept_aside = 20 - len(card.config["corrected"])
+    assert card.measured_on == f"{kept_aside} kept-aside corrections"
+    assert kept_aside > 4
+    assert card.figures["miou"] > card.figures["earlier_miou"]
+    assert str(second) in said
+    assert card_of(first).taught_by == "tags"  # an earlier release did not state it
+    assert Engine(second, device="cpu").run(np.zeros((1, 64, 64, 3), np.uint8))["mask"].shape == (1, 64, 64)
+    (report,) = tmp_path.glob("*/report.html")
+    page = report.read_text(encoding="utf-8")
+    assert f"tiny/1 was taught by tags, the new version by {card.taught_by}" in page
+    assert page.count("by Ann") == kept_aside
+    assert "already" in learn(config_of(root, tmp_path))
+    # The newest version goes on with the same masks, which are not counted twice.
+    again = learn(config_of(root, tmp_path, fit=LastLayersFitConfig(max_steps=1, lr=1e-6)), promote=True)
+    third = root / "models" / "tiny" / "3" / "model.onnx"
+    assert str(third) in again
+    assert card_of(third).taught_by == card.taught_by
+
+
+def test_a_version_that_is_worse_is_not_served_unless_asked(root: Path, tmp_path: Path) -> None:
+    """The corrections to learn from are all wrong, those that are kept aside are right."""
+    photos = open_source(DataConfig(source="folder", root=root / "photos"))
+    truth = GroundTruth(DataConfig(source="folder", root=root / "photos"), photos)
+    folder = tmp_path / "corrections"
+    for name in photos.tag_table:
+        mask = truth.mask(name)
+        wrong = mask if name in photos.names("val") else np.where(mask == 0, 1, 0).astype(np.uint8)
+        write_correction(folder, wrong, photos.size(name), photos.classes, Correction(name))
+    corrections = CorrectionsConfig(folder=folder, held_out=0)
+    base = LearnConfig(
+        out=tmp_path / "out", data=DataConfig(source="folder", root=root / "photos"), corrections=corrections, photos=2,
+        crop=64, fit=LastLayersFitConfig(max_steps=40, lr=0.01), model=root / "models" / "tiny",
+    )  # fmt: skip
+    before = sorted((root / "models" / "tiny").iterdir())
+    said = learn(base)
+    assert "is worse and was not put into the models" in said
+    assert sorted((root / "models" / "tiny").iterdir()) == before
+    (candidate,) = (tmp_path / "out").glob("*/model.onnx")
+    made = candidate.stat().st_mtime_ns
+    said = learn(base, promote=True)
+    assert candidate.stat().st_mtime_ns == made  # nothing was trained again
+    assert len(list((root / "models" / "tiny").iterdir())) == len(before) + 1
+
+
+def test_orders_sort_as_they_say(root: Path) -> None:
+    photos = open_source(DataConfig(source="folder", root=root / "photos"))
+    names = photos.names("train")
+    signs = {
+        name: Signs(estimate=n / 20, agreement=1 - n / 20, entropy=(n * 7 % 16) / 16) for n, name in enumerate(names)
+    }
+    orders = {order: sort(signs, photos, 0) for order, sort in ORDERS.items()}
+    assert all(sorted(order) == sorted(names) for order in orders.values())
+    assert orders["review"] == list(names)
+    assert orders["disagreement"] == list(names)[::-1]
+    assert signs[orders["entropy"][0]].entropy == 15 / 16
+    assert orders["random"] != ORDERS["random"](signs, photos, 1)
+    for order in ("balance", "typical"):
+        tags = [set(photos.tags(name)) for name in orders[order][: len(photos.classes)]]
+        assert set().union(*tags) == set(photos.classes)
+
+
+def test_the_table_of_a_simulation_says_what_each_order_is_worth(root: Path, tmp_path: Path) -> None:
+    config = SimulateConfig(
+        out=tmp_path, data=DataConfig(source="folder", root=root / "photos"), corrections=CorrectionsConfig(),
+        orders=("random", "review"), counts=(1, 2), seeds=(0, 1),
+    )  # fmt: skip
+    mious = dict(zip(cells(config), (50.0, 52.0, 54.0, 50.5, 51.0, 60.0, 56.0, 50.5), strict=True))
+    for cell, miou in {Cell("before", 0, 0): 48.0, **mious}.items():
+        (tmp_path / cell.folder).mkdir()
+        values = {"order": cell.order, "count": cell.count, "seed": cell.seed, "miou": miou}
+        (tmp_path / cell.folder / "result.json").write_text(json.dumps(values))
+    table = write_results(config).read_text()
+    assert "Before any correction: 48.00" in table
+    assert "| review | 56.00 (+8.00, 2 seeds 52.00 to 60.00) | 50.50 (+2.50, 2 seeds 50.50 to 50.50) |" in table
+    assert "svg" in (tmp_path / "plot.svg").read_text()

@@ -1,0 +1,152 @@
+"""The last layers alone: what they see, what they leave as it was, and that they learn what they are shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.inference.labels import IGNORE_INDEX, label_count
+from app.inference.model_card import ModelCard
+from training.backbones import build_backbone
+from training.config.data import DataConfig, ScenesConfig
+from training.config.learn import LastLayersFitConfig, LearnConfig
+from training.config.learning import CorrectionsConfig
+from training.data import TaggedPhotos, open_source
+from training.export.served import TorchModel
+from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
+from training.stages.go_on import go_on, others_of
+from training.stages.last_layers import LastLayers, RememberingModel, Trunk, TrunkViews
+from training.stages.pseudo_label import write_label_map
+from training.stages.segmenter import serve_segmenter
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def photos() -> TaggedPhotos:
+    return open_source(DataConfig(source="scenes", scenes=ScenesConfig(count=8, val_count=2, size=SIZE, class_count=2)))
+
+
+@pytest.fixture
+def segmenter(photos: TaggedPhotos) -> Segmenter:
+    torch.manual_seed(0)
+    options = SegmenterOptions(channels=8, tag_weight=1.0)
+    network = SEGMENTERS["deeplabv3plus"](build_backbone("small", 16, None), label_count(len(photos.classes)), options)
+    return network.eval()
+
+
+def card_of(photos: TaggedPhotos) -> ModelCard:
+    return ModelCard(
+        name="tiny", version=1, task="segmentation", method="deeplabv3plus", paper="-", backbone="small",
+        classes=photos.classes, output_stride=16, preferred_size=SIZE, presence_thresholds=(0.1,) * len(photos.classes),
+        data="-", data_licence="-",
+    )  # fmt: skip
+
+
+def label_files(photos: TaggedPhotos, names: tuple[str, ...], label: int, folder: Path) -> dict[str, Path]:
+    for name in names:
+        write_label_map(folder / f"{name}.png", np.full(photos.size(name), label, np.uint8))
+    return {name: folder / f"{name}.png" for name in names}
+
+
+@pytest.mark.parametrize("architecture", SEGMENTERS)
+def test_logits_are_what_the_last_layers_make_of_the_trunk(architecture: str) -> None:
+    network = SEGMENTERS[architecture](build_backbone("small", 16, None), 3, SegmenterOptions(channels=8)).eval()
+    features = network.backbone(torch.rand(1, 3, 64, 96))
+    torch.testing.assert_close(network.logits(features), network.last(network.trunk(features)))
+    used = {id(p) for module in network.last_modules() for p in module.parameters()}
+    network.last(network.trunk(features).detach()).sum().backward()
+    assert used == {id(p) for p in network.parameters() if p.grad is not None}
+
+
+def test_views_are_crops_of_what_the_whole_photo_gave(
+    segmenter: Segmenter, photos: TaggedPhotos, tmp_path: Path
+) -> None:
+    name = photos.names("train")[0]
+    rows, columns = np.indices(photos.size(name))
+    write_label_map(tmp_path / f"{name}.png", ((rows // 4 + columns // 4) % 3).astype(np.uint8))
+    trunk = Trunk(segmenter, photos, SIZE)
+    views = TrunkViews(trunk, {name: tmp_path / f"{name}.png"}, {name: 3.0}, 32, seed=0)
+    whole, view = trunk.of(name).float(), views[0, 0]
+    assert view["before"].shape == (8, 8, 8)
+    assert view["label_maps"].shape == (32, 32)
+    assert view["weights"] == 3
+    places = [
+        (top, left)
+        for top in range(whole.shape[1] - 7)
+        for left in range(whole.shape[2] - 7)
+        if torch.equal(whole[:, top : top + 8, left : left + 8], view["before"])
+    ]
+    ((top, left),) = places
+    assert view["label_maps"][0, 0] == (top + left) % 3
+    larger = TrunkViews(trunk, {name: tmp_path / f"{name}.png"}, {}, 128, seed=0)[0, 0]
+    assert (larger["label_maps"][SIZE:] == IGNORE_INDEX).all()
+    assert larger["weights"] == 1
+
+
+def test_only_the_last_layers_learn_and_they_learn_what_they_are_shown(
+    segmenter: Segmenter, photos: TaggedPhotos, tmp_path: Path
+) -> None:
+    before = {key: value.clone() for key, value in segmenter.state_dict().items()}
+    names = photos.names("train")
+    corrected = label_files(photos, names[:2], 2, tmp_path / "corrected")
+    config = LearnConfig(
+        out=tmp_path, data=DataConfig(source="scenes"), corrections=CorrectionsConfig(weight=5), crop=64,
+        fit=LastLayersFitConfig(max_steps=30, lr=0.01, batch_size=2),
+    )  # fmt: skip
+    go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, {}, tmp_path)
+    changed = {key for key, value in segmenter.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key.split(".")[0] for key in changed} == {"decoder", "classifier"}
+    assert not any("running" in key or key.startswith("decoder.0") for key in changed)
+    outputs = RememberingModel(segmenter, card_of(photos)).run(photos.image(names[0])[None])
+    assert (outputs["logits"].argmax(axis=1) == 2).mean() > 0.9
+
+
+def test_a_training_that_was_stopped_goes_on(segmenter: Segmenter, photos: TaggedPhotos, tmp_path: Path) -> None:
+    start = {key: value.clone() for key, value in segmenter.state_dict().items()}
+    names = photos.names("train")
+    corrected = label_files(photos, names[:2], 1, tmp_path / "corrected")
+    others = label_files(photos, names[2:], 0, tmp_path / "others")
+
+    def trained(steps: tuple[int, ...], out: Path) -> dict[str, torch.Tensor]:
+        for count in steps:  # the second call is a process that finds the first epoch done
+            segmenter.load_state_dict(start)
+            fit = LastLayersFitConfig(max_steps=count, batch_size=2, schedule="step", milestones=())
+            config = LearnConfig(
+                out=out,
+                data=DataConfig(source="scenes"),
+                corrections=CorrectionsConfig(),
+                crop=64,
+                fit=fit,
+                earlier_share=0.5,
+            )
+            go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, others, out)
+        return {key: value.clone() for key, value in segmenter.state_dict().items()}
+
+    whole, resumed = trained((12,), tmp_path / "whole"), trained((6, 12), tmp_path / "resumed")
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value)
+
+
+def test_what_is_remembered_answers_as_the_served_network(segmenter: Segmenter, photos: TaggedPhotos) -> None:
+    card, images = card_of(photos), np.stack([photos.image(name) for name in photos.names("train")[:2]])
+    served = TorchModel(serve_segmenter(segmenter, card), card, torch.device("cpu")).run(images)
+    remembering = RememberingModel(segmenter, card)
+    for _ in range(2):
+        outputs = remembering.run(images)
+        for key, value in served.items():
+            np.testing.assert_allclose(outputs[key], value, rtol=0.02, atol=0.02)  # what is kept is in half precision
+
+
+def test_normalisation_keeps_its_statistics(segmenter: Segmenter) -> None:
+    learner = LastLayers(segmenter)
+    learner.train()
+    assert not any(module.training for module in learner.modules() if isinstance(module, torch.nn.BatchNorm2d))
+
+
+def test_the_others_are_spread_over_the_photos_and_none_is_corrected(photos: TaggedPhotos) -> None:
+    names = photos.names("train")
+    others = others_of(photos, {names[0]}, 3)
+    assert len(others) == 2
+    assert names[0] not in others

@@ -1,0 +1,61 @@
+"""The verb `corrections`: `add` takes masks in, `learn` trains the served segmenter on, `simulate` says what they would be worth."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from app.inference.errors import ConfigError
+from training.config.data import DataConfig
+from training.config.learn import LearnConfig, SimulateConfig
+from training.config.run_config import RunConfig, read_config
+from training.data import open_source
+from training.masks.corrections.add import add_corrections
+from training.pipeline.learn import learn
+from training.pipeline.simulate import simulate
+
+
+def add_corrections_verb(verbs: Any) -> None:
+    """Add the verb to the command line; `act` is the function to call with the options."""
+    actions = verbs.add_parser("corrections").add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add")
+    add.add_argument(
+        "source", type=Path, metavar="SOURCE", help="a VOC or CVAT folder, a COCO file, an export, choices.csv"
+    )
+    add.add_argument("--to", type=Path, metavar="DIR", default=Path("corrections"), help="the folder of corrections")
+    photos = add.add_mutually_exclusive_group(required=True)
+    photos.add_argument("--data", type=Path, metavar="DIR", help="the photos, a folder with labels.csv")
+    photos.add_argument("--config", type=Path, metavar="CONFIG", help="or the file of the run that they belong to")
+    add.add_argument("--drafts", type=Path, metavar="DIR", help="what `python -m app label` wrote: the masks before")
+    add.add_argument("--made-by", default="", metavar="NAME", help="who drew them, where the source does not say")
+    add.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="of masks that do not fit")
+    add.set_defaults(act=act_add)
+    for name, act in (("learn", act_learn), ("simulate", act_simulate)):
+        action = actions.add_parser(name)
+        action.add_argument("config", type=Path, metavar="CONFIG")
+        action.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the file")
+        action.set_defaults(act=act)
+    actions.choices["learn"].add_argument(
+        "--promote", action="store_true", help="serve the new version even if it is worse"
+    )
+
+
+def act_add(options: argparse.Namespace) -> str:
+    """Put masks of another tool into a folder of corrections."""
+    if options.data is not None:
+        data = DataConfig(source="folder", root=options.data)
+    else:
+        data = read_config(RunConfig, options.config).data
+    if options.drafts is not None and not options.drafts.is_dir():
+        raise ConfigError(f"--drafts {options.drafts}: there is no such folder; name what `python -m app label` wrote")
+    skip = options.on_error == "skip"
+    return add_corrections(options.source, open_source(data), options.to, options.made_by, options.drafts, skip)
+
+
+def act_learn(options: argparse.Namespace) -> str:
+    """Have a served segmenter learn from corrections."""
+    return learn(read_config(LearnConfig, options.config, options.set), options.promote)
+
+
+def act_simulate(options: argparse.Namespace) -> Path:
+    """Say what corrections would be worth."""
+    return simulate(read_config(SimulateConfig, options.config, options.set))

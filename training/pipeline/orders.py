@@ -1,0 +1,135 @@
+"""Orders in which photos could be corrected, by what is known of them without a mask: signs of a label's quality, and tags.
+
+review        the mean of all signs, worst first: the order of `python -m app label`
+disagreement  the share of its area that the segmenter's mask and the classifier's label have in common, smallest first
+entropy       how evenly the segmenter's probabilities are spread over the photo's classes, most evenly first
+balance       each class in turn, the one that fewest photos have first; of a class a photo by chance
+typical       the same; of a class the photo whose `review` value lies nearest the middle of its class
+random        by chance
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from app.inference.analysis import Analyzer, Options
+from app.inference.label_maps.quality import quality_of
+from app.inference.labels import label_of
+from app.inference.maps.localization import Model
+from app.inference.whole_file import write_whole
+from training.data import TaggedPhotos
+
+LEAST = 1e-12  # Smaller probabilities count as this one in a logarithm.
+SAVED_EVERY = 50  # The signs of this many photos are lost at most where a run is stopped.
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is known of a photo's label without a mask; see `app.inference.label_maps.quality`."""
+
+    estimate: float
+    agreement: float
+    entropy: float
+
+
+Order = Callable[[Mapping[str, Signs], TaggedPhotos, int], list[str]]
+
+
+def signs_of(
+    cam: Model, segmenter: Model, photos: TaggedPhotos, names: tuple[str, ...], path: Path
+) -> dict[str, Signs]:
+    """Return the signs of photos, read from `path` where they stand there already, and written there."""
+    known = {name: Signs(**signs) for name, signs in json.loads(path.read_text()).items()} if path.is_file() else {}
+    todo = [name for name in names if name not in known]
+    for number, name in enumerate(tqdm(todo, desc="signs", unit="photo", mininterval=5), 1):
+        known[name] = look_at(cam, segmenter, photos, name)
+        if number % SAVED_EVERY == 0 or number == len(todo):
+            write_whole(path, json.dumps({photo: asdict(signs) for photo, signs in known.items()}))
+    return {name: known[name] for name in names}
+
+
+def look_at(cam: Model, segmenter: Model, photos: TaggedPhotos, name: str) -> Signs:
+    """Return the signs of a photo's mask, as `python -m app label` has them where tags are given, and its entropy."""
+    analysis = Analyzer(Options(tags=photos.tags(name)), (cam,), segmenter).look_at(photos.image(name))
+    found, expected = analysis.mask, frozenset(map(label_of, photos.class_indices(name)))
+    quality = quality_of(found.mask, analysis.pseudo_label.label_map, found.probabilities, expected)
+    assert quality.agreement is not None  # there is a second opinion
+    return Signs(quality.estimate, quality.agreement, entropy_of(found.probabilities))
+
+
+def entropy_of(probabilities: np.ndarray) -> float:
+    """Return the mean over the pixels of the entropy, in nats, of probabilities (K, h, w)."""
+    return float(-(probabilities * np.log(np.maximum(probabilities, LEAST))).sum(axis=0).mean())
+
+
+def by_review(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+    """Return the photos by the mean of all signs, worst first."""
+    return sorted(signs, key=lambda name: signs[name].estimate)
+
+
+def by_disagreement(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+    """Return the photos by how little the mask and the classifier's label have in common."""
+    return sorted(signs, key=lambda name: signs[name].agreement)
+
+
+def by_entropy(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+    """Return the photos by the entropy of the segmenter's probabilities, highest first."""
+    return sorted(signs, key=lambda name: -signs[name].entropy)
+
+
+def by_chance(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+    """Return the photos in an order that follows from the seed."""
+    names = list(signs)
+    return [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+
+
+def by_class(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+    """Return the photos so that each class has its turn; of a class they come by chance."""
+    return in_turn(queues_of(by_chance(signs, photos, seed), photos))
+
+
+def by_typical(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+    """Return the photos so that each class has its turn; of a class come those in the middle of it by review first."""
+    queues = queues_of(by_review(signs, photos, seed), photos)
+    return in_turn([from_the_middle(queue) for queue in queues])
+
+
+def from_the_middle(names: list[str]) -> list[str]:
+    """Return the names, the one in the middle first, the ends last."""
+    places = sorted(range(len(names)), key=lambda place: abs(place - len(names) // 2))
+    return [names[place] for place in places]
+
+
+def queues_of(order: list[str], photos: TaggedPhotos) -> list[list[str]]:
+    """Return the photos of each class, in an order; the class that fewest photos have comes first."""
+    queues: dict[str, list[str]] = {}
+    for name in order:
+        for tag in photos.tags(name):
+            queues.setdefault(tag, []).append(name)
+    return sorted(queues.values(), key=len)
+
+
+def in_turn(queues: list[list[str]]) -> list[str]:
+    """Return all photos: of every queue in turn the first that has not come yet."""
+    order: dict[str, None] = {}
+    while any(queues):
+        for queue in queues:
+            while queue and queue[0] in order:
+                del queue[0]
+            if queue:
+                order[queue[0]] = None
+    return list(order)
+
+
+ORDERS: dict[str, Order] = {
+    "review": by_review,
+    "random": by_chance,
+    "entropy": by_entropy,
+    "disagreement": by_disagreement,
+    "balance": by_class,
+    "typical": by_typical,
+}

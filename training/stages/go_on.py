@@ -1,0 +1,108 @@
+"""A served segmenter that learns on: its own masks, kept to the tags, keep what it knows, and corrected ones teach it.
+
+The segmenter is read from its ONNX file (`training.export.served_start`), so that nothing of the run that made it is needed.
+Its last layers alone are trained (`training.stages.last_layers`).
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from app.inference.analysis import Analyzer, Options
+from app.inference.errors import DataError
+from app.inference.model_card import ModelCard
+from training.checkpoint import load_weights, save_weights
+from training.config.learn import LearnConfig
+from training.config.tables import SegmenterConfig
+from training.data import TaggedPhotos
+from training.data.sampling import EpochSampler, evenly_spaced, with_share
+from training.export.onnx_file import card_of
+from training.export.served import TorchModel
+from training.export.served_start import fill_from_served
+from training.fit import fit, make_fabric
+from training.segmenters import Segmenter
+from training.stages.last_layers import LastLayers, Trunk, TrunkViews
+from training.stages.pseudo_label import write_label_map
+from training.stages.segmenter import average_weights, build_segmenter, serve_segmenter
+
+START = "start.pt"  # the weights of the file that goes on, as torch has them
+FIT = "last_layers"  # folder of their training
+
+
+def newest_file(model: Path) -> Path:
+    """Return a model's file, or that of the newest version in the folder of its name. Raises DataError."""
+    if model.is_file():
+        return model
+    versions = [path for path in model.glob("*/model.onnx") if path.parent.name.isdecimal()]
+    if not versions:
+        raise DataError(f"{model} is no model and holds no VERSION/model.onnx. Name a segmenter's file, or its folder.")
+    return max(versions, key=lambda path: int(path.parent.name))
+
+
+def read_segmenter(path: Path, out: Path) -> tuple[Segmenter, ModelCard]:
+    """Return the segmenter of an ONNX file, and the file's card.
+
+    The card says how the network is built. Its weights are kept as `out`/start.pt. Raises DataError for a file that is no
+    segmenter, or says too little of itself.
+    """
+    card = card_of(path)
+    if card.task != "segmentation":
+        raise DataError(f"{path} is a {card.task} model; corrections are learned by a segmenter")
+    try:
+        settings = SegmenterConfig.model_validate(card.config["segmenter"])
+    except (KeyError, ValidationError, TypeError) as error:
+        raise DataError(
+            f"{path} does not say how its network is built ({error}): only segmenters of `python -m training` go on"
+        ) from None
+    segmenter = build_segmenter(settings, len(card.classes))
+    if (out / START).is_file():
+        load_weights(out / START, segmenter)
+    else:
+        fill_from_served(segmenter, path, card)
+        save_weights(out / START, segmenter)
+    return segmenter.eval(), card
+
+
+def others_of(photos: TaggedPhotos, corrected: set[str], count: int) -> tuple[str, ...]:
+    """Return `count` photos of `train`, evenly spaced, without those that have a corrected mask."""
+    return tuple(name for name in evenly_spaced(photos.names("train"), count) if name not in corrected)
+
+
+def write_own_masks(
+    segmenter: Segmenter, card: ModelCard, photos: TaggedPhotos, names: tuple[str, ...], out: Path
+) -> None:
+    """Write what the segmenter itself says of photos, kept to their tags, as `out`/NAME.png, where that is not done."""
+    todo = [name for name in names if not (out / f"{name}.png").is_file()]
+    model = TorchModel(serve_segmenter(segmenter, card), card, torch.device("cpu"))
+    for name in tqdm(todo, desc="own masks", unit="photo", mininterval=5, disable=not todo):
+        answer = Analyzer(Options(tags=photos.tags(name)), segmenter=model).look_at(photos.image(name))
+        write_label_map(out / f"{name}.png", answer.mask.mask)
+
+
+def go_on(
+    segmenter: Segmenter,
+    trunk: Trunk,
+    config: LearnConfig,
+    corrected: Mapping[str, Path],
+    others: Mapping[str, Path],
+    out: Path,
+) -> None:
+    """Train the segmenter's last layers, in place, on corrected masks and the label maps of other photos (name -> file), or
+    go on with that; `config.earlier_share` of its weights stays. `trunk` is that of the segmenter.
+    """
+    settings, earlier = config.corrections, copy.deepcopy(segmenter.state_dict())
+    weights = dict.fromkeys(corrected, settings.weight)
+    files = {**corrected, **others}
+    views = TrunkViews(trunk, files, weights, config.crop, config.fit.seed)
+    repeats = with_share(np.ones(len(views)), np.array([name in corrected for name in views.names]), settings.share)
+    fabric = make_fabric(config.fit)
+    place = (config.fit.seed, fabric.global_rank, fabric.world_size)
+    sampler = EpochSampler(len(views), config.fit.batch_size, *place, repeats)
+    fit(fabric, LastLayers(segmenter), views, config.fit, out / FIT, sampler=sampler)
+    average_weights(segmenter, earlier, config.earlier_share)
+    segmenter.eval()

@@ -1,0 +1,160 @@
+"""The last layers of a segmenter learn alone, on what the layers before them computed once.
+
+Layers that stay as they are say the same of a photo at every step. So every photo passes them once, at the size at which the
+model is run; a view is a crop of what they gave and of the label map, and a step costs what the last layers cost. Few
+corrections cannot teach more than that, and teach it in seconds. Colours and sizes of the photos do not vary, as they do
+where the whole network is trained. The normalisation in these layers keeps its statistics, as those of a network that was
+read from a served file must (`training.export.served_start`).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from app.inference.image.preprocess import geometry_of, resize_image
+from app.inference.labels import IGNORE_INDEX
+from app.inference.model_card import ModelCard
+from training.data import TaggedPhotos
+from training.data.augment import generator, normalize
+from training.data.views import read_plane
+from training.segmenters import Segmenter
+from training.segmenters.aspp import enlarge
+
+FORBIDDEN = -1e4  # the logit of a label that a photo cannot show; its probability is zero
+
+
+class LastLayers(nn.Module):
+    """A segmenter's last layers, which share their weights with it: what `fit` trains."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(segmenter.last_modules())
+        self._last, self._loss = segmenter.last, segmenter.cross_entropy  # methods, so that nothing else is trained
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the cross-entropy of "before" (N, D, h, w), what the layers before gave; see `Segmenter.losses`.
+
+        Only the labels that a photo may show, "allowed" (N, C + 1), compete. Few photos show few classes, and whatever else
+        the network knows would be unlearned on them.
+        """
+        logits = self._last(batch["before"]).masked_fill(~batch["allowed"][:, :, None, None], FORBIDDEN)
+        return {"loss": self._loss(logits, batch)}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return one group."""
+        return [{"params": list(self.parameters()), "lr_scale": 1.0}]
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; the normalisation keeps its statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+                module.eval()
+        return self
+
+
+class Trunk:
+    """What a segmenter's layers before the last give of photos, each worked out once and kept in half precision."""
+
+    def __init__(self, segmenter: Segmenter, photos: TaggedPhotos, size: int) -> None:
+        """size: the photos' long side in px."""
+        self._segmenter, self.photos, self._size = segmenter, photos, size
+        self._known: dict[str, Tensor] = {}
+
+    def input_size(self, name: str) -> tuple[int, int]:
+        """Return (height, width) of a photo as the network sees it."""
+        geometry = geometry_of(self.photos.size(name), self._size)
+        return geometry.input_height, geometry.input_width
+
+    @torch.no_grad()
+    def of(self, name: str) -> Tensor:
+        """Return what is given of a photo (D, h, w)."""
+        if name not in self._known:
+            pixels = normalize(resize_image(self.photos.image(name), *self.input_size(name)))[None]
+            segmenter = self._segmenter.eval()
+            self._known[name] = segmenter.trunk(segmenter.backbone(pixels))[0].half()
+        return self._known[name]
+
+
+class TrunkViews(Dataset):
+    """Crops of what the layers before the last gave of a photo, and of its label map: a key (epoch, index) gives
+    {"before" (D, S, S), "label_maps" (crop, crop), "allowed" (C + 1,), "weights" ()}. Allowed are the background, the classes
+    of the photo's tags and those of its label map.
+
+    label_files: photo's name -> its label map; the photos are seen in this order. weights: photo's name -> how many times
+    its pixels count, once where left out. crop: the side of a view in px of the photo as the network sees it.
+    """
+
+    def __init__(
+        self, trunk: Trunk, label_files: Mapping[str, Path], weights: Mapping[str, float], crop: int, seed: int
+    ) -> None:
+        self.names, self.weights, self.seed = tuple(label_files), weights, seed
+        self.inputs: list[Tensor] = []
+        self.label_maps: list[np.ndarray] = []
+        self.allowed: list[np.ndarray] = []
+        for name in tqdm(self.names, desc="what the network sees", unit="photo", mininterval=5):
+            height, width = trunk.input_size(name)
+            self.inputs.append(trunk.of(name))
+            plane = read_plane(label_files[name]).resize((width, height), Image.Resampling.NEAREST)
+            self.label_maps.append(np.asarray(plane))
+            self.allowed.append(np.append(True, trunk.photos.image_labels(name) > 0))
+            self.allowed[-1][[label for label in np.unique(self.label_maps[-1]) if label != IGNORE_INDEX]] = True
+        self.stride = round(height / self.inputs[-1].shape[1])
+        self.cells = max(1, crop // self.stride)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        before, label_map = self.inputs[index], torch.from_numpy(self.label_maps[index].astype(np.int64))
+        rng = generator(self.seed, epoch, index)
+        top, left = (int(rng.integers(max(0, side - self.cells), endpoint=True)) for side in before.shape[1:])
+        pixels = self.stride * self.cells
+        return {
+            "before": cut(before.float(), top, left, self.cells, 0),
+            "label_maps": cut(label_map[None], self.stride * top, self.stride * left, pixels, IGNORE_INDEX)[0],
+            "allowed": torch.from_numpy(self.allowed[index]),
+            "weights": torch.tensor(self.weights.get(self.names[index], 1.0)),
+        }
+
+
+def cut(values: Tensor, top: int, left: int, side: int, outside: int) -> Tensor:
+    """Return the square of `side` cells of (D, h, w) that begins at a place, filled up with `outside` where that ends."""
+    part = values[:, top : top + side, left : left + side]
+    return nn.functional.pad(part, (0, side - part.shape[2], 0, side - part.shape[1]), value=outside)
+
+
+class RememberingModel:
+    """A served segmenter run by torch that computes what comes before its last layers once for the same images: what the
+    versions are measured by that differ in these layers alone.
+    """
+
+    def __init__(self, segmenter: Segmenter, card: ModelCard) -> None:
+        self.card, self._segmenter = card, segmenter.eval()
+        self._known: dict[bytes, tuple[Tensor, Tensor | None]] = {}
+
+    @torch.inference_mode()
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 (N, H, W, 3) -> outputs by name; see `training.export.served.ServedSegmenter`."""
+        key, segmenter = hashlib.sha256(images.tobytes()).digest(), self._segmenter
+        if key not in self._known:
+            features = segmenter.backbone(torch.stack([normalize(image) for image in images]))
+            tag_logits = segmenter.tag_head(features[-1]) if segmenter.tag_head else None
+            self._known[key] = segmenter.trunk(features).half(), tag_logits
+        before, tag_logits = self._known[key]
+        logits = segmenter.last(before.float())
+        outputs = {}
+        if segmenter.tag_head is not None and tag_logits is not None:
+            logits = segmenter.tag_head.share_out(logits, tag_logits)
+            outputs = {"scores": tag_logits.sigmoid().numpy()} if self.card.presence_thresholds else {}
+        mask = enlarge(logits, torch.Size(images.shape[1:3])).argmax(dim=1).to(torch.uint8)
+        return {"logits": logits.numpy(), "mask": mask.numpy(), **outputs}
