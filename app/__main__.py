@@ -98,11 +98,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     command = verbs.add_parser("label", help="label a folder of photos instead of serving")
     command.add_argument(
         "photos",
-        type=Path,
         metavar="PHOTOS",
-        help="folder of JPEG, PNG, WebP, TIFF, BMP and (with the extra heic) HEIC files",
+        help="folder of JPEG, PNG, WebP, TIFF, BMP and (with the extra heic) HEIC files; --engine ray takes more",
     )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
+    command.add_argument("--out", required=True, metavar="DIR", help="where the data set goes")
     command.add_argument("--tags", type=Path, metavar="labels.csv", help="the photos' known classes: name,classes")
     command.add_argument(
         "--choices", type=Path, metavar="choices.csv", help="what review.html saved; DIR/choices.csv where it is there"
@@ -121,6 +120,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default="fail",
         help="of photos with a tag that is no class; default fail",
     )
+    command.add_argument(
+        "--engine",
+        choices=("threads", "ray"),
+        default="threads",
+        help="ray: the workers of a Ray cluster, also for s3://BUCKET/PREFIX and Parquet files (docs/scale.md); default threads",
+    )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
     verbs.add_parser("triton", help="write NAME/config.pbtxt into the models directory, for NVIDIA's Triton")
     return parser.parse_args(arguments)
@@ -138,15 +143,36 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
         first = error.errors()[0]
         raise DataError(f"--set {first['loc'][-1]}={first['input']}: {reason_of(first['msg'])}") from None
     settings = Settings()
+    if options.engine == "ray":
+        return label_on_cluster(options, settings, parameters)
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     labeller = Remote(options.server, parameters, api_key) if options.server else InProcess(settings, parameters)
+    photos, out = Path(options.photos), Path(options.out)
+    skip = options.on_error == "skip"
     return label_folder(
+        photos, out, labeller, options.tags, settings.worker_count, options.prune, choices=options.choices, skip=skip
+    )
+
+
+def label_on_cluster(
+    options: argparse.Namespace, settings: Settings, parameters: AnalyzeParameters
+) -> tuple[str, bool]:
+    """Label photos by Ray, which is imported here alone. Raises Tag2MaskError, also where Ray is not installed."""
+    if options.server:
+        raise DataError("--server names a service that labels, --engine ray a cluster that does; leave one of them out")
+    try:
+        from app.cluster.label import label_by_ray
+    except ImportError as error:
+        raise DataError(
+            f"--engine ray needs the extra `cluster` ({error}); install it: pip install 'tag2mask[cluster]'"
+        ) from None
+    return label_by_ray(
         options.photos,
         options.out,
-        labeller,
-        options.tags,
-        settings.worker_count,
-        options.prune,
+        settings,
+        parameters,
+        tags=options.tags,
+        prune=options.prune,
         choices=options.choices,
         skip=options.on_error == "skip",
     )

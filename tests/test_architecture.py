@@ -39,6 +39,9 @@ SERVING = {
     "uvicorn",
 }
 ENGINE = "onnxruntime"
+# What the extra `cluster` brings, for one room alone.
+CLUSTER = "app.cluster"
+OF_CLUSTER = {"pyarrow", "ray"}
 NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx", "onnxscript", "training")
 
 # The room of `app` that turns bytes into pixels and back, and holds the rules over arrays: it serves training as well, so it
@@ -61,6 +64,7 @@ ROOMS = {
     "app.protocols": {"app.inference", "app.runtime", "app.http"},
     "app.guard": {"app.inference", "app.runtime", "app.http"},
     "app.batch": {"app.inference", "app.runtime", "app.http"},
+    "app.cluster": {"app.inference", "app.runtime", "app.http", "app.batch"},
     "training.config": {"training.label_rules"},
     "training.label_rules": {"training.smoothing"},
     "training.checkpoint": set(),
@@ -150,7 +154,9 @@ def test_app_imports_only_what_serving_installs() -> None:
         if imported.split(".")[0] in NEVER_IN_APP
     ]
     offences += [
-        f"{name} imports {root}" for name in modules_of("app") for root in third_party(name) - SERVING - {ENGINE}
+        f"{name} imports {root}"
+        for name in modules_of("app")
+        for root in third_party(name) - SERVING - {ENGINE} - (OF_CLUSTER if room_of(name) == CLUSTER else set())
     ]
     assert not offences
 
@@ -160,7 +166,7 @@ def test_only_the_engine_imports_onnxruntime() -> None:
 
 
 def test_app_loads_where_torch_and_training_cannot_be_imported() -> None:
-    names = [name for name in modules_of("app") if not name.endswith("__main__")]
+    names = [name for name in modules_of("app") if not name.endswith("__main__") and room_of(name) != CLUSTER]
     program = f"""
 import importlib, sys
 class Refuse:

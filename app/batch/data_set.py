@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.batch.labellers import Labeller
+from app.batch.labellers import Maker
 from app.batch.review import outlines_of, review_page
-from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files
+from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files, yolo_text
 from app.inference.choices import Choice
 from app.inference.errors import DataError
 from app.inference.file_names import shown
@@ -25,18 +25,18 @@ from app.inference.labels import label_of
 REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags", "choice")
 
 
-def write_data_set(out: Path, names: Sequence[str], labeller: Labeller, decided: Mapping[str, Choice]) -> None:
+def write_data_set(out: Path, names: Sequence[str], maker: Maker, decided: Mapping[str, Choice]) -> None:
     """Write the lists of these photos, rejected ones left out, and the review of them all."""
     reviewed = [completed(out, json.loads(files_of(out, name)[-1].read_text())) for name in names]
     records = [record for record in reviewed if not is_rejected(record, decided)]
-    write(out / "classes.txt", "".join(f"{name}\n" for name in labeller.classes).encode())
+    write(out / "classes.txt", "".join(f"{name}\n" for name in maker.classes).encode())
     listed = "".join(f"{record['name']}\n" for record in records)
     write(out / "ImageSets" / "Segmentation" / "train.txt", listed.encode())
-    write(out / "annotations.json", json.dumps(coco_data_set(records, labeller)).encode())
-    write_yolo_lists(out, [record["name"] for record in records], labeller.classes)
+    write(out / "annotations.json", json.dumps(coco_data_set(records, maker)).encode())
+    write_yolo_lists(out, [record["name"] for record in records], maker.classes)
     reviewed.sort(key=lambda record: record["quality"]["estimate"])
     write_csv(out / "review.csv", REVIEW, [review_row(record, decided) for record in reviewed])
-    write(out / "review.html", review_page(reviewed, labeller.classes, decided).encode())
+    write(out / "review.html", review_page(reviewed, maker.classes, decided).encode())
 
 
 def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
                 labels = np.array(picture)
         except OSError:  # somebody put something else in its place: that is theirs
             labels = np.zeros((record["height"], record["width"]), np.uint8)
-        write_yolo(out, record["name"], photo, labels)
+        write_yolo(out, record["name"], photo, yolo_text(labels).encode())
         record = {**record, "outlines": outlines_of(labels)}
     return record
 
@@ -59,7 +59,7 @@ def is_rejected(record: dict[str, Any], decided: Mapping[str, Choice]) -> bool:
     return choice is not None and choice.kind == "reject"
 
 
-def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str, Any]:
+def coco_data_set(records: list[dict[str, Any]], maker: Maker) -> dict[str, Any]:
     """Return the records as COCO instances."""
     images = [
         CocoImage(
@@ -69,8 +69,8 @@ def coco_data_set(records: list[dict[str, Any]], labeller: Labeller) -> dict[str
         )
         for record in records
     ]
-    categories = {label_of(index): name for index, name in enumerate(labeller.classes)}
-    return coco_document(images, categories, labeller.provenance)
+    categories = {label_of(index): name for index, name in enumerate(maker.classes)}
+    return coco_document(images, categories, maker.provenance)
 
 
 def review_row(record: dict[str, Any], decided: Mapping[str, Choice]) -> list[str]:

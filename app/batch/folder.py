@@ -20,33 +20,24 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from app.batch.data_set import files_of, write, write_csv, write_data_set, writing
-from app.batch.labellers import SHOWN_SIDE, Labelled, Labeller
+from app.batch.labellers import Labeller, Maker
+from app.batch.photo_content import content_of
 from app.batch.photos import FolderPhoto, find_photos, known_tags
-from app.batch.review import outlines_of
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.choices import FILE as CHOICES
 from app.inference.choices import Choice, read_choices
 from app.inference.errors import DataError, ServerGoneError, Tag2MaskError
 from app.inference.file_names import shown
-from app.inference.image import encode
-from app.inference.image.decode import Photo, whole_image
-from app.inference.image.preprocess import resize_image
-from app.inference.label_maps.quality import Quality, quality_of
-from app.inference.label_maps.regions import regions_of
-from app.inference.labels import label_of
 from app.inference.tags import read_tags
 
-JPEG_QUALITY = 95  # A photo that is no whole and upright JPEG is copied as one of this quality.
 NAMED = 3  # A sentence names this many of the photos it is about.
 
 
@@ -60,6 +51,20 @@ def label_folder(
     choices: Path | None = None,
     skip: bool = False,
 ) -> tuple[str, bool]:
+    """Label every photo under `photos` into `out` by threads of this process; `label_all` says the rest."""
+    return label_all(photos, out, labeller, Threads(labeller, workers), tags, prune, choices, skip)
+
+
+def label_all(
+    photos: Path,
+    out: Path,
+    maker: Maker,
+    crew: "Crew",
+    tags: Path | None,
+    prune: bool,
+    choices: Path | None,
+    skip: bool,
+) -> tuple[str, bool]:
     """Label every photo under `photos` into `out`; returns what was done, and whether every photo could be labelled.
 
     What is done already is left as it is, unless the photo or its tags have changed; with `prune` the files of photos that
@@ -68,42 +73,39 @@ def label_folder(
     photos, tags that are no classes, or an `out` that was made otherwise.
     """
     with writing(out):
-        return label_found(photos, out, labeller, tags, workers, prune, choices, skip)
+        return label_found(photos, out, maker, crew, tags, prune, choices, skip)
 
 
 def label_found(
     photos: Path,
     out: Path,
-    labeller: Labeller,
+    maker: Maker,
+    crew: "Crew",
     tags: Path | None,
-    workers: int,
     prune: bool,
     choices: Path | None,
     skip: bool,
 ) -> tuple[str, bool]:
-    """Do what `label_folder` says; an OSError that this raises is one of writing into `out`."""
+    """Do what `label_all` says; an OSError that this raises is one of writing into `out`."""
     decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
     found = find_photos(photos, out, None if tags is None else read_tags(tags))
     there = [chosen(task, decided) for task in found.tasks]
-    tasks, refused = known_tags(there, labeller.classes, skip)
+    tasks, refused = known_tags(there, maker.classes, skip)
     refused |= found.left_out
     total = len(tasks) + len(refused)
-    check_settings(out, labeller, tagged=tags is not None)
+    check_settings(out, maker, tagged=tags is not None)
     gone = find_gone(photos, out, there, prune)
     if prune:
         for path in (path for name in gone for path in (*files_of(out, name), *yolo_files(out, name))):
             path.unlink(missing_ok=True)
     todo = [task for task in tasks if not is_done(out, task)]
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar,
-    ):
-        for task, error in finish(pool, todo, out, labeller, 2 * workers):
+    with tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar:
+        for task, error in crew.finish(todo, out):
             if error is not None:
                 refused[task.path] = str(error)
             bar.update()
     names = [task.name for task in tasks if task.path not in refused]
-    write_data_set(out, names, labeller, decided)
+    write_data_set(out, names, maker, decided)
     listed = [(shown(path), reason) for path, reason in sorted(refused.items())]
     write_csv(out / "refused.csv", ("photo", "reason"), listed)
     lines = [f"{len(names)} of {total} photos labelled into {out}; review.html shows them, worst first"]
@@ -197,22 +199,30 @@ def stamp_of(task: FolderPhoto) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def check_settings(out: Path, labeller: Labeller, tagged: bool) -> None:
+def check_settings(out: Path, maker: Maker, tagged: bool) -> None:
     """Note what labels the folder. Raises DataError where it was begun with something else."""
-    settings = {**labeller.provenance, "classes": list(labeller.classes), "tagged": tagged}
     path = out / "label.json"
+    settings = noted_settings(str(out), path.read_text(encoding="utf-8") if path.is_file() else None, maker, tagged)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "overlays", "records"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write(path, settings.encode())
+
+
+def noted_settings(out: str, noted: str | None, maker: Maker, tagged: bool) -> str:
+    """Return the content of label.json. Raises DataError where what is `noted` there so far says something else."""
+    settings = {**maker.provenance, "classes": list(maker.classes), "tagged": tagged}
     try:
-        begun = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else settings
+        begun = settings if noted is None else dict(json.loads(noted))
     except (ValueError, TypeError):
-        raise DataError(f"{path} is not what this command wrote; choose another --out, or remove that file") from None
+        raise DataError(
+            f"{out}/label.json is not what this command wrote; choose another --out, or remove that file"
+        ) from None
     other = [key for key in sorted({*begun, *settings}) if begun.get(key) != settings.get(key)]
     if other:
         raise DataError(
             f"{out} was begun with {said_of(begun, other)}, not {said_of(settings, other)}; choose another --out"
         )
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "overlays", "records"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(settings, indent=1).encode())
+    return json.dumps(settings, indent=1)
 
 
 def said_of(settings: dict[str, Any], keys: list[str]) -> str:
@@ -221,34 +231,47 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
     return ", ".join(tagged if key == "tagged" else f"{key} {json.dumps(settings.get(key))}" for key in keys)
 
 
-def finish(
-    pool: ThreadPoolExecutor, todo: list[FolderPhoto], out: Path, labeller: Labeller, ahead: int
-) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
-    """Yield (task, why it was refused) as photos are done, a few ahead of each other. Raises ServerGoneError, and
-    OSError where `out` cannot be written.
-    """
-    waiting: dict[Future[None], FolderPhoto] = {}
-    tasks = iter(todo)
-    try:
-        while True:
-            for task in islice(tasks, ahead - len(waiting)):
-                waiting[pool.submit(label_one, task, out, labeller)] = task
-            if not waiting:
-                return
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                task = waiting.pop(future)
-                try:
-                    future.result()
-                except ServerGoneError:
-                    raise
-                except Tag2MaskError as error:
-                    yield task, error
-                else:
-                    yield task, None
-    finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
-        for other in waiting:
-            other.cancel()
+class Crew(Protocol):
+    """Whoever labels many photos."""
+
+    def finish(self, todo: list[FolderPhoto], out: Path) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
+        """Label photos and yield each with why it was refused, as they are done. Raises OSError where `out` cannot be
+        written, and Tag2MaskError where no photo can be labelled any more.
+        """
+
+
+@dataclass(frozen=True)
+class Threads:
+    """A crew of threads of this process, a few photos ahead of each other."""
+
+    labeller: Labeller
+    workers: int
+
+    def finish(self, todo: list[FolderPhoto], out: Path) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
+        """Do what `Crew` says. Raises ServerGoneError."""
+        waiting: dict[Future[None], FolderPhoto] = {}
+        tasks = iter(todo)
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                while True:
+                    for task in islice(tasks, 2 * self.workers - len(waiting)):
+                        waiting[pool.submit(label_one, task, out, self.labeller)] = task
+                    if not waiting:
+                        return
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        task = waiting.pop(future)
+                        try:
+                            future.result()
+                        except ServerGoneError:
+                            raise
+                        except Tag2MaskError as error:
+                            yield task, error
+                        else:
+                            yield task, None
+            finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
+                for other in waiting:
+                    other.cancel()
 
 
 def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
@@ -257,44 +280,13 @@ def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
         stamp, data = stamp_of(task), task.path.read_bytes()
     except OSError as error:
         raise DataError(f"it cannot be read ({error.strerror}).") from None
-    result = labeller.label(data, task.tags)
-    photo, label = result.photo, result.label_map if result.mask is None else result.mask
-    quality = estimate(result, label, task, labeller.classes)
+    content = content_of(task.name, shown(task.path), stamp, task.tags, data, labeller)
     copy, mask, overlaid, written = files_of(out, task.name)
-    as_it_is = photo.kind == "JPEG" and photo.upright and photo.note is None
-    write(copy, data if as_it_is else encode.to_jpeg(whole_image(photo, data), JPEG_QUALITY))
-    write(mask, encode.mask_to_png(label))
-    write(overlaid, overlay(photo, label))
-    write_yolo(out, task.name, copy, label)
-    scores = {label_of(index): float(score) for index, score in enumerate(result.scores)}
-    regions = regions_of(labeller.classes, label, scores)
-    record = {
-        "name": task.name,
-        "photo": shown(task.path),
-        "stamp": stamp,
-        "width": photo.width,
-        "height": photo.height,
-        "tags": task.tags,
-        "quality": {"estimate": quality.estimate, **vars(quality)},
-        "regions": [region.model_dump(by_alias=False) for region in regions],
-        "outlines": outlines_of(label),
-    }
-    write(written, json.dumps(record).encode())
-
-
-def estimate(result: Labelled, label: np.ndarray, task: FolderPhoto, classes: tuple[str, ...]) -> Quality:
-    """Return the quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
-    known = result.present if task.tags is None else [classes.index(tag) for tag in task.tags]
-    other = None if result.mask is None else result.label_map
-    return quality_of(label, other, result.probabilities, frozenset(label_of(index) for index in known))
-
-
-def overlay(photo: Photo, label: np.ndarray) -> bytes:
-    """Return the label map over the photo, no side longer than `SHOWN_SIDE`."""
-    factor = min(1.0, SHOWN_SIDE / max(label.shape))
-    height, width = (max(1, round(side * factor)) for side in label.shape)
-    small = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
-    return encode.mask_to_overlay(small, resize_image(photo.image, height, width))
+    write(copy, content.photo)
+    write(mask, content.mask)
+    write(overlaid, content.overlay)
+    write_yolo(out, task.name, copy, content.yolo)
+    write(written, content.record)
 
 
 def record_path(out: Path, task: FolderPhoto) -> Path:

@@ -47,11 +47,15 @@ class Labelled:
     present: tuple[int, ...]
 
 
-class Labeller(Protocol):
-    """Labels photos. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
+class Maker(Protocol):
+    """What makes labels. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
 
     classes: tuple[str, ...]
     provenance: dict[str, Any]
+
+
+class Labeller(Maker, Protocol):
+    """Labels one photo at a time; several threads may ask it."""
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled: ...
 

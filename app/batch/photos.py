@@ -177,15 +177,10 @@ def known_tags(
     """
     known, refused = [], {}
     for task in tasks:
-        found = {tag: find_class(tag, classes) for tag in task.tags or ()}
-        unknown = next((tag for tag, index in found.items() if index is None), None)
-        if unknown is None:
-            meant = dict.fromkeys(classes[index] for index in found.values() if index is not None)
-            known.append(task if task.tags is None else replace(task, tags=tuple(meant)))
-        else:
-            nearest = nearest_name(unknown, classes)
-            hint = f", did you mean {nearest!r}?" if nearest else ""
-            refused[task.path] = f"the tag {unknown!r} is no class of the model{hint}"
+        try:
+            known.append(replace(task, tags=meant_tags(task.tags, classes)))
+        except DataError as error:
+            refused[task.path] = str(error)
     if refused and not skip:
         named = [f"{shown(path.name)} ({reason})" for path, reason in list(refused.items())[:NAMED]]
         raise DataError(
@@ -194,3 +189,19 @@ def known_tags(
             f"leave those photos out with --on-error skip."
         )
     return known, refused
+
+
+def meant_tags(tags: tuple[str, ...] | None, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the classes that tags mean, each once. Raises DataError for a tag that means none."""
+    if tags is None:
+        return None
+    meant = []
+    for tag in tags:
+        index = find_class(tag, classes)
+        if index is None:
+            nearest = nearest_name(tag, classes)
+            raise DataError(
+                f"the tag {tag!r} is no class of the model{f', did you mean {nearest!r}?' if nearest else ''}"
+            )
+        meant.append(classes[index])
+    return tuple(dict.fromkeys(meant))

@@ -38,12 +38,12 @@ def yolo_text(mask: np.ndarray) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def write_yolo(out: Path, name: str, photo: Path, mask: np.ndarray) -> None:
+def write_yolo(out: Path, name: str, photo: Path, content: bytes) -> None:
     """Write a photo's text, and give the photo its second name."""
     text, second = yolo_files(out, name)
     for path in (text, second):
         path.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text(yolo_text(mask), encoding="utf-8")
+    text.write_bytes(content)
     second.unlink(missing_ok=True)
     try:
         os.link(photo, second)

@@ -1,0 +1,32 @@
+"""A Ray cluster of two nodes that the tests of this folder share."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.app.cluster.ray_nodes import LOCK, Nodes, two_nodes
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Two nodes, joined by this process."""
+    os.environ.update(LOCK)  # Ray reads it as it is imported.
+    ray = pytest.importorskip("ray", reason="Ray could not be installed")
+    os.environ.update(S3_KEYS)
+    with two_nodes(**S3_KEYS) as nodes:
+        end = time.monotonic() + 600
+        while not ray.is_initialized():
+            try:
+                ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+            except ConnectionError:  # The head listens before it is ready.
+                assert time.monotonic() < end
+                time.sleep(0.5)
+        while ray.cluster_resources().get("CPU", 0) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        yield nodes
+        ray.shutdown()

@@ -1,0 +1,87 @@
+"""A Ray cluster of two nodes on this machine: two `ray start`, each a process group that can be killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]  # `ray` of this environment
+LOCK = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a token of the tests, which nobody else needs to know"}
+MEMORY = 80_000_000  # bytes of a node's object store, about the least that Ray takes
+AGENTS = ("metrics-export", "dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent")
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Nodes:
+    """The running nodes, the head first."""
+
+    address: str
+    environment: dict[str, str]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *options: str) -> None:
+        """Start a node of one CPU."""
+        ports = (f"--{name}-port={free_port()}" for name in AGENTS)  # Ray waits 15 s for an agent to choose one itself.
+        given = [f"--object-store-memory={MEMORY}", "--num-cpus=1", "--disable-usage-stats", "--no-monitor", *ports]
+        command = [*RAY, "start", "--block", *given, *options]
+        self.processes.append(
+            subprocess.Popen(command, cwd=ROOT, env=self.environment, start_new_session=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )  # fmt: skip
+
+    def kill(self, number: int) -> None:
+        """Kill a node with all that runs on it, at once."""
+        os.killpg(self.processes[number].pid, signal.SIGKILL)
+        self.processes[number].wait()
+
+
+@contextmanager
+def two_nodes(**variables: str) -> Iterator[Nodes]:
+    """Start two nodes, whose processes have these variables in their environment."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "RAY_worker_register_timeout_seconds": "300",
+            "RAY_agent_register_timeout_ms": "300000",
+            "RAY_worker_niceness": "0",
+            **LOCK,
+            **variables,
+        }
+        nodes = Nodes(f"127.0.0.1:{port}", environment)
+        try:
+            nodes.start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={directory}")
+            wait_for(port)
+            nodes.start(f"--address={nodes.address}")
+            yield nodes
+        finally:
+            for number, process in enumerate(nodes.processes):
+                if process.poll() is None:
+                    nodes.kill(number)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Return when somebody listens at a port."""
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("Ray's head did not start")
