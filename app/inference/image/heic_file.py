@@ -6,6 +6,7 @@ licensed country by country; whoever wants it chooses it.
 
 import io
 from importlib.util import find_spec
+from typing import Any, cast
 
 from PIL import ImageFile
 
@@ -19,7 +20,8 @@ def open_heic(data: io.BytesIO) -> ImageFile.ImageFile:
 
     # Each worker decodes on its own thread.
     pillow_heif.options.DECODE_THREADS = 1
-    return pillow_heif.HeifImageFile(data)
+    file_type: Any = pillow_heif.HeifImageFile  # Its constructor has no types.
+    return cast(ImageFile.ImageFile, file_type(data))
 
 
 def note_on_heic(file: ImageFile.ImageFile) -> str | None:
