@@ -5,7 +5,7 @@ and its units are done again; what has a record by then is left as it is.
 """
 
 import logging
-import pickle
+import pickle  # nosec B403
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -136,7 +136,7 @@ class RayCrew:
         )
         try:
             for row in done.iter_rows():
-                outcome: Outcome = pickle.loads(row["outcome"])
+                outcome: Outcome = pickle.loads(row["outcome"])  # nosec B301
                 if outcome.stopped is not None:
                     raise DataError(f"{outcome.stopped}. Make room, or name another --out; the same command goes on.")
                 yield outcome

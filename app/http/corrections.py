@@ -29,11 +29,11 @@ from app.http.routes import kept_upload, refuse_repeated
 from app.http.schemas import CorrectionReply, ImageInfo
 from app.inference.errors import (
     CorrectionError,
-    CorrectionsOffError,
     DataError,
     NameTakenError,
     NotStoredError,
     ParameterError,
+    SwitchedOffError,
 )
 from app.inference.file_names import normalized
 from app.inference.image.decode import decode, decode_labels
@@ -94,7 +94,7 @@ def check_folder(folder: Path | None) -> None:
 async def put_correction(request: Request, parameters: Annotated[CorrectionParameters, Query()]) -> CorrectionReply:
     service = service_of(request)
     if service.settings.corrections is None:
-        raise CorrectionsOffError(
+        raise SwitchedOffError(
             "this service takes no corrections. Start it with TAG2MASK_CORRECTIONS=DIR, a folder that it may write."
         )
     catalog = service.models.catalog

@@ -27,7 +27,7 @@ Tag2MaskError
     ├── UnknownModelError    404  no such model
     │   ├── NoModelForTaskError       404  no model of this task is served
     │   └── WrongTaskError            422  the model named does another task
-    ├── CorrectionsOffError  403  a service that takes no corrected masks
+    ├── SwitchedOffError     403  what this service was started without
     ├── CorrectionError      422  a corrected mask that does not fit its photo, or the masks before it
     ├── NameTakenError       409  a photo's name that another corrected photo has
     ├── NotStoredError       507  what the disk does not take
@@ -245,11 +245,11 @@ class WrongTaskError(UnknownModelError):
     title = "Model of another task"
 
 
-class CorrectionsOffError(ServiceError):
-    """A service that takes no corrected masks."""
+class SwitchedOffError(ServiceError):
+    """What this service was started without: no request changes that."""
 
     status = 403
-    title = "No corrections here"
+    title = "Not switched on here"
 
 
 class CorrectionError(ServiceError):

@@ -26,7 +26,7 @@ from app.inference.errors import (
     QueueFullError,
     ServiceError,
     StoppingError,
-    UnavailableError,
+    SwitchedOffError,
 )
 from app.inference.image.kinds import kind_of
 from app.protocols.label_studio.config import read_tools
@@ -122,10 +122,9 @@ async def make_task(request: Request) -> Response:
     project = service.settings.label_studio_project
     host = Host.of(service.settings)
     if project is None:
-        raise UnavailableError(
+        raise SwitchedOffError(
             "this service does not know the project of Label Studio that photos go to. Start it with "
-            "TAG2MASK_LABEL_STUDIO_PROJECT, the number in the project's address.",
-            retry_after_seconds=60,
+            "TAG2MASK_LABEL_STUDIO_PROJECT, the number in the project's address."
         )
     upload = await run_in_threadpool(service.uploads.get, request.query_params.get("image", "").lower())
     host = await run_in_threadpool(host.signed_in)

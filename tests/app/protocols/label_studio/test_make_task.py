@@ -43,6 +43,8 @@ def test_a_label_studio_that_makes_none_is_said(
 
 
 def test_without_a_project_or_a_photo_there_is_no_task(client: TestClient, backend: TestClient, photo: bytes) -> None:
-    assert "TAG2MASK_LABEL_STUDIO_PROJECT" in ask(backend, photo)["detail"]
+    said = ask(backend, photo)
+    assert said["status"] == 403
+    assert "TAG2MASK_LABEL_STUDIO_PROJECT" in said["detail"]
     assert backend.get("/static/limits.json").json()["label_studio"] is False
     assert client.put("/label-studio/task").status_code == 404
