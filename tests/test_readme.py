@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.app.server import start_server
-from training.config.learning import PretrainConfig
+from training.config.learn import LearnConfig, SimulateConfig
+from training.config.learning import PretrainConfig, Section
 from training.config.run_config import RunConfig, read_config
 from training.pipeline.compare import CompareConfig
 
@@ -72,8 +73,13 @@ def test_training_commands_have_a_valid_configuration(command: str) -> None:
 @pytest.mark.parametrize("path", sorted(Path("experiments").rglob("*.toml")), ids=str)
 def test_every_experiment_is_a_valid_configuration(path: Path) -> None:
     tables = tomllib.loads(path.read_text())
-    kind = CompareConfig if "rows" in tables else RunConfig if "data" in tables else PretrainConfig
-    read_config(kind, path)
+    read_config(kind_of(tables), path)
+
+
+def kind_of(tables: dict[str, object]) -> type[Section]:
+    """Return what a file configures, by a key that nothing else has."""
+    marks = {"rows": CompareConfig, "orders": SimulateConfig, "corrections": LearnConfig, "data": RunConfig}
+    return next((kind for mark, kind in marks.items() if mark in tables), PretrainConfig)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([\w./-]+)\)", README))))

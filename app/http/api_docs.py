@@ -146,7 +146,7 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
     403: [
         _problem(
             "switched-off",
-            "No corrections here",
+            "Not switched on here",
             403,
             "this service takes no corrections. Start it with TAG2MASK_CORRECTIONS=DIR, a folder that it may write.",
         ),

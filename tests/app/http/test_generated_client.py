@@ -46,7 +46,7 @@ def test_operations_have_names_and_groups(document):
     assert len(set(names)) == len(names)
     assert {"segment_photo", "heatmap_of_kept_photo", "list_models"} <= set(names)
     assert {tag for operation in operations for tag in operation["tags"]} == {
-        "masks", "heatmaps", "pseudo-labels", "all results", "service",
+        "masks", "heatmaps", "pseudo-labels", "all results", "corrections", "service",
     }  # fmt: skip
     mask = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
     assert mask["image/png"]["schema"] == {"type": "string", "format": "binary"}

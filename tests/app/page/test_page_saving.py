@@ -16,7 +16,9 @@ from tests.app.server import ROOT
 
 CAT, PERSON = (ROOT / "tests" / "photos" / name for name in ("cat.jpg", "astronaut.jpg"))
 SIZE = (451, 300)
-SHIPPED = max(Path("models/deeplab").iterdir(), key=lambda path: int(path.name)).name  # the version of the segmenter
+SHIPPED = max(
+    Path("models/deeplab").glob("*/model.onnx"), key=lambda path: int(path.parent.name)
+).parent.name  # the version of the segmenter
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_documentation_page_and_schema(client):
     assert client.get("/docs").status_code == 200
     document = client.get("/openapi.json").json()
     about_photos = {"/segment", "/cam", "/pseudo-label", "/analyze"}
-    assert set(document["paths"]) == about_photos | {"/models", "/classes", "/healthz", "/readyz"}
+    assert set(document["paths"]) == about_photos | {"/correction", "/models", "/classes", "/healthz", "/readyz"}
     post = document["paths"]["/segment"]["post"]
     stated = {
         "multipart/form-data",
