@@ -7,6 +7,7 @@ lines that were written meanwhile.
 import logging
 import math
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Collection, Iterator
@@ -28,6 +29,9 @@ from app.runtime.settings import Settings
 from app.runtime.workers.parcel import MODEL, Parcel, pack, receive, send, unpack
 
 GRACE_SECONDS = 2  # Work that does not heed its deadline is ended with its process this long after it.
+# Freed memory goes back to the system this often at most. Photos of all sizes leave it in pieces: without this, a worker of 200 MB held
+# 700 after 600 requests. It takes some milliseconds, in which nobody waits for an answer.
+TRIM_SECONDS = 0.5
 ORPHAN_SECONDS = 2  # A process whose work goes on for longer still, because nobody is there to end it, ends itself.
 
 _engines: dict[str, Engine] = {}  # by the hash of the file
@@ -50,6 +54,7 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.basicConfig(handlers=[QueueHandler(records)], level=log_level, force=True)
     leave_out_odd_metadata()
+    trimmed = time.monotonic()
     while True:
         try:
             parcel = receive(connection)
@@ -57,6 +62,10 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
             while not records.empty():
                 outcome.records.append(records.get())
             send(connection, pack(outcome, by_name=False))
+            del parcel, outcome
+            if time.monotonic() > trimmed + TRIM_SECONDS:
+                trim_memory()
+                trimmed = time.monotonic()
         except (EOFError, OSError):  # The service has gone.
             return
 
