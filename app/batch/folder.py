@@ -73,58 +73,46 @@ def label_all(
     photos, tags that are no classes, or an `out` that was made otherwise.
     """
     with writing(out):
-        return label_found(photos, out, maker, crew, tags, prune, choices, skip)
-
-
-def label_found(
-    photos: Path,
-    out: Path,
-    maker: Maker,
-    crew: "Crew",
-    tags: Path | None,
-    prune: bool,
-    choices: Path | None,
-    skip: bool,
-) -> tuple[str, bool]:
-    """Do what `label_all` says; an OSError that this raises is one of writing into `out`."""
-    decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
-    found = find_photos(photos, out, None if tags is None else read_tags(tags))
-    there = [chosen(task, decided) for task in found.tasks]
-    tasks, refused = known_tags(there, maker.classes, skip)
-    refused |= found.left_out
-    total = len(tasks) + len(refused)
-    check_settings(out, maker, tagged=tags is not None)
-    gone = find_gone(photos, out, there, prune)
-    if prune:
-        for path in (path for name in gone for path in (*files_of(out, name), *yolo_files(out, name))):
-            path.unlink(missing_ok=True)
-    todo = [task for task in tasks if not is_done(out, task)]
-    with tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar:
-        for task, error in crew.finish(todo, out):
-            if error is not None:
-                refused[task.path] = str(error)
-            bar.update()
-    names = [task.name for task in tasks if task.path not in refused]
-    write_data_set(out, names, maker, decided)
-    listed = [(shown(path), reason) for path, reason in sorted(refused.items())]
-    write_csv(out / "refused.csv", ("photo", "reason"), listed)
-    lines = [f"{len(names)} of {total} photos labelled into {out}; review.html shows them, worst first"]
-    lines += said_of_choices(decided, names)
-    untagged = sum(task.tags == () for task in tasks)
-    if untagged:
-        lines.append(f"photos that the tags give no class: {untagged}; their labels are background everywhere")
-    if gone:
-        named = f"{len(gone)} ({', '.join(gone[:NAMED])}{', ...' if len(gone) > NAMED else ''})"
-        remedy = (
-            "what was made of them is removed" if prune else f"{out} keeps what was made of them; --prune removes it"
-        )
-        lines.append(f"photos that are no longer in {photos}: {named}; {remedy}")
-    others = [shown(path.relative_to(photos)) for path in found.others if tags is None or not path.samefile(tags)]
-    if others:
-        named = f"{len(others)} ({', '.join(others[:NAMED])}{', ...' if len(others) > NAMED else ''})"
-        lines.append(f"files that are no photos, left alone: {named}")
-    lines += [f"refused {photo}: {reason}" for photo, reason in listed]
-    return "\n".join(lines), not refused
+        decided = read_choices(choices or out / CHOICES) if choices or (out / CHOICES).is_file() else {}
+        found = find_photos(photos, out, None if tags is None else read_tags(tags))
+        there = [chosen(task, decided) for task in found.tasks]
+        tasks, refused = known_tags(there, maker.classes, skip)
+        refused |= found.left_out
+        total = len(tasks) + len(refused)
+        check_settings(out, maker, tagged=tags is not None)
+        gone = find_gone(photos, out, there, prune)
+        if prune:
+            for path in (path for name in gone for path in (*files_of(out, name), *yolo_files(out, name))):
+                path.unlink(missing_ok=True)
+        todo = [task for task in tasks if not is_done(out, task)]
+        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="photo") as bar:
+            for task, error in crew.finish(todo, out):
+                if error is not None:
+                    refused[task.path] = str(error)
+                bar.update()
+        names = [task.name for task in tasks if task.path not in refused]
+        write_data_set(out, names, maker, decided)
+        listed = [(shown(path), reason) for path, reason in sorted(refused.items())]
+        write_csv(out / "refused.csv", ("photo", "reason"), listed)
+        lines = [f"{len(names)} of {total} photos labelled into {out}; review.html shows them, worst first"]
+        lines += said_of_choices(decided, names)
+        untagged = sum(task.tags == () for task in tasks)
+        if untagged:
+            lines.append(f"photos that the tags give no class: {untagged}; their labels are background everywhere")
+        if gone:
+            named = f"{len(gone)} ({', '.join(gone[:NAMED])}{', ...' if len(gone) > NAMED else ''})"
+            remedy = (
+                "what was made of them is removed"
+                if prune
+                else f"{out} keeps what was made of them; --prune removes it"
+            )
+            lines.append(f"photos that are no longer in {photos}: {named}; {remedy}")
+        others = [shown(path.relative_to(photos)) for path in found.others if tags is None or not path.samefile(tags)]
+        if others:
+            named = f"{len(others)} ({', '.join(others[:NAMED])}{', ...' if len(others) > NAMED else ''})"
+            lines.append(f"files that are no photos, left alone: {named}")
+        lines += [f"refused {photo}: {reason}" for photo, reason in listed]
+        return "\n".join(lines), not refused
 
 
 def chosen(task: FolderPhoto, decided: Mapping[str, Choice]) -> FolderPhoto:
