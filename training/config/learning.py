@@ -151,6 +151,23 @@ class CorrectionsConfig(Section):
         return {"folder": values} if isinstance(values, str | Path) else values
 
 
+class RecognizerConfig(Section):
+    """The network beside a segmenter that says what is in the photo (`training.segmenters.recognizer`)."""
+
+    backbone: str = "timm/tf_efficientnet_lite0"
+    """The backbone, as in [classifier]; it stays as its weights are."""
+    weights: str | None = "pretrained"
+    """Where its weights come from, as in [classifier]."""
+    output_stride: int = 32
+    """The stride of its last stage; the one that it was trained with recognises best."""
+    scale: float = Field(default=1.0, gt=0, le=1)
+    """It sees the photo at this many times the segmenter's size."""
+    decay: float = Field(default=3e-3, gt=0)
+    """How strongly the regression's weights are pulled towards their start."""
+    names: bool = True
+    """The start is what ImageNet's head knows of the classes' names; where this is false it is zero."""
+
+
 class RegressionConfig(Section):
     """The start of the head by a logistic regression on frozen features (`training.stages.regression`)."""
 
