@@ -31,8 +31,8 @@ from typing import Any
 from app.inference.analysis import Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.file_names import shown
 from app.inference.tags import name_of
+from app.inference.whole_file import refusal
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import import_torchvision
 from training.authors.parity import format_table, run_parity
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # The disk or the rights refuse something.
-        print(f"error: {shown(error.filename or 'the system')}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {refusal(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
