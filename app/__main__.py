@@ -31,9 +31,9 @@ from app.guard.connections import connections_of
 from app.guard.draining import DrainingServer
 from app.guard.keys import Keys, is_public
 from app.guard.log_lines import log_to_stderr
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
-from app.inference.file_names import shown
+from app.inference.files.file_names import shown
 from app.main import create_app
 from app.protocols.triton import write_configs
 from app.runtime.settings import Settings, unknown_variables

@@ -19,10 +19,11 @@ from app.guard.flow import Flow
 from app.guard.keys import Keys
 from app.guard.metrics import Metrics
 from app.guard.request_log import RequestLog
-from app.http import api_docs, corrections
+from app.http import corrections
+from app.http.api_docs.document import APPLICATION, VIEWER, add_shared_schemas
 from app.http.behind import BehindProxies
 from app.http.page import add_page
-from app.http.problems import add_error_handlers
+from app.http.reply.problems import add_error_handlers
 from app.http.routes import answer_head, router
 from app.protocols import open_inference
 from app.protocols.label_studio import routes as label_studio
@@ -70,9 +71,9 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         await loading
         await asyncio.to_thread(service.close)
 
-    app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
+    app = FastAPIOffline(lifespan=lifespan, **VIEWER, **APPLICATION)
     answer_head(app.router)  # its `/docs`
-    api_docs.add_shared_schemas(app)
+    add_shared_schemas(app)
     app.state.service = service
     app.include_router(router)
     app.include_router(corrections.router)

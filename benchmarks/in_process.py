@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.analysis import Analyzer, Options
 from app.inference.engine import Engine
 from app.inference.image import encode

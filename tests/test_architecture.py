@@ -253,7 +253,7 @@ def test_every_folder_is_a_room_with_a_rule_and_a_readable_number_of_files() -> 
 
 
 def test_training_writes_files_whole_or_not_at_all() -> None:
-    """A file that a killed run left half must not count as a result: `app.inference.whole_file` writes all of them."""
+    """A file that a killed run left half must not count as a result: `app.inference.files.whole_file` writes all of them."""
 
     def writes(call: ast.Call) -> bool:
         function, modes = getattr(call.func, "attr", getattr(call.func, "id", "")), [*call.args, *call.keywords]

@@ -31,8 +31,8 @@ from typing import Any
 from app.inference.analysis import Options
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.file_names import shown
-from app.inference.tags import name_of
+from app.inference.files.file_names import shown
+from app.inference.files.tags import name_of
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import import_torchvision
 from training.authors.parity import format_table, run_parity

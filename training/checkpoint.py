@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from app.inference.errors import DataError
-from app.inference.whole_file import whole_file
+from app.inference.files.whole_file import whole_file
 
 CONTAINERS = ("model", "state_dict")  # A file with other things besides keeps its weights under one of these keys.
 PARALLEL = "module."  # torch's DataParallel puts this before every key.

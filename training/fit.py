@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.whole_file import whole_file
+from app.inference.files.whole_file import whole_file
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler

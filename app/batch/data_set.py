@@ -16,9 +16,9 @@ from PIL import Image
 from app.batch.labellers import Maker
 from app.batch.review import outlines_of, review_page
 from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files, yolo_text
-from app.inference.choices import Choice
 from app.inference.errors import DataError
-from app.inference.file_names import shown
+from app.inference.files.choices import Choice
+from app.inference.files.file_names import shown
 from app.inference.label_maps.regions import CocoImage, Region, coco_document
 from app.inference.labels import label_of
 

@@ -32,11 +32,11 @@ from app.batch.labellers import Labeller, Maker
 from app.batch.photo_content import content_of
 from app.batch.photos import FolderPhoto, find_photos, known_tags
 from app.batch.yolo import write_yolo, yolo_files
-from app.inference.choices import FILE as CHOICES
-from app.inference.choices import Choice, read_choices
 from app.inference.errors import DataError, ServerGoneError, Tag2MaskError
-from app.inference.file_names import shown
-from app.inference.tags import read_tags
+from app.inference.files.choices import FILE as CHOICES
+from app.inference.files.choices import Choice, read_choices
+from app.inference.files.file_names import shown
+from app.inference.files.tags import read_tags
 
 NAMED = 3  # A sentence names this many of the photos it is about.
 

@@ -13,7 +13,7 @@ import numpy as np
 import urllib3
 from urllib3.util import Retry, Timeout
 
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.analysis import Analyzer
 from app.inference.errors import DataError, RateLimitError, ServerGoneError, UnavailableError
 from app.inference.image.decode import Photo, decode

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.inference.class_names import find_class
-from app.inference.errors import DataError, nearest_name
-from app.inference.file_names import safe_name, shown, spellings
+from app.inference.errors import DataError
+from app.inference.files.file_names import safe_name, shown, spellings
+from app.inference.files.tags import PHOTO_SUFFIXES
 from app.inference.image.kinds import OTHER_PICTURES, READ, READ_AS_TEXT, kind_of
-from app.inference.tags import PHOTO_SUFFIXES
+from app.inference.spelling import nearest_name
 
 NAMED, MOST_LISTED = 5, 100  # photos, and classes, in a message
 HEAD_BYTES = 32  # The kind of a file is told by this many of its first bytes.

@@ -1,7 +1,7 @@
 """`review.html`: the photos of a labelled folder to look through, the worst first, and to accept, tag anew or reject.
 
 The page is one file that a browser opens from the disk; photos are taken from JPEGImages/ beside it, regions are drawn from
-outlines that it holds. Choices are kept in the browser until they are saved as `choices.csv` (`app.inference.choices`).
+outlines that it holds. Choices are kept in the browser until they are saved as `choices.csv` (`app.inference.files.choices`).
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from app.inference.choices import Choice
 from app.inference.display import css_colour, display_colours
+from app.inference.files.choices import Choice
 from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 

@@ -21,9 +21,9 @@ from app.batch.photos import meant_tags
 from app.cluster.places import Place, is_address, place_of
 from app.cluster.sources import Unit, parquet_files, row_groups, stored_files
 from app.cluster.workers import RayCrew
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
-from app.inference.tags import read_tags
+from app.inference.files.tags import read_tags
 from app.runtime.settings import Settings
 
 TOLD = 20  # The command names this many refused photos; refused.csv names all.

@@ -17,8 +17,8 @@ from app.batch.folder import stamp_of
 from app.batch.photos import FolderPhoto, is_systems, tags_of
 from app.cluster.places import Bucket
 from app.inference.errors import DataError
-from app.inference.file_names import safe_name, shown
-from app.inference.tags import PHOTO_SUFFIXES
+from app.inference.files.file_names import safe_name, shown
+from app.inference.files.tags import PHOTO_SUFFIXES
 
 Tags = tuple[str, ...] | None
 PARQUET = (".parquet", ".pq")

@@ -22,9 +22,9 @@ from app.batch.photo_content import content_of
 from app.batch.photos import FolderPhoto, meant_tags
 from app.cluster.places import place_of, record_at
 from app.cluster.sources import FolderFile, StoredPhoto, Unit
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError, Tag2MaskError
-from app.inference.file_names import shown
+from app.inference.files.file_names import shown
 from app.runtime.settings import Settings
 
 UNITS = 32  # A task of Ray has so many units: a second or more of work, so that Ray's own milliseconds do not count.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.guard.keys import Keys
-from app.http.problems import SAFE_HEADERS, problem_response
+from app.http.reply.problems import SAFE_HEADERS, problem_response
 from app.inference.errors import ParameterError, ServiceError, UnknownHostError
 from app.runtime.settings import is_named
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.guard.byte_budget import ByteBudget
 from app.guard.connections import Connection
-from app.http.problems import problem_response
+from app.http.reply.problems import problem_response
 from app.inference.errors import ServiceError, SlowBodyError, StoppingError
 from app.runtime.settings import Settings
 

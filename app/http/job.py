@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from app.http.formats import media_type
-from app.http.schemas import Reply
+from app.http.reply.schemas import Reply
 from app.inference.analysis import Analysis, Analyzer
 from app.inference.maps.localization import ScaleCams
 from app.inference.stopwatch import Stopwatch
@@ -26,7 +26,7 @@ class Job:
 
     cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
     models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class
-    that is asked for. etag: names the result (`app.http.caching`). kept: what the models of the maps said of the photo before,
+    that is asked for. etag: names the result (`app.http.reply.caching`). kept: what the models of the maps said of the photo before,
     by `view_keys`; what they say now is added. others: the same for the further photos of the request.
     """
 

@@ -11,8 +11,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the official Linux builds
 import onnxruntime
 
 from app.inference import deadline
-from app.inference.checksum import check_content
 from app.inference.errors import DeviceError, ModelCardError
+from app.inference.files.checksum import check_content
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -27,7 +27,7 @@ class ModelCard(BaseModel):
     gives no `scores`. `figures` are percentages
     measured by `python -m training evaluate`, `taught_by` says by what a network learned where things are, such as "tags" or
     "tags + 30 masks", and is empty where that is not stated; `measured_on` says on how many photos of which split. `checksum` is that of
-    the file (`app.inference.checksum`), empty where it states none.
+    the file (`app.inference.files.checksum`), empty where it states none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

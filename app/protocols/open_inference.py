@@ -2,7 +2,7 @@
 
 https://github.com/open-inference/open-inference-protocol, with Triton's binary tensors (the JSON's length in the header
 `Inference-Header-Content-Length`, the tensors' bytes behind it), its statistics and the index of its model repository. Models are
-read-only: nothing loads or unloads them over the network. Errors are {"error": why}, as the protocol has it (`app.http.problems`). The tensors are read and written by
+read-only: nothing loads or unloads them over the network. Errors are {"error": why}, as the protocol has it (`app.http.reply.problems`). The tensors are read and written by
 `app.protocols.tensors`.
 """
 
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.http.caching import RELEASE
-from app.http.receive import receive_body, wait_for_disconnect
+from app.http.reply.caching import RELEASE
+from app.http.request.receive import receive_body, wait_for_disconnect
 from app.inference.errors import ParameterError, ServiceError, UnsupportedTypeError
 from app.inference.model_card import IMAGE_INPUT
 from app.protocols.model_stats import ModelStats

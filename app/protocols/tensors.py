@@ -14,13 +14,12 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError, field_validator
 from starlette.responses import Response
 
-from app.http.receive import whole_number
+from app.http.request.receive import whole_number
 from app.inference.errors import ParameterError, ReplyTooLargeError, UploadTooLargeError
 from app.inference.image.preprocess import MIN_INPUT_SIDE
 from app.inference.model_card import IMAGE_INPUT
 from app.inference.stopwatch import Stopwatch
 from app.runtime.loaded_model import LoadedModel
-from app.runtime.memory import WORTH_TRIMMING, trim_memory
 from app.runtime.settings import Settings
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -106,9 +105,6 @@ def infer_from(
         outputs = engine.run(images)
     with stopwatch.stage("encode"):
         reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
-    if len(reply.body) > WORTH_TRIMMING:
-        del outputs
-        trim_memory()
     return Inferred(reply, len(images), stopwatch.milliseconds)
 
 

@@ -16,8 +16,8 @@ from app.inference.errors import (
     Tag2MaskError,
     UnknownModelError,
     WrongTaskError,
-    nearest_name,
 )
+from app.inference.spelling import nearest_name
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.loading import InThisProcess, Loader
 from app.runtime.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from app.inference.deadline import time_limit
 from app.inference.errors import ClientLeftError, QueueFullError, StoppingError, WorkTimeError
+from app.runtime.memory import Trimming
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -58,6 +59,7 @@ class Pool:
         self._jobs = 0  # running or waiting
         self._mean_seconds = 0.5
         self._stopping = False
+        self._trimming = Trimming()
 
     @property
     def jobs(self) -> int:
@@ -136,8 +138,11 @@ class Pool:
             self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
 
     def _perform_here(self, job: Callable[..., Result], *arguments: Any) -> Result:
-        with time_limit(self._work_seconds):
-            return job(*arguments)
+        try:
+            with time_limit(self._work_seconds):
+                return job(*arguments)
+        finally:
+            self._trimming.work_ended()
 
     def _release(self, _: Future[Any]) -> None:
         with self._lock:

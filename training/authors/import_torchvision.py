@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum, segmentation
 
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
 from app.inference.labels import VOC_CLASSES
 from app.inference.model_card import ModelCard
+from app.inference.spelling import nearest_name
 from training.authors.import_released import fill
 from training.backbones.backbone import download
 from training.checkpoint import read_state

@@ -22,7 +22,8 @@ from timm.layers import activations as timm_activations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
+from app.inference.spelling import nearest_name
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
 from training.backbones.efficientnet_lite import LITE_PACKAGES, lite_state
 

@@ -72,7 +72,7 @@ class DataConfig(_Table):
     """Where tagged photos come from.
 
     extra: a second folder of the same form (source "folder"), whose photos are all trained on; nobody measures on them.
-    choices: what somebody decided about the folder's photos (`choices.csv` of `review.html`, `app.inference.choices`): tags
+    choices: what somebody decided about the folder's photos (`choices.csv` of `review.html`, `app.inference.files.choices`): tags
     that hold instead of those of labels.csv, photos that are left out.
     classes: class names in channel order; None takes a folder's classes.txt, else the VOC classes where every tag is one of them, else the sorted
     set of tags less those that look misspelt (COCO: its categories by id).

@@ -7,7 +7,8 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
+from app.inference.spelling import nearest_name
 from training.config.data import DataConfig
 from training.config.learning import Section
 from training.config.map_tables import ClassifierConfig, LocalizeConfig, RefineConfig

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
-from app.inference.tags import name_of
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import name_of
 from training.config.data import DataConfig
 from training.data.folder import require_directory
 from training.data.source import (

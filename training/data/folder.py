@@ -1,4 +1,4 @@
-"""A folder of photos with a `labels.csv`, whose form is that of `app.inference.tags`.
+"""A folder of photos with a `labels.csv`, whose form is that of `app.inference.files.tags`.
 
     ROOT/labels.csv                   name,classes: one row per photo
     ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .png .webp .tif .bmp .heic and the like
@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.inference.choices import Choice, choice_of, read_choices
 from app.inference.errors import DataError
-from app.inference.file_names import normalized, spellings
-from app.inference.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
+from app.inference.files.choices import Choice, choice_of, read_choices
+from app.inference.files.file_names import normalized, spellings
+from app.inference.files.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
 from training.config.data import RESERVED, DataConfig
 from training.data.source import (
     Intake,

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from app.inference.errors import DataError
+from app.inference.files.whole_file import write_whole
 from app.inference.labels import BACKGROUND, label_of, voc_palette
-from app.inference.whole_file import write_whole
 from training.config.data import MAX_SCENE_CLASSES, DataConfig, ScenesConfig
 from training.data.source import TaggedPhotos
 

@@ -18,10 +18,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from app.inference.errors import DataError, UploadError, nearest_name
-from app.inference.file_names import safe_name
+from app.inference.errors import DataError, UploadError
+from app.inference.files.file_names import safe_name
 from app.inference.image.decode import decode, measure
 from app.inference.labels import VOC_CLASSES
+from app.inference.spelling import nearest_name
 from training.config.data import DataConfig, fault_of
 
 logger = logging.getLogger(__name__)

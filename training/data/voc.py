@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
 from app.inference.labels import VOC_CLASSES
 from training.config.data import DataConfig
 from training.data.folder import PhotoIndex, name_of, read_list, require_directory

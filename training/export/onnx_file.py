@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import torch
 
-from app.inference.checksum import UNKNOWN, with_checksum
 from app.inference.engine import Engine
 from app.inference.errors import TrainingError
+from app.inference.files.checksum import UNKNOWN, with_checksum
+from app.inference.files.whole_file import whole_file
 from app.inference.model_card import IMAGE_INPUT, ModelCard
-from app.inference.whole_file import whole_file
 from training.config.tables import Precision
 from training.export.served import ServedClassifier, ServedSegmenter
 

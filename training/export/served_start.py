@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from app.inference.engine import Engine
 from app.inference.errors import DataError
+from app.inference.files.whole_file import whole_file
 from app.inference.model_card import ModelCard
-from app.inference.whole_file import whole_file
 from training.export.onnx_file import ExportError, check_export, quantize, write_card
 from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter

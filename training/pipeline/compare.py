@@ -20,10 +20,10 @@ from pydantic import Field, model_validator
 
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError
+from app.inference.files.whole_file import write_whole
 from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.pamr import refine_pamr
-from app.inference.whole_file import write_whole
 from training.config.learning import Section
 from training.config.map_tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig
 from training.config.run_config import RunConfig, validate_config

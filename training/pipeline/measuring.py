@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.inference.errors import ConfigError
-from app.inference.whole_file import write_whole
+from app.inference.files.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.onnx_file import ExportError, card_of, shrink_weights, update_figures

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.inference.whole_file import write_whole
+from app.inference.files.whole_file import write_whole
 from training.stages.shard import WHOLE, Shard
 
 STATE = "state.json"

@@ -17,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from app.inference.analysis import Analyzer, Options
+from app.inference.files.whole_file import write_whole
 from app.inference.label_maps.quality import quality_of
 from app.inference.labels import label_of
 from app.inference.maps.localization import Model
-from app.inference.whole_file import write_whole
 from training.data import TaggedPhotos
 
 LEAST = 1e-12  # Smaller probabilities count as this one in a logarithm.

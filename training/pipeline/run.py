@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.inference.errors import ConfigError, DataError, Tag2MaskError
+from app.inference.files.whole_file import write_whole
 from app.inference.model_card import MASKS, TAGS, ModelCard
-from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.export.onnx_file import export_model

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.maps.localization import Model
-from app.inference.whole_file import whole_file, write_whole
 from training.checkpoint import load_weights
 from training.config.learn import SimulateConfig
 from training.data import TaggedPhotos, open_source

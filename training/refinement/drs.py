@@ -33,7 +33,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from app.inference.errors import DataError
-from app.inference.whole_file import whole_file
+from app.inference.files.whole_file import whole_file
 from training.backbones import build_backbone
 from training.config.map_tables import DrsConfig
 from training.data import TaggedPhotos

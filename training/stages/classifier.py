@@ -26,6 +26,7 @@ from training.data.views import TaggedViews
 from training.export.served import ServedClassifier, TorchModel
 from training.fit import Metrics, fit, make_fabric
 from training.methods import METHODS, Classifier, Options
+from training.stages.card import run_card
 from training.stages.ranking import best_f1_threshold, mean_average_precision
 from training.stages.regression import start_by_regression
 
@@ -173,22 +174,20 @@ def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tup
     settings, threshold = config.classifier, config.export.background_threshold
     if not isinstance(threshold, float):
         threshold = config.pseudo_label.background_threshold
-    return ModelCard(
+    return run_card(
+        config,
+        settings,
+        classes,
         name=config.export.classifier or f"{config.name}-{settings.method}",
         version=config.export.version or 1,
         task="cam",
         method=settings.method,
         paper=METHODS[settings.method].paper,
-        backbone=settings.backbone,
-        classes=classes,
-        output_stride=settings.output_stride,
         preferred_size=config.localize.preferred_size,
         scales=config.localize.scales,
         flip=config.localize.flip,
         background_threshold=threshold,
         presence_thresholds=thresholds,
-        data=config.export.data,
-        data_licence=config.export.data_licence,
         seed=settings.fit.seed,
     )
 

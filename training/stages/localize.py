@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import DataError
+from app.inference.files.whole_file import whole_file
 from app.inference.image.preprocess import Geometry
 from app.inference.maps.localization import ScaleCams, conditional_cams, scale_cams
-from app.inference.whole_file import whole_file
 from training.config.map_tables import LocalizeConfig
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, DataError
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.labels import voc_palette
 from app.inference.maps.localization import Model
-from app.inference.whole_file import whole_file, write_whole
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import TaggedPhotos

@@ -48,8 +48,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
-from app.inference.errors import ConfigError, nearest_name
-from app.inference.whole_file import whole_file, write_whole
+from app.inference.errors import ConfigError
+from app.inference.files.whole_file import whole_file, write_whole
+from app.inference.spelling import nearest_name
 from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
 from training.smoothing.opencv import load_opencv

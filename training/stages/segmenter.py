@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from app.inference.errors import ConfigError
+from app.inference.files.whole_file import whole_file
 from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
-from app.inference.whole_file import whole_file
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, read_state, save_weights
 from training.config.run_config import RunConfig, validate_config
@@ -23,6 +23,7 @@ from training.export.served import ServedSegmenter
 from training.fit import fit, make_fabric
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
+from training.stages.card import run_card
 from training.stages.classifier import fill_backbone, require_photos
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import saliency_folder
@@ -156,18 +157,16 @@ def serve_segmenter(segmenter: Segmenter, card: ModelCard) -> ServedSegmenter:
 def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
     """Return the card of the run's segmenter, figures left out."""
     settings = require_segmenter(config)
-    return ModelCard(
+    return run_card(
+        config,
+        settings,
+        classes,
         name=config.export.segmenter or f"{config.name}-{settings.architecture}",
         version=config.export.version_of_segmenter or 1,
         task="segmentation",
         method=settings.architecture,
         paper=SEGMENTERS[settings.architecture].paper,
-        backbone=settings.backbone,
-        classes=classes,
-        output_stride=settings.output_stride,
         preferred_size=settings.preferred_size or config.localize.preferred_size,
         presence_thresholds=presence_thresholds_of(settings, len(classes)),
-        data=config.export.data,
-        data_licence=config.export.data_licence,
         seed=settings.seed_of_round(settings.rounds),
     )

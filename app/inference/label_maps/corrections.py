@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from app.inference.errors import DataError, UploadError
-from app.inference.file_names import normalized, safe_name
+from app.inference.files.file_names import normalized, safe_name
+from app.inference.files.tags import csv_rows
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.image.decode import decode_labels
 from app.inference.image.encode import mask_to_png
 from app.inference.labels import IGNORE_INDEX, MAX_CLASSES, class_count
-from app.inference.tags import csv_rows
-from app.inference.whole_file import whole_file, write_whole
 
 CLASSES, LIST, MASKS = "classes.txt", "corrections.csv", "masks"
 BACKGROUND_NAME = "background"  # The first line of classes.txt reads so.

@@ -25,7 +25,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
+from app.inference.errors import ParameterError, SwitchedOffError, UnavailableError, UploadError, UploadTooLargeError
 from app.runtime.settings import Settings, is_named, separated
 
 SILENCE_SECONDS = 10  # The host is given up after this time without a byte.
@@ -60,13 +60,12 @@ class Host:
 
     @classmethod
     def of(cls, settings: Settings) -> "Host":
-        """Return the one of the settings. Raises UnavailableError where they name none."""
+        """Return the one of the settings. Raises SwitchedOffError where they name none."""
         if settings.label_studio_url is None or settings.label_studio_token is None:
-            raise UnavailableError(
+            raise SwitchedOffError(
                 "this service does not know which Label Studio it may fetch photos from. Start it with "
                 "TAG2MASK_LABEL_STUDIO_URL (such as http://localhost:8080) and TAG2MASK_LABEL_STUDIO_TOKEN (an access "
-                "token of a user there).",
-                retry_after_seconds=60,
+                "token of a user there)."
             )
         token = settings.label_studio_token.get_secret_value().strip()
         storage = frozenset(name.lower() for name in separated(settings.label_studio_storage))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from app.http.problems import problem_of
+from app.http.reply.problems import problem_of
 from app.inference.analysis import Analyzer, Options
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ParameterError, ServiceError

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.http.receive import HEAD_BYTES, receive_body
+from app.http.request.receive import HEAD_BYTES, receive_body
 from app.inference.errors import (
     ClientLeftError,
     ParameterError,

@@ -18,7 +18,7 @@ CONTEXT: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 # What the workers do is in these modules. The first has the signals ignored that mean the service.
 IMPORTED = (
     *("app.runtime.workers.unsignalled", "app.runtime.workers.worker"),
-    *("app.http.answers", "app.protocols.label_studio.predict", "app.protocols.tensors"),
+    *("app.http.reply.answers", "app.protocols.label_studio.predict", "app.protocols.tensors"),
 )
 _starting = threading.Lock()
 

@@ -7,7 +7,6 @@ lines that were written meanwhile.
 import logging
 import math
 import signal
-import time
 import traceback
 import warnings
 from collections.abc import Collection, Iterator
@@ -24,14 +23,11 @@ from app.inference.engine import Engine
 from app.inference.errors import NotReadyError, Tag2MaskError
 from app.runtime.loaded_model import DistantModel
 from app.runtime.loading import load_engine
-from app.runtime.memory import trim_memory
+from app.runtime.memory import Trimming, trim_memory
 from app.runtime.settings import Settings
 from app.runtime.workers.parcel import MODEL, Parcel, pack, receive, send, unpack
 
 GRACE_SECONDS = 2  # Work that does not heed its deadline is ended with its process this long after it.
-# Freed memory goes back to the system this often at most. Photos of all sizes leave it in pieces: without this, a worker of 200 MB held
-# 700 after 600 requests. It takes some milliseconds, in which nobody waits for an answer.
-TRIM_SECONDS = 0.5
 ORPHAN_SECONDS = 2  # A process whose work goes on for longer still, because nobody is there to end it, ends itself.
 
 _engines: dict[str, Engine] = {}  # by the hash of the file
@@ -54,7 +50,7 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.basicConfig(handlers=[QueueHandler(records)], level=log_level, force=True)
     leave_out_odd_metadata()
-    trimmed = time.monotonic()
+    trimming = Trimming()
     while True:
         try:
             parcel = receive(connection)
@@ -63,9 +59,7 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
                 outcome.records.append(records.get())
             send(connection, pack(outcome, by_name=False))
             del parcel, outcome
-            if time.monotonic() > trimmed + TRIM_SECONDS:
-                trim_memory()
-                trimmed = time.monotonic()
+            trimming.work_ended()  # Nobody waits for an answer now.
         except (EOFError, OSError):  # The service has gone.
             return
 

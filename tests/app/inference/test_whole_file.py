@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.whole_file import whole_file, write_whole
+from app.inference.files.whole_file import whole_file, write_whole
 
 
 def test_what_is_written_takes_the_place_of_what_was_there(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.inference.choices import FILE as CHOICES
-from app.inference.choices import HEADER, Choice, read_choices
 from app.inference.errors import DataError
+from app.inference.files.choices import FILE as CHOICES
+from app.inference.files.choices import HEADER, Choice, read_choices
+from app.inference.files.whole_file import write_whole
 from app.inference.label_maps.corrections import Correction, changed_pixels, check_mask, write_correction
-from app.inference.whole_file import write_whole
 from training.data import TaggedPhotos
 from training.masks.corrections.coco_file import rows_of_coco_file
 from training.masks.corrections.drawn import Drawn, Row, known_label, known_photo

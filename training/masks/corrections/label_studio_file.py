@@ -16,11 +16,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import name_of
 from app.inference.label_maps.brush import decode_brush
 from app.inference.label_maps.corrections import Correction
 from app.inference.labels import BACKGROUND
-from app.inference.tags import name_of
 from training.data import TaggedPhotos
 from training.masks.corrections.drawn import Drawn, Row, known_label, known_photo
 from training.masks.ground_truth import draw_region

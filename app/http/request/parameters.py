@@ -1,14 +1,15 @@
 """Query parameters of the endpoints: one frozen model each, which knows its names, types and bounds."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from app.http.formats import mask_words
+from app.http.request.query import MAX_SCALES, SCALE_RANGE, Parameters, Scales, parse_names
 from app.inference.analysis import Options, Size
 from app.inference.class_names import find_class
-from app.inference.errors import ParameterError, nearest_name
+from app.inference.errors import ParameterError
 from app.inference.label_maps.regions import Shape
 from app.inference.maps.localization import Refinement
 from app.inference.model_card import ModelCard
@@ -17,45 +18,12 @@ ALL_CLASSES = ALL_MODELS = "all"
 EVERY_CLASS = "*"  # the same of a model that has a class called "all"
 MAX_FUSED = 8
 MASK_FORMATS = f"json, {', '.join(mask_words()[:-1])} or {mask_words()[-1]}; goes before the Accept header."
-MAX_SCALES = 6
-SCALE_RANGE = (0.25, 2.0)
-
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 SMALLEST_REGION = Field(
     default=0,
     description="Share of the photo that a region must hold: pixels of a class that touch and are fewer are background.",
     examples=[0.001],
 )
-
-
-class Parameters(BaseModel):
-    """All parameters have this base: an unknown name is refused with the known ones, and so is a missing `class`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, data: dict[str, Any]) -> dict[str, Any]:
-        known = [field.alias or name for name, field in cls.model_fields.items()]
-        for name in data:
-            if name not in known:
-                nearest = nearest_name(name, known)
-                hint = f"Did you mean {nearest!r}? " if nearest else ""
-                listed = f"Known here: {', '.join(known)}." if known else "None is known here."
-                raise ParameterError(
-                    f"unknown query parameter {name[:80]!r}. {hint}{listed}", parameter=name[:80], known=known
-                )
-        if "class" in known and "class" not in data:
-            raise ParameterError(
-                "the query parameter 'class' is missing: class=dog names a class, class=all means every one. "
-                "GET /classes lists them.",
-                parameter="class",
-            )
-        return data
-
-
-class NoParameters(Parameters):
-    """For endpoints that take none."""
 
 
 class ModelParameters(Parameters):
@@ -82,9 +50,8 @@ class PhotoParameters(ModelParameters):
         "a mask takes for another is one of these.",
         examples=["dog,person"],
     )
-    scales: str | None = Field(
+    scales: Scales | None = Field(
         default=None,
-        max_length=100,
         description=f"Factors of the network's input size, answers joined: up to {MAX_SCALES}, each in "
         f"{SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}; default: the model's.",
         examples=["0.5,1,1.5"],
@@ -95,26 +62,11 @@ class PhotoParameters(ModelParameters):
         default="rle", description="How json and coco give regions: COCO's run lengths, or polygons, which lose holes."
     )
 
-    @field_validator("scales")
-    @classmethod
-    def _check_scales(cls, scales: str | None) -> str | None:
-        if scales is not None:
-            try:
-                factors = parse_scales(scales)
-            except ValueError:
-                factors = ()
-            low, high = SCALE_RANGE
-            if not 0 < len(factors) <= MAX_SCALES or not all(low <= factor <= high for factor in factors):
-                raise ValueError(
-                    f"1 to {MAX_SCALES} numbers from {low:g} to {high:g}, separated by commas, are expected"
-                )
-        return scales
-
     def options(self) -> Options:
         """Return what is asked of the photo, parsed. Raises ParameterError for a list of tags without a name."""
         return Options(
             tags=parse_names(self.tags, "tags", "Write tags=dog,person, or leave it out to go by the scores."),
-            scales=None if self.scales is None else parse_scales(self.scales),
+            scales=None if self.scales is None else self.scales.factors,
             flip=self.flip,
             refine=self.refine,
             size=self.size,
@@ -288,19 +240,3 @@ class KeptAnalyzeParameters(AnalyzeParameters, KeptImage):
 def every_class(card: ModelCard) -> str:
     """Return the word that names all classes of a model: "all", unless one of them is called so."""
     return EVERY_CLASS if find_class(ALL_CLASSES, card.classes, card.synonyms) is not None else ALL_CLASSES
-
-
-def parse_scales(text: str) -> tuple[float, ...]:
-    """ "0.5,1,1.5" -> (0.5, 1.0, 1.5). Raises ValueError."""
-    return tuple(float(part) for part in text.split(",") if part.strip())
-
-
-def parse_names(text: str | None, parameter: str, remedy: str) -> tuple[str, ...] | None:
-    """ "dog, person,dog" -> ("dog", "person"), None for None. Raises ParameterError for a list without a name."""
-    if text is None:
-        return None
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        what = "class" if parameter == "tags" else "model"
-        raise ParameterError(f"{parameter}= names no {what}. {remedy}", parameter=parameter)
-    return names

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
-from app.http.describe import (
+from app.http.formats import FORMATS, Maps, Mask
+from app.http.job import Job
+from app.http.reply.describe import (
     as_asked,
     describe_map,
     describe_maps,
@@ -14,16 +16,14 @@ from app.http.describe import (
     describe_pseudo_label,
     image_info,
 )
-from app.http.formats import FORMATS, Maps, Mask
-from app.http.job import Job
-from app.http.parameters import (
+from app.http.reply.schemas import AnalyzeReply
+from app.http.request.parameters import (
     AnalyzeParameters,
     CamParameters,
     PhotoParameters,
     PseudoLabelParameters,
     SegmentParameters,
 )
-from app.http.schemas import AnalyzeReply
 from app.inference.analysis import Analysis
 from app.inference.errors import ReplyTooLargeError
 from app.inference.image import encode

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
 
 EXAMPLE = "name,classes\nphoto1,dog person"
 PHOTO_SUFFIXES = (

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from app.http.schemas import Problem
+from app.http.reply.schemas import Problem
 from app.inference.errors import ClientLeftError, ParameterError, ServiceError, reason_of
 
 MEDIA_TYPE = "application/problem+json"

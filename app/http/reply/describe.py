@@ -7,16 +7,7 @@ import numpy as np
 
 from app.http.formats import all_maps_words, map_words, mask_words
 from app.http.job import Job
-from app.http.parameters import (
-    AnalyzeParameters,
-    CamParameters,
-    LocalizationParameters,
-    Parameters,
-    PseudoLabelParameters,
-    SegmentParameters,
-    every_class,
-)
-from app.http.schemas import (
+from app.http.reply.schemas import (
     CamReply,
     CamsReply,
     ClassesReply,
@@ -31,6 +22,15 @@ from app.http.schemas import (
     SegmentReply,
     ServedModel,
     Thresholds,
+)
+from app.http.request.parameters import (
+    AnalyzeParameters,
+    CamParameters,
+    LocalizationParameters,
+    Parameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+    every_class,
 )
 from app.inference.analysis import Analysis, Options
 from app.inference.display import css_colour, display_colours

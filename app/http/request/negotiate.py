@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from app.http.formats import FORMATS, media_type
-from app.inference.errors import NotAcceptableError, ParameterError, nearest_name
+from app.inference.errors import NotAcceptableError, ParameterError
+from app.inference.spelling import nearest_name
 
 
 def choose_format(wanted: str | None, accept: str | None, available: Sequence[str]) -> str:

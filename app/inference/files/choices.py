@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
-from app.inference.tags import csv_rows, name_of
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import csv_rows, name_of
 
 FILE = "choices.csv"
 HEADER = ["name", "choice", "classes"]

@@ -1,0 +1,1 @@
+"""What `/docs` and `/openapi.json` say beyond the signatures of the endpoints."""

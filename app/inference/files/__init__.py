@@ -1,0 +1,1 @@
+"""Files beside the pictures: how they are named, listed, recognised and written whole."""
