@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-# Before numpy is loaded: every worker of the pool multiplies in its own thread, more threads would only get in the way.
+# This stands before numpy is loaded: every worker of the pool multiplies in its own thread, and more threads would only get in the way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from app.runtime.workers import forking
@@ -46,7 +46,7 @@ OPEN_DOOR = (
     "(docs/operations.md), listen at 127.0.0.1, or let nobody in who should not be."
 )
 STOPPED = 130  # This is the exit status of what SIGINT has ended.
-OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
+OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # These parameters have no place where a folder is labelled.
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
 
 logger = logging.getLogger("app")
@@ -55,7 +55,7 @@ logger = logging.getLogger("app")
 def main(arguments: list[str] | None = None) -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than file names have
+        if isinstance(stream, io.TextIOWrapper):  # A terminal may know fewer letters than file names have.
             stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     for sentence in unknown_variables(os.environ):
@@ -196,7 +196,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        proxy_headers=False,  # the application reads them itself, once it has seen who the peer is
+        proxy_headers=False,  # The application reads them itself, once it has seen who the peer is.
         access_log=False,
         server_header=False,
         http=connections_of(settings),
@@ -206,7 +206,7 @@ def serve(settings: Settings) -> None:
     )
     asyncio.run(check_address(settings.host, settings.port))
     server = DrainingServer(config, app.state.service, settings.drain_grace_seconds)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown.
         server.run()
     if failures:
         raise failures[0]

@@ -32,7 +32,7 @@ from app.runtime.service import Service
 from app.runtime.settings import Settings, separated
 
 logger = logging.getLogger(__name__)
-# Headers that a page of another site may read; which they are is said in docs/api.md.
+# A page of another site may read these headers, which docs/api.md lists.
 EXPOSED = (
     *(
         "ETag",
@@ -72,7 +72,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         await asyncio.to_thread(service.close)
 
     app = FastAPIOffline(lifespan=lifespan, **VIEWER, **APPLICATION)
-    answer_head(app.router)  # its `/docs`
+    answer_head(app.router)  # Its `/docs` is left out.
     add_shared_schemas(app)
     app.state.service = service
     app.include_router(router)
@@ -136,9 +136,9 @@ async def _load_models(service: Service, on_failed_start: Callable[[Exception], 
 async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
     """Follow the models directory once they are loaded: at every SIGHUP, and every few seconds."""
     called = asyncio.Event()
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has no such signal.
     if hang_up is not None:
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # a thread receives no signals
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # A thread receives no signals.
             asyncio.get_running_loop().add_signal_handler(hang_up, called.set)
     if not await asyncio.shield(loading):
         return

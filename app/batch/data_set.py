@@ -1,4 +1,4 @@
-"""What a labelled folder holds besides its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
+"""A labelled folder holds more than its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
 
 import csv
 import hashlib
@@ -46,7 +46,7 @@ def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
         try:
             with Image.open(mask) as picture:
                 labels = np.array(picture)
-        except OSError:  # somebody put something else in its place: that is theirs
+        except OSError:  # Somebody put something else in its place, which is theirs.
             labels = np.zeros((record["height"], record["width"]), np.uint8)
         write_yolo(out, record["name"], photo, yolo_text(labels).encode())
         record = {**record, "outlines": outlines_of(labels)}
@@ -109,7 +109,7 @@ def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
         :16
-    ]  # a name of its own may be too long with more behind it
+    ]  # A name of its own may be too long with more behind it.
     partial = path.with_name(f".{digest}.partial")
     try:
         partial.write_bytes(content)

@@ -177,7 +177,7 @@ def is_done(out: Path, task: FolderPhoto) -> bool:
     tags = None if task.tags is None else list(task.tags)
     try:
         return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
-    except OSError:  # the photo is gone since it was found
+    except OSError:  # The photo is gone since it was found.
         return False
 
 
@@ -220,7 +220,7 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
 
 
 class Crew(Protocol):
-    """Whoever labels many photos."""
+    """A crew labels many photos."""
 
     def finish(self, todo: list[FolderPhoto], out: Path) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
         """Label photos and yield each with why it was refused, as they are done. Raises OSError where `out` cannot be
@@ -230,7 +230,7 @@ class Crew(Protocol):
 
 @dataclass(frozen=True)
 class Threads:
-    """A crew of threads of this process, a few photos ahead of each other."""
+    """This crew labels by threads of this process, a few photos ahead of each other."""
 
     labeller: Labeller
     workers: int
@@ -257,7 +257,7 @@ class Threads:
                             yield task, error
                         else:
                             yield task, None
-            finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
+            finally:  # The command was stopped, or the server is gone: what is begun ends, what waits does not begin.
                 for other in waiting:
                     other.cancel()
 

@@ -48,14 +48,14 @@ class Labelled:
 
 
 class Maker(Protocol):
-    """What makes labels. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
+    """It makes labels. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
 
     classes: tuple[str, ...]
     provenance: dict[str, Any]
 
 
 class Labeller(Maker, Protocol):
-    """Labels one photo at a time; several threads may ask it."""
+    """It labels one photo at a time; several threads may ask it."""
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled: ...
 

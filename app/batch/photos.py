@@ -13,7 +13,7 @@ from app.inference.files.tags import PHOTO_SUFFIXES
 from app.inference.image.kinds import OTHER_PICTURES, READ, READ_AS_TEXT, kind_of
 from app.inference.spelling import nearest_name
 
-NAMED, MOST_LISTED = 5, 100  # photos, and classes, in a message
+NAMED, MOST_LISTED = 5, 100  # A message names this many photos, and classes, at most.
 HEAD_BYTES = 32  # The kind of a file is told by this many of its first bytes.
 # What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
 BY_SYSTEMS = {
@@ -44,7 +44,7 @@ class FolderPhoto:
 
 @dataclass
 class Found:
-    """What a folder holds. left_out: pictures that are not labelled, and why. others: files that are no pictures."""
+    """It lists what a folder holds. left_out: pictures that are not labelled, and why. others: files that are no pictures."""
 
     tasks: list[FolderPhoto] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)

@@ -47,7 +47,7 @@ def write_yolo(out: Path, name: str, photo: Path, content: bytes) -> None:
     second.unlink(missing_ok=True)
     try:
         os.link(photo, second)
-    except OSError:  # another disk, or one without links
+    except OSError:  # It is another disk, or one without links.
         shutil.copyfile(photo, second)
 
 
@@ -58,6 +58,6 @@ def write_yolo_lists(out: Path, names: Iterable[str], classes: Iterable[str]) ->
     (out / FOLDER / "train.txt").write_text(listed, encoding="utf-8")
     called = "".join(
         f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(classes)
-    )  # JSON's texts are YAML's
+    )  # A text in JSON is the same text in YAML.
     yaml = f"# val is what YOLO asks for; name photos of your own there.\ntrain: train.txt\nval: train.txt\nnames:\n{called}"
     (out / FOLDER / "data.yaml").write_text(yaml, encoding="utf-8")

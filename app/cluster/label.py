@@ -31,7 +31,7 @@ TOLD = 20  # The command names this many refused photos; refused.csv names all.
 
 @dataclass
 class Counts:
-    """What was found and done. refused: (photo, reason)."""
+    """They count what was found and done. refused: (photo, reason)."""
 
     found: int = 0
     labelled: int = 0

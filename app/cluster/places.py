@@ -20,7 +20,7 @@ from app.inference.errors import DataError
 
 
 class Place(Protocol):
-    """A place for files, by paths below it."""
+    """It is a place for files, which are named by paths below it."""
 
     def read(self, path: str) -> bytes: ...
 
@@ -41,7 +41,7 @@ def place_of(text: str) -> "Place":
 
 
 class Folder:
-    """A folder of a disk that every node sees under this path."""
+    """This place is a folder of a disk that every node sees under this path."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -65,7 +65,7 @@ class Folder:
 
 
 class Bucket:
-    """A prefix of an object store, whose objects are there whole or not at all."""
+    """This place is a prefix of an object store, whose objects are there whole or not at all."""
 
     def __init__(self, address: str) -> None:
         try:

@@ -33,7 +33,7 @@ TRIES = 5  # A unit whose worker dies so often ends the command: the photo may b
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo. number: of a `FolderFile`. refused: why it could not be labelled. stopped: why no photo can
+    """It says what became of a photo. number: of a `FolderFile`. refused: why it could not be labelled. stopped: why no photo can
     be written any more.
     """
 
@@ -45,7 +45,7 @@ class Outcome:
 
 
 class Worker:
-    """An actor: the models, loaded once, and a place to write to."""
+    """This actor holds the models, loaded once, and a place to write to."""
 
     def __init__(self, settings: Settings, parameters: AnalyzeParameters, out: str) -> None:
         logging.getLogger("app").setLevel(logging.WARNING)
@@ -89,7 +89,7 @@ class Worker:
 
 @dataclass
 class RayCrew:
-    """A crew of workers of a Ray cluster, and what they make labels with."""
+    """This crew is made of workers of a Ray cluster; it knows what they make labels with."""
 
     settings: Settings
     parameters: AnalyzeParameters

@@ -17,7 +17,7 @@ from app.runtime.settings import Settings
 
 BYTES_PER_SECOND = 50_000  # A line that is slower than this is cut in the end.
 PIECE_BYTES = 262_144
-SLOW_READER = "slow-reader"  # a reason in the log: the connection was cut
+SLOW_READER = "slow-reader"  # The log gives this reason where the connection was cut.
 
 
 class Flow:
@@ -35,7 +35,7 @@ class Flow:
         passage = _Passage(self, scope, receive, send)
         try:
             await self.app(scope, passage.receive, passage.send)
-        except asyncio.CancelledError:  # the server stops, and has waited long enough
+        except asyncio.CancelledError:  # The server stops, and has waited long enough.
             if passage.replying:
                 raise
             late = StoppingError("the service stops and could not finish this in time; send it again in a moment.")
@@ -55,14 +55,15 @@ class _Passage:
         self._started = self._clock()
         self._received = 0
         self._more = True
-        self._start: Message | None = None  # of the reply, held back until it is known that there is room for its body
+        # The start of the reply is held back until it is known that there is room for its body.
+        self._start: Message | None = None
         self._replaced = False
         self._replying: float | None = None
         self._sent = 0
 
     @property
     def replying(self) -> bool:
-        """Whether the reply has begun."""
+        """It tells whether the reply has begun."""
         return self._replying is not None
 
     async def receive(self) -> Message:
@@ -86,7 +87,7 @@ class _Passage:
         return message
 
     async def send(self, message: Message) -> None:
-        """A piece of the reply; a problem in its place where the budget has no room for it."""
+        """Send a piece of the reply; a problem goes in its place where the budget has no room for it."""
         if self._replaced:
             return
         if message["type"] == "http.response.start":

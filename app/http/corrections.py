@@ -4,7 +4,7 @@
     FOLDER/photos/NAME.jpg                         the photo as it came, with the suffix of its kind
     FOLDER/photos/labels.csv                       the classes of each corrected mask (`app.inference.files.tags`)
 
-PUT, for pages of other sites cannot send it: a browser asks the service first, which allows them no such method.
+It is PUT because pages of other sites cannot send that: a browser asks the service first, which allows them no such method.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 
 class CorrectionParameters(ModelParameters, KeptImage):
-    """For a corrected mask."""
+    """These come with a corrected mask."""
 
     model: str | None = Field(
         default=None,
@@ -115,7 +115,7 @@ async def put_correction(request: Request, parameters: Annotated[CorrectionParam
 
 @dataclass(frozen=True)
 class Read:
-    """What was sent, as a worker reads it: the photo's kind and size (height, width), and the mask, uint8 (H, W)."""
+    """It holds what was sent, as a worker reads it: the photo's kind and size (height, width), and the mask, uint8 (H, W)."""
 
     kind: str
     size: tuple[int, int]

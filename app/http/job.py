@@ -1,4 +1,4 @@
-"""One request about one photo on its way through a worker: what was chosen before, and the way to the reply."""
+"""A job takes one request about one photo through a worker: it knows what was chosen before, and how the reply is made."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from app.runtime.upload_store import Upload
 
 @dataclass
 class Job:
-    """A photo, the models to run on it and the format to answer in. It can be sent to another process.
+    """It holds a photo, the models to run on it and the format to answer in. It can be sent to another process.
 
     cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
     models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class
@@ -64,19 +64,19 @@ class Job:
 
     @property
     def view_keys(self) -> list[str]:
-        """What names what each model of the maps says of the photo (`app.runtime.map_store`)."""
+        """What each model of the maps says of the photo is kept under these keys (`app.runtime.map_store`)."""
         side = self.analyzer.input_long_side
         views = [(engine.sha256, *self.analyzer.plain_views(engine)) for engine in self.cams]
         return [view_key(self.upload.id, *view, side) for view in views]
 
     @property
     def engines(self) -> tuple[LoadedModel, ...]:
-        """The models that a reply's headers name: those of the maps, or of the mask where it is asked for alone."""
+        """The headers of a reply name these models: those of the maps, or of the mask where it is asked for alone."""
         return self.cams or ((self.segmenter,) if self.segmenter else ())
 
     @property
     def pins(self) -> dict[str, dict[str, str]]:
-        """Task -> the query parameter that names its models by version: those that answer, else the default."""
+        """For each task, this query parameter names its models by version: those that answer, else the default."""
         pins = {task: {"model": pin(engine)} for task, engine in self.defaults.items()}
         if self.segmenter:
             pins["segmentation"] = {"model": pin(self.segmenter)}
@@ -111,5 +111,5 @@ class Job:
 
     @property
     def caching(self) -> dict[str, str]:
-        """What lets a client keep the result and ask whether it still holds."""
+        """These headers let a client keep the result and ask whether it still holds."""
         return {"ETag": self.etag, "Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}

@@ -21,7 +21,7 @@ def price_of(analyzer: Analyzer) -> float:
     options, pixels = analyzer.options, 0.0
     for cam in analyzer.cams:
         if options.conditional:
-            pixels += _pixels(cam, *Inference().views(cam.card))  # the scores are those of the card's views
+            pixels += _pixels(cam, *Inference().views(cam.card))  # The scores are those of the card's views.
             rounds = options.inference.options().rounds
             pixels += (1 + PATCHES * rounds) * _pixels(cam, *options.inference.views(cam.card))
         else:

@@ -153,7 +153,7 @@ async def prepare(
     json_first: bool = False,
     index: int | None = None,
 ) -> Job:
-    """Everything that can be refused without the photo, in order of cost; then the photo itself.
+    """Refuse what can be refused without the photo, in order of cost; then receive the photo, and return its job.
 
     `words` are the formats besides JSON that the endpoint answers in, `json_first` makes JSON the default. `index` is that of
     the one class that is asked for.

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-# Words that data sets and people use for one thing; the classes of PASCAL VOC and COCO among them.
+# Data sets and people use the words of each row for one thing; the classes of PASCAL VOC and COCO are among them.
 SYNONYMS = (
     ("aeroplane", "airplane", "plane", "aircraft"),
     ("bicycle", "bike", "cycle"),

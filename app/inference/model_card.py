@@ -14,12 +14,12 @@ from app.inference.labels import MAX_CLASSES, MAX_MAP_CLASSES
 SCHEMA_VERSION = 1
 IMAGE_INPUT = "image"
 OUTPUTS = {"cam": ("scores", "cam"), "segmentation": ("logits", "mask")}
-TAGS, MASKS = "tags", "masks"  # what `taught_by` says of a weakly and of a fully supervised network
+TAGS, MASKS = "tags", "masks"  # `taught_by` says this of a weakly and of a fully supervised network.
 CLASS_LIMITS = {"cam": MAX_MAP_CLASSES, "segmentation": MAX_CLASSES}
 
 
 class ModelCard(BaseModel):
-    """What the service needs to know of a model, besides its weights.
+    """It says what the service needs to know of a model, besides its weights.
 
     `synonyms` are further names that requests may call a class by, besides the usual ones (`app.inference.class_names`).
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
@@ -95,7 +95,7 @@ class ModelCard(BaseModel):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the graph's outputs for this task; a segmenter with presence thresholds gives `scores` as well."""
+        """The graph has outputs of these names for this task; a segmenter with presence thresholds gives `scores` as well."""
         judged = self.task == "segmentation" and self.presence_thresholds
         return (*OUTPUTS[self.task], "scores") if judged else OUTPUTS[self.task]
 

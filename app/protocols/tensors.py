@@ -56,7 +56,7 @@ class Tensor(BaseModel):
 
 
 class Output(BaseModel):
-    """An output that is asked for."""
+    """It names an output that is asked for."""
 
     name: str
     parameters: Parameters
@@ -78,7 +78,7 @@ class InferRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Inferred:
-    """The reply to a request, the images in it, and the milliseconds of the stages of the work."""
+    """It holds the reply to a request, the number of images in it, and the milliseconds of the stages of the work."""
 
     reply: Response
     images: int
@@ -180,7 +180,7 @@ def flattened(data: list[Any], shape: list[int]) -> list[int]:
         return data
     if not all(type(value) is int or (type(value) is float and value.is_integer()) for value in data):
         return []
-    return [int(value) for value in data]  # 1.0, as JavaScript and pandas write 1
+    return [int(value) for value in data]  # JavaScript and pandas write 1 as 1.0.
 
 
 def check_size(outputs: dict[str, np.ndarray], binary: dict[str, bool], limit: int) -> None:

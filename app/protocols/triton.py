@@ -12,14 +12,15 @@ from app.runtime.model_files import find_model_files
 from app.runtime.settings import Settings
 
 CONFIG_FILE = "config.pbtxt"
-PLATFORM = "onnxruntime_onnx"  # what Triton calls ONNX Runtime and its files
+PLATFORM = "onnxruntime_onnx"  # Triton calls ONNX Runtime and its files so.
 # Triton joins so many images of one size, of whichever requests, into one batch at most.
 MAX_BATCH = 8
 
 
 def write_configs(settings: Settings) -> list[Path]:
     """Write the file of every model in the models directory; returns them. Raises ModelStoreError, ModelCardError."""
-    newest = {name: path for (name, _), path in find_model_files(settings.models).items()}  # sorted, so the last stays
+    # They are sorted, so the last stays.
+    newest = {name: path for (name, _), path in find_model_files(settings.models).items()}
     written = []
     for name, path in newest.items():
         engine = Engine(path, device="cpu")

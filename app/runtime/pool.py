@@ -1,4 +1,4 @@
-"""The bounded queue before the workers.
+"""The queue before the workers is bounded.
 
 One job is a whole photo: decode, predict and encode in one go, so that nothing is handed about in between. Each of the pool's
 threads hands its job to a worker process and waits (`app.runtime.workers.fleet`), or does it itself.
@@ -35,7 +35,7 @@ def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any]) -> None:
 
 
 class Pool:
-    """`workers` threads, and at most `queue_size` jobs waiting for one.
+    """It has `workers` threads, and at most `queue_size` jobs waiting for one.
 
     A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides. `perform` does a job,
     in the thread itself where it is left out.
@@ -56,14 +56,14 @@ class Pool:
         self._patience = work_seconds + queue_seconds
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._lock = threading.Lock()
-        self._jobs = 0  # running or waiting
+        self._jobs = 0  # These run or wait.
         self._mean_seconds = 0.5
         self._stopping = False
         self._trimming = Trimming()
 
     @property
     def jobs(self) -> int:
-        """Jobs running or waiting now."""
+        """So many jobs are running or waiting now."""
         return self._jobs
 
     def check_room(self) -> None:

@@ -14,7 +14,7 @@ from app.inference.spelling import nearest_name
 
 try:
     import resource
-except ImportError:  # Windows, which has no such limits
+except ImportError:  # Windows has no such limits.
     resource = None  # type: ignore[assignment]
 
 # So many file descriptors are left for models, the log, listening sockets and connections that are taken to be closed.

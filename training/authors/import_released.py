@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """The network of a released file in our terms; `options` looks at the authors' keys."""
+    """It says in our terms which network a released file holds; `options` looks at the authors' keys."""
 
     module: type[Classifier]
     method: str

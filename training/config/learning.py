@@ -9,15 +9,15 @@ TRIAL_SIDE = 64  # The photos, views and maps of a trial have this side in px.
 
 
 class Section(BaseModel):
-    """A table of the file."""
+    """It is a table of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    # What a trial of the recipe on a few small scenes (`--dry-run`) sets instead.
+    # A trial of the recipe on a few small scenes (`--dry-run`) sets these instead.
     trial: ClassVar[dict[str, Any]] = {}
 
 
 class FitConfig(Section):
-    """How a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
+    """It says how a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
 
     epochs: int = Field(default=10, ge=0)
     """Training sees every photo this many times; 0 trains nothing."""
@@ -62,7 +62,7 @@ class FitConfig(Section):
 
 
 class PretrainConfig(Section):
-    """`pretrain`: a backbone learns to name the classes of small photos (`root` holds train.zip and val.zip)."""
+    """The verb `pretrain` reads it: a backbone learns to name the classes of small photos (`root` holds train.zip and val.zip)."""
 
     root: Path
     """The folder that holds train.zip and val.zip of CLASS/NAME photos."""
@@ -97,7 +97,7 @@ class PretrainConfig(Section):
 
 
 class ViewConfig(Section):
-    """Random views for training: a photo is resized, then a square is cut out of it."""
+    """It says how random views for training are made: a photo is resized, then a square is cut out of it."""
 
     long_side: tuple[int, int] = (224, 384)
     """The photo's long side is drawn between these two sizes in px."""
@@ -123,7 +123,7 @@ class ViewConfig(Section):
 
 
 class MosaicConfig(Section):
-    """Photos of single objects as further tags (`training.data.mosaic`)."""
+    """Photos of single objects serve as further tags (`training.data.mosaic`)."""
 
     photos: Path
     """The zip of CLASS/NAME photos of single objects."""
@@ -134,7 +134,7 @@ class MosaicConfig(Section):
 
 
 class CorrectionsConfig(Section):
-    """Masks that people corrected, as further labels; a table, or the folder alone."""
+    """Masks that people corrected serve as further labels; it is a table, or the folder alone."""
 
     folder: Path = Path("corrections")
     """The folder of corrections that the service, or `corrections add`, writes."""
@@ -152,7 +152,7 @@ class CorrectionsConfig(Section):
 
 
 class RegressionConfig(Section):
-    """The start of the head by a logistic regression on frozen features (`training.stages.regression`)."""
+    """The head starts by a logistic regression on frozen features (`training.stages.regression`)."""
 
     size: int = Field(default=320, ge=32)
     """The long side in px of the photos that features are taken of."""

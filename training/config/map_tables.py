@@ -10,7 +10,7 @@ from training.config.learning import TRIAL_SIDE, FitConfig, MosaicConfig, Regres
 
 
 class ClassifierConfig(Section):
-    """The classifier: a method on a backbone, trained on tags."""
+    """The classifier is a method on a backbone, trained on tags."""
 
     method: str = "cam"
     """The method, a name in `training.methods.METHODS`."""
@@ -41,7 +41,7 @@ class ClassifierConfig(Section):
 
 
 class AdvcamConfig(Section):
-    """How AdvCAM climbs (`training.refinement.advcam`)."""
+    """It says how AdvCAM climbs (`training.refinement.advcam`)."""
 
     trial: ClassVar[dict[str, Any]] = {"steps": 2, "scales": (1.0,)}
 
@@ -60,7 +60,7 @@ class AdvcamConfig(Section):
 
 
 class LocalizeConfig(Section):
-    """How maps are made of a photo. An exported classifier is served with these scales and plain inference."""
+    """It says how maps are made of a photo. An exported classifier is served with these scales and plain inference."""
 
     trial: ClassVar[dict[str, Any]] = {
         "preferred_size": TRIAL_SIDE,
@@ -83,7 +83,7 @@ class LocalizeConfig(Section):
 
 
 class IrnConfig(Section):
-    """How the edge network of IRN is trained and used (`training.refinement.irn`). Thresholds are compared with maps in [0, 1].
+    """It says how the edge network of IRN is trained and used (`training.refinement.irn`). Thresholds are compared with maps in [0, 1].
 
     The values are IRN's own; AMR takes 0.60 and 0.33 for the two thresholds and "crf" for `refine`.
     """
@@ -131,7 +131,7 @@ class IrnConfig(Section):
 
 
 class DrsConfig(Section):
-    """How DRS's refinement network is trained and used (`training.refinement.drs`)."""
+    """It says how DRS's refinement network is trained and used (`training.refinement.drs`)."""
 
     trial: ClassVar[dict[str, Any]] = {"photos": None, "size": TRIAL_SIDE, "scales": (TRIAL_SIDE,)}
 
@@ -158,7 +158,7 @@ class DrsConfig(Section):
 
 
 class RefineConfig(Section):
-    """Better maps before they become labels."""
+    """It says how maps get better before they become labels."""
 
     method: Literal["irn", "drs", "fusion"]
     """"irn" walks along learned edges, "drs" learns the maps by a network, "fusion" joins the maps of several runs."""

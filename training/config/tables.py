@@ -9,13 +9,13 @@ from training.config.learning import CorrectionsConfig, FitConfig, RegressionCon
 from training.label_rules import RULES, RuleOptions
 from training.label_rules.edam import ALPHA, BETA
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # the name of a served model
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # A served model has such a name.
 
-Precision = Literal["float32", "float16", "int8"]  # how weights are stored
+Precision = Literal["float32", "float16", "int8"]  # Weights are stored so.
 
 
 class SaliencyConfig(Section):
-    """Where saliency comes from: either a folder or an estimate."""
+    """Saliency comes either from a folder or from an estimate."""
 
     folder: Path | None = None
     """A folder of grey PNGs, one NAME.png for each photo."""
@@ -32,7 +32,7 @@ class SaliencyConfig(Section):
 
 
 class PseudoLabelConfig(Section):
-    """How maps become labels: a rule, and how the maps are smoothed before."""
+    """Maps become labels by a rule, and may be smoothed before."""
 
     rule: str = "threshold"
     """The label rule, a name in `training.label_rules.RULES`."""
@@ -59,12 +59,12 @@ class PseudoLabelConfig(Section):
 
     @property
     def reads_saliency(self) -> bool:
-        """Whether labels depend on the run's saliency."""
+        """It tells whether labels depend on the run's saliency."""
         return RULES[self.rule].reads_saliency or self.saliency_share > 0
 
     @property
     def rule_options(self) -> RuleOptions:
-        """The options of the rule, checked."""
+        """The rule has these options, which are checked."""
         return RULES[self.rule].options.model_validate(self.options)
 
     @model_validator(mode="after")
@@ -85,7 +85,7 @@ class PseudoLabelConfig(Section):
 
 
 class SegmenterConfig(Section):
-    """The segmenter, which is trained on pseudo-labels."""
+    """The segmenter is trained on pseudo-labels."""
 
     architecture: str = "deeplabv3plus"
     """The architecture, a name in `training.segmenters.SEGMENTERS`."""
@@ -142,7 +142,7 @@ class SegmenterConfig(Section):
 
 
 class ExportConfig(Section):
-    """Where the models go, and what their cards say."""
+    """It says where the models go, and what their cards say."""
 
     models: Path = Path("models")
     """The folder that receives NAME/VERSION/model.onnx."""
@@ -167,12 +167,12 @@ class ExportConfig(Section):
 
     @property
     def version_of_segmenter(self) -> int | None:
-        """The segmenter's version; None for the next free one."""
+        """The segmenter gets this version; None means the next free one."""
         return self.segmenter_version or self.version
 
 
 class NeedsConfig(Section):
-    """What a run needs besides what its tables name. The needs are printed and checked before it starts."""
+    """It lists what a run needs besides what its tables name. The needs are printed and checked before it starts."""
 
     gpu_memory_gib: float | None = Field(default=None, gt=0)
     """The run needs a GPU with this many GiB."""

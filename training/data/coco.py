@@ -164,7 +164,7 @@ def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> 
 
 
 def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int | str, tuple[str, ...]]:
-    """Image id -> tags, in the order of `classes`; images without any are left out."""
+    """Return the tags for each image id, in the order of `classes`; images without any are left out."""
     found: dict[int | str, set[str]] = {}
     for annotation in instances.annotations:
         found.setdefault(annotation["image_id"], set()).add(instances.category(annotation))

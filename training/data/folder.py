@@ -140,7 +140,7 @@ def photo_directory(root: Path) -> Path:
 
 
 def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
-    """labels.csv -> name -> row, in the file's order. Raises DataError where it is not such a file."""
+    """Return the row of labels.csv for each name, in the file's order. Raises DataError where it is not such a file."""
     columns, lines = read_rows(path)
     rows: dict[str, Row] = {}
     for number, cells, tags in lines:
@@ -202,7 +202,7 @@ def read_lists(directory: Path, rows: Mapping[str, Row], intake: Intake) -> Spli
 
 
 class PhotoIndex:
-    """The photo files of one directory by name; listed once, so that thousands of look-ups touch the disk once."""
+    """It lists the photo files of one directory by name, once, so that thousands of look-ups touch the disk once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

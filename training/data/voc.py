@@ -18,7 +18,7 @@ from training.data.folder import PhotoIndex, name_of, read_list, require_directo
 from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos
 
 YEAR_DIRECTORY = "VOC2012"
-TRAIN_LISTS = ("trainaug", "train")  # the first the devkit has
+TRAIN_LISTS = ("trainaug", "train")  # The first that the devkit has is taken.
 
 
 def open_voc(config: DataConfig) -> TaggedPhotos:
@@ -95,7 +95,7 @@ def read_tags(path: Path, where: str, intake: Intake) -> tuple[str, ...] | None:
     except FileNotFoundError:
         intake.refuse(where, f"no annotation {path}", "Add the file or remove the row")
         return None
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # an encoding that nobody knows
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # Nobody knows its encoding.
         intake.refuse(where, f"annotation {path} cannot be read ({error})", "Replace the file or remove the row")
         return None
     return tuple(dict.fromkeys(normalized((thing.findtext("name") or "").strip()) for thing in objects))

@@ -65,7 +65,7 @@ def write_onnx(module: ServedClassifier | ServedSegmenter, path: Path) -> None:
         module, (example,), dynamo=True, dynamic_shapes=(dims,), input_names=[IMAGE_INPUT], output_names=names,
         opset_version=OPSET, optimize=True, verbose=False,
     )  # fmt: skip
-    assert program is not None  # the dynamo exporter gives one
+    assert program is not None  # The dynamo exporter gives one.
     program.save(path)
 
 
@@ -111,7 +111,7 @@ def check_export(module: ServedClassifier | ServedSegmenter, engine: Engine) -> 
 
 
 def natural_noise(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-    """Random photos with structure at several scales, uint8 (count, height, width, 3)."""
+    """Return random photos with structure at several scales, uint8 (count, height, width, 3)."""
     image = np.zeros((count, height, width, 3))
     for cell in (4, 16, 48):
         coarse = rng.uniform(0, 255, (count, -(-height // cell), -(-width // cell), 3))
@@ -177,7 +177,7 @@ def shrink_weights(path: Path, precision: Precision) -> Path:
 
 
 def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (N, ...) -> int8 (N, ...) in -127..127 and the scales (N, 1, ...) they are multiplied with."""
+    """Return float32 (N, ...) as int8 (N, ...) in -127..127, and the scales (N, 1, ...) they are multiplied with."""
     largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
     scales = (np.where(largest > 0, largest, 1) / INT8_MAX).astype(np.float32)
     return np.rint(values / scales).astype(np.int8), scales

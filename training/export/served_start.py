@@ -28,7 +28,7 @@ from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter
 
 NETWORK = "network."  # `ServedSegmenter` calls the segmenter so.
-STORED, WIDE, SCALES = ".stored", ".wide", ".scales"  # what `shrink_weights` calls weights of fewer bits
+STORED, WIDE, SCALES = ".stored", ".wide", ".scales"  # `shrink_weights` calls weights of fewer bits so.
 FOLDED_BIAS = "weight_bias"  # The exporter calls the bias so that it made of a batch normalisation.
 PROBE = (1, 3, 64, 64)  # The network is run once on a blank photo of this shape.
 
@@ -60,7 +60,7 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
     for convolution, norm in pairs.items():
         if norm in folded:
             bias = bias_of(values, convolution)
-            assert bias is not None  # by the choice of `folded`
+            assert bias is not None  # The choice of `folded` sees to it.
             state |= identity_norm(norm, modules[norm], torch.from_numpy(bias.astype(np.float32)))
     segmenter.load_state_dict(state)
     try:
@@ -138,7 +138,7 @@ def frequency_of(values: dict[str, np.ndarray], segmenter: Segmenter) -> np.ndar
     They stand in the one constant of that shape that is no weight.
     """
     head = segmenter.tag_head
-    assert head is not None  # the only network with such an entry
+    assert head is not None  # It is the only network with such an entry.
     shape = tuple(head.frequency.shape)
     found = [
         value

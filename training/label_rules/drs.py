@@ -19,7 +19,7 @@ from training.smoothing.crf import refine_crf
 
 
 def label(photo: PhotoMaps, settings: Settings, options: Any) -> np.ndarray:
-    """uint8 (H, W) label map of a photo whose maps may be refined before."""
+    """Return the uint8 (H, W) label map of a photo whose maps may be refined before."""
     maps, threshold = photo.full_size(settings.refine), settings.background_threshold
     if settings.refine == "crf" and photo.class_indices:
         maps = refine_crf(photo.image, maps, threshold)

@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.arrays import resize_bilinear
 from app.inference.display import css_colour
 from app.inference.engine import Engine
 from app.inference.files.whole_file import write_whole
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
 from app.inference.labels import label_of, voc_colours
+from app.inference.options import Options
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced

@@ -6,12 +6,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, DataError
 from app.inference.files.whole_file import whole_file
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
 from app.inference.maps.localization import class_index, localization_map
+from app.inference.options import Options
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth

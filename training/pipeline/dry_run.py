@@ -27,7 +27,7 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     if values["saliency"] is not None:
         values["saliency"] |= {"folder": None, "estimate": "exact"}
     if values["segmenter"] is not None:
-        values["segmenter"]["options"]["msc"] = ()  # more scales of one network
+        values["segmenter"]["options"]["msc"] = ()  # They are more scales of one network.
         values["segmenter"]["preferred_size"] = None
     if values["refine"] is not None:
         values["refine"]["others"] = [out / "cams" for _ in values["refine"]["others"]]

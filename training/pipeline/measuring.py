@@ -13,7 +13,7 @@ from training.export.onnx_file import ExportError, card_of, shrink_weights, upda
 from training.masks.evaluate import Evaluation, evaluate_file, label_figures
 from training.stages.pseudo_label import SUMMARY as LABELLED
 
-EXPORTED = "exported.json"  # the list of a run's ONNX files, in its folder
+EXPORTED = "exported.json"  # This file in a run's folder lists its ONNX files.
 MAX_LOSS = 0.5  # Weights of fewer bits may cost this many points of mean IoU.
 
 

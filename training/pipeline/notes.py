@@ -13,7 +13,7 @@ from training.stages.shard import WHOLE, Shard
 
 STATE = "state.json"
 SHARDS = "shards"
-Note = dict[str, Any]  # {"settings": the tables the stage depends on, "done": bool}
+Note = dict[str, Any]  # It holds {"settings": the tables the stage depends on, "done": bool}.
 
 
 def written(out: Path) -> set[Path]:

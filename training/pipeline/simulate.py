@@ -30,12 +30,12 @@ from training.stages.go_on import START, go_on, newest_file, others_of, read_seg
 from training.stages.last_layers import RememberingModel, Trunk
 
 RESULT = "result.json"  # A cell's figures; a cell that has them is done.
-OWN_MASKS = "own_masks"  # folder of the labels of photos that nobody corrected
+OWN_MASKS = "own_masks"  # This folder holds the labels of photos that nobody corrected.
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table: how many photos are corrected, in which order, and the seed."""
+    """It is a cell of the table: how many photos are corrected, in which order, and the seed."""
 
     order: str
     count: int
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """The name of the folder with its figures."""
+        """The folder with its figures has this name."""
         return f"{self.order}-{self.count}-{self.seed}"
 
 

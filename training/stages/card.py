@@ -1,4 +1,4 @@
-"""What the cards of a run's two networks say alike."""
+"""The cards of a run's two networks say some things alike, which stand here once."""
 
 from typing import Any
 

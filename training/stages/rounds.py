@@ -17,7 +17,7 @@ from app.inference.maps.localization import Model
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
-from training.fit import make_fabric
+from training.fit.device import make_fabric
 from training.smoothing.grabcut import join_labels
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import label_map_of, photo_maps, write_label_map

@@ -118,7 +118,7 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
 
 
 def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarray:
-    """Photo uint8 RGB (H, W, 3) -> saliency uint8 (H, W), stretched to 0..255; 0 everywhere on a plain photo."""
+    """Return the saliency, uint8 (H, W) stretched to 0..255, of a photo, uint8 RGB (H, W, 3); 0 everywhere on a plain photo."""
     height, width = image.shape[:2]
     scale = WORKING_SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -20,7 +20,8 @@ from training.data import TaggedPhotos
 from training.data.sampling import EpochSampler, repeat_factors, with_share
 from training.data.views import LabelledViews
 from training.export.served import ServedSegmenter
-from training.fit import fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
 from training.stages.card import run_card
@@ -29,7 +30,7 @@ from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import saliency_folder
 from training.stages.regression import refit_tag_head
 
-SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
+SEGMENTER = "segmenter"  # A run's (last) segmenter has this folder.
 
 
 def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:

@@ -9,7 +9,7 @@ from app.inference.errors import ConfigError
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` equal parts, counted from 0."""
+    """It is one of `count` equal parts, counted from 0."""
 
     index: int = 0
     count: int = 1

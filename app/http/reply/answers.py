@@ -83,7 +83,7 @@ def answer_cams(job: Job, parameters: CamParameters) -> Response:
         check_reply_size(job, analysis.result_size(job.cams[0]))
     localization = analysis.maps()
     classes, scores = job.cams[0].card.classes, {}
-    if len(classes) <= MAX_CLASSES:  # a header of more would be refused on its way
+    if len(classes) <= MAX_CLASSES:  # A header of more would be refused on its way.
         scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in analysis.scores)
     if job.format == "json":
         return job.respond(analysis, describe_maps(job, analysis, parameters), scores)

@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     RELEASE = version("tag2mask")
-except PackageNotFoundError:  # run from a checkout whose dependencies came another way
+except PackageNotFoundError:  # It runs from a checkout whose dependencies came another way.
     RELEASE = "0"
 
 

@@ -32,11 +32,12 @@ from app.http.request.parameters import (
     SegmentParameters,
     every_class,
 )
-from app.inference.analysis import Analysis, Options
+from app.inference.analysis import Analysis
 from app.inference.display import css_colour, display_colours
 from app.inference.label_maps.regions import mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_files import is_version
 from app.runtime.model_store import Catalog, Task
@@ -98,7 +99,7 @@ def result_links(job: Job, class_names: Sequence[str]) -> Links:
         links["segment"] = job.link("/segment", pins["segmentation"], {})
     if "cam" in pins:
         known = (job.cams[0] if job.cams else job.defaults["cam"]).card.classes
-        if len(known) <= MAX_CLASSES:  # more have no label map
+        if len(known) <= MAX_CLASSES:  # A model of more classes has no label map.
             links["pseudo_label"] = job.link("/pseudo-label", pins["cam"], {})
         links["cam"] = {name: job.link("/cam", pins["cam"], {"class": name}) for name in class_names if name in known}
     return links

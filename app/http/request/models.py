@@ -1,4 +1,4 @@
-"""The models that a request names, or the defaults, of the catalog that is served."""
+"""Of the catalog that is served, the models that a request names are chosen, or the defaults."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from app.runtime.model_store import Catalog, Task, pin
 
 
 def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) -> tuple[LoadedModel, ...]:
-    """The model a request names, or the default; with `fuse=` all it names. Raises ParameterError where these differ."""
+    """Return the model a request names, or the default; with `fuse=` all it names. Raises ParameterError where their classes differ."""
     names, least = parameters.fused_names(), 2
     if not names:
         return (catalog.choose(task, parameters.model),)
@@ -40,8 +40,8 @@ def choose_engines(catalog: Catalog, task: Task, parameters: PhotoParameters) ->
 def of_one_class_list(
     engines: list[LoadedModel], default: LoadedModel, parameters: PhotoParameters
 ) -> list[LoadedModel]:
-    """Of all models those that know the classes a request names, and the same others: of several such lists the default
-    model's, else the one that most of them know.
+    """Return the models that know all classes a request names, and have one list of classes: where there are several such lists, the
+    default model's, else the one that most of them have.
     """
 
     def knows(engine: LoadedModel) -> bool:
@@ -57,8 +57,8 @@ def of_one_class_list(
 
 
 def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters, cam: LoadedModel) -> LoadedModel | None:
-    """The segmentation model of `/analyze`; where none is named the default, or one that knows the classes of the cam model
-    where the default does not; None where none is served.
+    """Return the segmentation model of `/analyze`. Where none is named it is the default, or one with the classes of the cam model where
+    the default has others; it is None where none is served.
     """
     if parameters.segmenter is None:
         default = catalog.defaults.get("segmentation")

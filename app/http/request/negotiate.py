@@ -1,4 +1,4 @@
-"""Which format a reply takes: `?format=` where given, else the `Accept` header (RFC 9110, section 12.5.1)."""
+"""A reply takes the format that `?format=` names, where given, else one that the `Accept` header does (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Query parameters of the endpoints: one frozen model each, which knows its names, types and bounds."""
+"""The query parameters of each endpoint are one frozen model, which knows their names, types and bounds."""
 
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -7,15 +7,15 @@ from pydantic import BaseModel, Field, model_validator
 
 from app.http.formats import mask_words
 from app.http.request.query import MAX_SCALES, SCALE_RANGE, Parameters, Scales, parse_names
-from app.inference.analysis import Options, Size
 from app.inference.class_names import find_class
 from app.inference.errors import ParameterError
 from app.inference.label_maps.regions import Shape
 from app.inference.maps.localization import Refinement
 from app.inference.model_card import ModelCard
+from app.inference.options import Options, Size
 
 ALL_CLASSES = ALL_MODELS = "all"
-EVERY_CLASS = "*"  # the same of a model that has a class called "all"
+EVERY_CLASS = "*"  # It says the same of a model that has a class called "all".
 MAX_FUSED = 8
 MASK_FORMATS = f"json, {', '.join(mask_words()[:-1])} or {mask_words()[-1]}; goes before the Accept header."
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -27,7 +27,7 @@ SMALLEST_REGION = Field(
 
 
 class ModelParameters(Parameters):
-    """For what is answered of one model."""
+    """These ask for something of one model."""
 
     model: str | None = Field(
         default=None,
@@ -37,7 +37,7 @@ class ModelParameters(Parameters):
 
 
 class PhotoParameters(ModelParameters):
-    """For what is answered of one photo."""
+    """These ask for something of one photo."""
 
     format: str | None = None
     size: Size = Field(
@@ -101,7 +101,7 @@ class SegmentParameters(PhotoParameters):
 
 
 class LocalizationParameters(PhotoParameters):
-    """For what is made of class activation maps."""
+    """These ask for what is made of class activation maps."""
 
     inference: Literal["plain", "class-conditional"] = Field(
         default="plain",
@@ -211,7 +211,7 @@ class AnalyzeParameters(PseudoLabelParameters):
 
 
 class KeptImage(BaseModel):
-    """What a GET adds to the parameters of its POST."""
+    """A GET adds these to the parameters of its POST."""
 
     image: str | None = Field(
         default=None,

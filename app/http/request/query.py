@@ -41,12 +41,12 @@ class Parameters(BaseModel):
 
 
 class NoParameters(Parameters):
-    """For endpoints that take none."""
+    """Endpoints that take no parameters have these."""
 
 
 @dataclass(frozen=True)
 class ScalesText:
-    """Factors of the network's input size, and the text that named them: it stands in links as the client wrote it."""
+    """It holds factors of the network's input size, and the text that named them, which stands in links as the client wrote it."""
 
     text: str
     factors: tuple[float, ...]
@@ -56,7 +56,7 @@ class ScalesText:
 
     @classmethod
     def parse(cls, text: str) -> "ScalesText":
-        """ "0.5,1,1.5" -> (0.5, 1.0, 1.5). Raises ValueError."""
+        """Return the scales of a text: "0.5,1,1.5" -> (0.5, 1.0, 1.5). Raises ValueError."""
         try:
             factors = tuple(float(part) for part in text.split(",") if part.strip())
         except ValueError:
@@ -81,7 +81,10 @@ Scales = Annotated[
 
 
 def parse_names(text: str | None, parameter: str, remedy: str) -> tuple[str, ...] | None:
-    """ "dog, person,dog" -> ("dog", "person"), None for None. Raises ParameterError for a list without a name."""
+    """Return the names of a list, each once: "dog, person,dog" -> ("dog", "person"); None for None.
+
+    Raises ParameterError for a list without a name.
+    """
     if text is None:
         return None
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -24,14 +24,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a photo; `tags` are its classes where it is tagged anew."""
+    """It says what becomes of a photo; `tags` are its classes where it is tagged anew."""
 
     kind: Kind
     tags: tuple[str, ...] = ()
 
 
 def read_choices(path: Path) -> dict[str, Choice]:
-    """Photo's name -> choice; the last row of a name holds. Raises DataError where the file is no such list."""
+    """Return the choice for each photo's name; the last row of a name holds. Raises DataError where the file is no such list."""
     if not path.is_file():
         raise DataError(f"there is no file {path}; review.html saves it as {FILE}. Write it like this:\n{EXAMPLE}")
     lines = list(csv_rows(path))

@@ -29,7 +29,7 @@ def name_of(written: str) -> str:
 
 
 def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
-    """Photo's name -> its tags. Raises DataError where the file is not such a list."""
+    """Return the tags for each photo's name. Raises DataError where the file is not such a list."""
     columns, lines = read_rows(path)
     tags: dict[str, tuple[str, ...]] = {}
     for number, cells, row_tags in lines:

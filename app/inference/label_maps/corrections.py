@@ -35,7 +35,7 @@ WRITING = threading.Lock()  # Requests of one service save one after another.
 
 @dataclass(frozen=True)
 class Correction:
-    """Where a corrected mask comes from; what is not known is empty.
+    """It says where a corrected mask comes from; what is not known is empty.
 
     photo: its name in the data set, without a suffix. draft_model: NAME/VERSION of the model whose mask was corrected, and
     draft_checksum the SHA-256 of its file. pixels_changed: how many pixels differ from that draft. made_at: UTC, ISO 8601.
@@ -53,7 +53,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a folder of corrections holds. classes: without the background. rows: photo's name -> its last row."""
+    """It lists what a folder of corrections holds. classes: without the background. rows: photo's name -> its last row."""
 
     folder: Path
     classes: tuple[str, ...]

@@ -27,7 +27,7 @@ def agreement(maps: np.ndarray) -> np.ndarray:
 
 
 def fuse_maps(methods: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps (K, h_m, w_m) in [0, 1] of the same classes by several methods -> (K, h, w) in [0, 1], at the first's size."""
+    """Return one set of maps (K, h, w) in [0, 1], at the first's size, of the maps (K, h_m, w_m) of the same classes by several methods."""
     if len(methods) == 1:
         return methods[0]
     size = methods[0].shape[1:]

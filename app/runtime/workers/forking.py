@@ -12,10 +12,10 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]  # where `app` is found
+ROOT = Path(__file__).parents[3]  # `app` is found there.
 FORKS = sys.platform != "win32"
 CONTEXT: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
-# What the workers do is in these modules. The first has the signals ignored that mean the service.
+# What the workers do is in these modules. The first has them ignore the signals that are meant for the service.
 IMPORTED = (
     *("app.runtime.workers.unsignalled", "app.runtime.workers.worker"),
     *("app.http.reply.answers", "app.protocols.label_studio.predict", "app.protocols.tensors"),

@@ -30,12 +30,12 @@ from app.runtime.workers.parcel import MODEL, Parcel, pack, receive, send, unpac
 GRACE_SECONDS = 2  # Work that does not heed its deadline is ended with its process this long after it.
 ORPHAN_SECONDS = 2  # A process whose work goes on for longer still, because nobody is there to end it, ends itself.
 
-_engines: dict[str, Engine] = {}  # by the hash of the file
+_engines: dict[str, Engine] = {}  # They are found by the hash of their file.
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a piece of work: a result, or an error; and the log lines that were written."""
+    """It says what came of a piece of work: a result, or an error; and the log lines that were written."""
 
     result: Any
     error: BaseException | None
@@ -105,14 +105,14 @@ def forget(hashes: Collection[str]) -> None:
 
 
 def leave_out_odd_metadata() -> None:
-    """What Pillow says of odd metadata in an upload is no news to whoever runs the service."""
+    """Keep quiet what Pillow says of odd metadata in an upload: it is no news to whoever runs the service."""
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 @contextmanager
 def _ending_itself(seconds: float) -> Iterator[None]:
     """End this process after some seconds, whatever it does then: the alarm needs neither the interpreter nor the service."""
-    if not math.isfinite(seconds) or not hasattr(signal, "setitimer"):  # Windows has no alarm
+    if not math.isfinite(seconds) or not hasattr(signal, "setitimer"):  # Windows has no alarm.
         yield
         return
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -127,7 +127,7 @@ def _portable(error: Exception) -> Exception:
     said = "".join(traceback.format_exception(error))
     try:
         unpack(pack(error, by_name=False), lambda *_: None)
-    except Exception:  # whatever its class does when it is pickled
+    except Exception:  # Its class may do anything when it is pickled.
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"In the worker process:\n{said}")
     return error

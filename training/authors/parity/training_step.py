@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.authors.parity.reference import Claim, Claims, Reference
 from training.config.learning import FitConfig
-from training.fit import Learner, learning_rate_factor, make_optimizer, set_learning_rates
+from training.fit.optimizer import Learner, learning_rate_factor, make_optimizer, set_learning_rates
 
 STEPS = 2
 SAMPLES = 8  # So many entries of a tensor are compared, from its first to its last.
@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Training:
-    """How the authors' script trains.
+    """It says how the authors' script trains.
 
     total_steps: of the run that the two begin. parts: names of the losses to compare. uncounted: the last parts of names of
     tensors that no optimiser moves and ours moves otherwise.

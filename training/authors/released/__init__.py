@@ -12,7 +12,7 @@ from app.inference.errors import DataError
 from training.authors.released import amr, drs, edam, irn, psa
 from training.checkpoint import read_state
 
-# method as `python -m training import --method` names it -> its authors' keys to ours
+# `python -m training import --method` names the method; the right side turns its authors' keys into ours.
 CONVERTERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "drs": drs.convert, "drs-refine": drs.convert, "amr": amr.convert, "edam": edam.convert,
     "psa": psa.convert, "ccrm": psa.convert, "irn": irn.convert,

@@ -11,7 +11,7 @@ CLASSIFIER = "fc8.weight"
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """PSA's keys -> those of `CamClassifier` on `resnet38`. Raises DataError that names what lacks or is left over."""
+    """Return PSA's weights under the keys of `CamClassifier` on `resnet38`. Raises DataError that names what lacks or is left over."""
     rest = dict(state)
     ours = take_backbone(rest)
     ours["classifier.weight"] = take(rest, CLASSIFIER)

@@ -108,7 +108,7 @@ def model_of(drafts: Path) -> tuple[str, str]:
     """Return the model that made a labelled folder's masks, NAME/VERSION, and its checksum; empty where it is not noted."""
     try:
         models = json.loads((drafts / LABELLED).read_text(encoding="utf-8"))["models"]
-        return list(models.items())[-1]  # the segmenter stands last
+        return list(models.items())[-1]  # The segmenter stands last.
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return "", ""
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.files.whole_file import write_whole
+from app.inference.options import Options
 from training.data import TaggedPhotos
 from training.masks.confusion import Confusion
 from training.masks.corrections.taught import Taught, corrected_mask
@@ -20,7 +21,7 @@ SHOWN = 60  # The page shows this many photos at most, those that changed most.
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean IoU in percent of both versions over the photos, and each photo's own, in [0, 1]."""
+    """It holds mean IoU in percent of both versions over the photos, and each photo's own, in [0, 1]."""
 
     before: float
     after: float
@@ -28,7 +29,7 @@ class Comparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the later version has the lower mean IoU."""
+        """It tells whether the later version has the lower mean IoU."""
         return self.after < self.before
 
     def said(self) -> str:

@@ -26,7 +26,7 @@ LEAST_TO_KEEP_ASIDE = 5  # Of fewer corrected photos none is kept aside: each te
 
 @dataclass(frozen=True)
 class Taught:
-    """The corrected photos of a data set. taught: those learned from. kept_aside: those that versions are compared on."""
+    """It lists the corrected photos of a data set. taught: those learned from. kept_aside: those that versions are compared on."""
 
     corrections: Corrections
     taught: tuple[str, ...]

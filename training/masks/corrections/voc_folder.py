@@ -20,7 +20,7 @@ from training.data.source import reading
 from training.masks.corrections.drawn import LABEL_VALUES, Drawn, Row, known_label, known_photo
 
 MASKS, LABEL_MAP = "SegmentationClass", "labelmap.txt"
-IGNORED = {"__ignore__", "_ignore_", "void", "ignore"}  # what CVAT and VOC call pixels that belong to nothing
+IGNORED = {"__ignore__", "_ignore_", "void", "ignore"}  # CVAT and VOC call pixels so that belong to nothing.
 Colours = dict[tuple[int, int, int], str]
 
 

@@ -26,14 +26,14 @@ def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False)
     mean = entries.mean(dim=1, keepdim=True)
     squares = (entries - mean).square().sum(dim=1, keepdim=True)
     deviation = (squares / (entries.shape[1] - 1)).sqrt().view(shape)
-    varied = deviation > LEAST_DEVIATION  # false for not-a-number, the deviation of a single entry
+    varied = deviation > LEAST_DEVIATION  # It is false for not-a-number, the deviation of a single entry.
     deviation = torch.where(varied, deviation, 1 / ROOT_TWO_PI)  # The density is 1 at the mean then.
     gate = torch.exp(-((v - mean.view(shape)) ** 2) / (2 * deviation**2))
     return (gate if bounded else gate / (ROOT_TWO_PI * deviation)).to(v.dtype)
 
 
 class ChannelModulation(nn.Module):
-    """x * g(v), v one number for each channel."""
+    """It gives x * g(v), where v is one number for each channel."""
 
     def __init__(self, channels: int, reduction: int, statistics: Statistics, bounded: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ChannelModulation(nn.Module):
 
 
 class SpatialModulation(nn.Module):
-    """x * g(v), v one number for each pixel."""
+    """It gives x * g(v), where v is one number for each pixel."""
 
     def __init__(self, statistics: Statistics, normalization: Literal["running", "batch"], bounded: bool) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class SpatialModulation(nn.Module):
 
 
 class AMM(nn.Sequential):
-    """Attention modulation module: channels, then pixels.
+    """The attention modulation module modulates channels, then pixels.
 
     Args:
         channels: C of the input (N, C, h, w).
