@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from app.http.formats import media_type
 from app.http.reply.schemas import Reply
+from app.http.request.parameters import PhotoParameters
 from app.inference.analysis import Analysis, Analyzer
 from app.inference.maps.localization import ScaleCams
 from app.inference.stopwatch import Stopwatch
@@ -19,18 +21,21 @@ from app.runtime.model_store import pin
 from app.runtime.settings import Settings
 from app.runtime.upload_store import Upload
 
+Asked = TypeVar("Asked", bound=PhotoParameters, covariant=True)
+
 
 @dataclass
-class Job:
+class Job(Generic[Asked]):
     """It holds a photo, the models to run on it and the format to answer in. It can be sent to another process.
 
-    cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
+    parameters: those of the request's query. cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
     models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class
     that is asked for. etag: names the result (`app.http.reply.caching`). kept: what the models of the maps said of the photo before,
     by `view_keys`; what they say now is added. others: the same for the further photos of the request.
     """
 
     upload: Upload
+    parameters: Asked
     analyzer: Analyzer
     cams: tuple[LoadedModel, ...]
     segmenter: LoadedModel | None
@@ -43,16 +48,17 @@ class Job:
     submitted: float = field(default_factory=time.perf_counter)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     kept: dict[str, bytes] = field(default_factory=dict)
-    others: tuple["Job", ...] = ()
+    others: tuple["Job[Asked]", ...] = ()
 
     def answered_by(
-        self, answer: Callable[..., Response], *arguments: Any
+        self, answer: Callable[["Job[Asked]"], Response]
     ) -> tuple[Response, dict[str, float], dict[str, bytes]]:
         """Return an answer to the job, the milliseconds of the stages of the work, and what is to be kept of it."""
-        return answer(self, *arguments), self.stopwatch.milliseconds, self.kept
+        return answer(self), self.stopwatch.milliseconds, self.kept
 
-    def analyze(self) -> Analysis:
-        """Return the analysis of the photo."""
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The analysis of the photo begins when it is first read, on a worker."""
         self.stopwatch.add("queue", 1000 * (time.perf_counter() - self.submitted))
         kept = [self.kept.get(key) for key in self.view_keys]
         return self.analyzer.read(
@@ -90,12 +96,12 @@ class Job:
         query = {"image": self.upload.id, **parameters, **pinned}
         return f"{self.root_path}{path}?{urlencode(query, safe='/,')}"
 
-    def respond(self, analysis: Analysis, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
+    def respond(self, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
         """Return the HTTP answer, with the provenance in headers too: a PNG has no other place for it."""
-        for key, views in zip(self.view_keys, analysis.found_out, strict=False):
+        for key, views in zip(self.view_keys, self.analysis.found_out, strict=False):
             if views and key not in self.kept:
                 self.kept[key] = views.to_bytes()
-        notes = {"X-Image-Note": analysis.note} if analysis.note else {}
+        notes = {"X-Image-Note": self.analysis.note} if self.analysis.note else {}
         content = body if isinstance(body, bytes) else body.model_dump_json().encode()
         timings = self.stopwatch.milliseconds.items()
         provenance = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
@@ -43,13 +43,15 @@ from app.runtime.model_store import Task, pin
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload
 
+Asked = TypeVar("Asked", bound=PhotoParameters)
+
 router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 
 @router.post("/segment", **operations.POST_SEGMENT)
 async def segment_upload(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
     job = await prepare(request, "segmentation", parameters, formats.mask_words(), json_first=True)
-    response = await run(request, answers.answer_segment, job, parameters)
+    response = await run(request, answers.answer_segment, job)
     set_image_cookie(request, response, job.upload)
     return response
 
@@ -57,7 +59,7 @@ async def segment_upload(request: Request, parameters: Annotated[SegmentParamete
 @router.get("/segment", **operations.GET_SEGMENT)
 async def segment_kept(request: Request, parameters: Annotated[KeptSegmentParameters, Query()]) -> Response:
     job = await prepare(request, "segmentation", parameters, formats.mask_words(), json_first=True)
-    return await run(request, answers.answer_segment, job, parameters)
+    return await run(request, answers.answer_segment, job)
 
 
 @router.post("/cam", **operations.POST_CAM)
@@ -83,7 +85,7 @@ async def pseudo_label_kept(request: Request, parameters: Annotated[KeptPseudoLa
 @router.post("/analyze", **operations.POST_ANALYZE)
 async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
     job = await prepare(request, "cam", parameters, (formats.NPZ.word,), json_first=True)
-    response = await run(request, answers.answer_analyze, job, parameters)
+    response = await run(request, answers.answer_analyze, job)
     set_image_cookie(request, response, job.upload)
     return response
 
@@ -91,7 +93,7 @@ async def analyze_upload(request: Request, parameters: Annotated[AnalyzeParamete
 @router.get("/analyze", **operations.GET_ANALYZE)
 async def analyze_kept(request: Request, parameters: Annotated[KeptAnalyzeParameters, Query()]) -> Response:
     job = await prepare(request, "cam", parameters, (formats.NPZ.word,), json_first=True)
-    return await run(request, answers.answer_analyze, job, parameters)
+    return await run(request, answers.answer_analyze, job)
 
 
 @router.get("/models", **operations.MODELS)
@@ -135,24 +137,24 @@ async def cam(request: Request, parameters: CamParameters) -> Response:
     words = formats.all_maps_words() if everything else formats.map_words()
     index = None if everything else class_index(card, parameters.class_name)
     job = await prepare(request, "cam", parameters, words, json_first=everything, index=index)
-    return await run(request, answers.answer_cams if everything else answers.answer_cam, job, parameters)
+    return await run(request, answers.answer_cams if everything else answers.answer_cam, job)
 
 
 async def pseudo_label(request: Request, parameters: PseudoLabelParameters) -> Response:
     """Answer `/pseudo-label` of an upload or of a kept photo."""
     job = await prepare(request, "cam", parameters, formats.mask_words())
-    return await run(request, answers.answer_pseudo_label, job, parameters)
+    return await run(request, answers.answer_pseudo_label, job)
 
 
 async def prepare(
     request: Request,
     task: Task,
-    parameters: PhotoParameters,
+    parameters: Asked,
     words: tuple[str, ...],
     *,
     json_first: bool = False,
     index: int | None = None,
-) -> Job:
+) -> Job[Asked]:
     """Refuse what can be refused without the photo, in order of cost; then receive the photo, and return its job.
 
     `words` are the formats besides JSON that the endpoint answers in, `json_first` makes JSON the default. `index` is that of
@@ -184,17 +186,29 @@ async def prepare(
     linked = [catalog.defaults[other] for other in sorted(catalog.defaults)]
     files = [engine.sha256 for engine in (*used, *linked)]
 
-    def job_of(upload: Upload) -> Job:
+    def job_of(upload: Upload) -> Job[Asked]:
         named = {**asked, "name": upload.name} if word == "coco" else asked
         etag = entity_tag(root_path, request.url.path, upload.id, files, word, named, weak=word == "json")
-        return Job(upload, analyzer, cams, segmenter, catalog.defaults, word, service.settings, root_path, etag, index)
+        return Job(
+            upload,
+            parameters,
+            analyzer,
+            cams,
+            segmenter,
+            catalog.defaults,
+            word,
+            service.settings,
+            root_path,
+            etag,
+            index,
+        )
 
     first, *others = map(job_of, uploads)
     first.others = tuple(others)
     return first
 
 
-async def run(request: Request, answer: Callable[..., Response], job: Job, *arguments: Any) -> Response:
+async def run(request: Request, answer: Callable[[Job[Asked]], Response], job: Job[Asked]) -> Response:
     """Have a worker do the work; a photo that could be worked on is kept for the requests that follow.
 
     A GET whose client has the result already is told so. Several photos are answered one after the other, as a JSON list in
@@ -208,11 +222,11 @@ async def run(request: Request, answer: Callable[..., Response], job: Job, *argu
         service.uploads.put(upload)
         service.maps.put_all(views)
 
-    async def run_one(each: Job) -> Response:
+    async def run_one(each: Job[Asked]) -> Response:
         if each.cams:
             each.kept = await run_in_threadpool(service.maps.known, each.view_keys)
         left = partial(wait_for_disconnect, request)
-        response, milliseconds, kept = await service.pool.run(each.answered_by, answer, *arguments, gone=left)
+        response, milliseconds, kept = await service.pool.run(each.answered_by, answer, gone=left)
         await run_in_threadpool(keep, each.upload, kept)
         stages = request.state.stages = getattr(request.state, "stages", {})
         for stage, spent in milliseconds.items():

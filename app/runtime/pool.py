@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from app.inference.deadline import time_limit
@@ -82,7 +83,7 @@ class Pool:
         Raises QueueFullError, StoppingError, ClientLeftError, WorkTimeError, or what the job raises. Where a job does not end
         in time its caller is told so, and the place stays taken until it does.
         """
-        future = self._submit(job, *arguments)
+        future = self._submit(partial(job, *arguments))
         watch = asyncio.ensure_future(gone()) if gone else None
         if watch:
             watch.add_done_callback(lambda task: _drop_if_left(task, future))
@@ -109,10 +110,10 @@ class Pool:
             self._stopping = True
         self._executor.shutdown(wait=True)
 
-    def _submit(self, job: Callable[..., Result], *arguments: Any) -> Future[Result]:
+    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
         with self._lock:
             self._refuse()
-            future = self._executor.submit(self._timed, job, *arguments)
+            future = self._executor.submit(self._timed, work)
             self._jobs += 1
         future.add_done_callback(self._release)
         return future
@@ -129,18 +130,18 @@ class Pool:
                 limit=self.workers + self.queue_size,
             )
 
-    def _timed(self, job: Callable[..., Result], *arguments: Any) -> Result:
+    def _timed(self, work: Callable[[], Result]) -> Result:
         start = time.perf_counter()
         try:
-            result: Result = self._perform(job, *arguments)
+            result: Result = self._perform(work)
             return result
         finally:
             self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
 
-    def _perform_here(self, job: Callable[..., Result], *arguments: Any) -> Result:
+    def _perform_here(self, work: Callable[[], Result]) -> Result:
         try:
             with time_limit(self._work_seconds):
-                return job(*arguments)
+                return work()
         finally:
             self._trimming.work_ended()
 
