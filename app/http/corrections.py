@@ -64,16 +64,16 @@ class CorrectionParameters(ModelParameters, KeptImage):
     model: str | None = Field(
         default=None,
         max_length=100,
-        description="The model whose mask or pseudo-label was corrected, NAME/VERSION; its classes are those of the labels. "
-        "Default: the default segmentation model.",
+        description="This model, NAME/VERSION, made the mask or pseudo-label that was corrected; its classes are those of the "
+        "labels. Without it the default segmentation model is meant.",
     )
     name: str | None = Field(
         default=None,
         max_length=255,
-        description="The photo's file name in its data set; default: the one it was posted under.",
+        description="The photo has this file name in its data set; without it the one it was posted under is taken.",
     )
     pixels_changed: int | None = Field(
-        default=None, ge=0, description="How many pixels differ from the model's draft, as the client counts them."
+        default=None, ge=0, description="This many pixels differ from the model's draft, as the client counts them."
     )
 
 

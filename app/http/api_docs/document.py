@@ -9,9 +9,10 @@ from app.http.reply.schemas import Problem
 APPLICATION: dict[str, Any] = {
     "title": "tag2mask",
     "description": (
-        "Class activation maps, pseudo-labels and segmentation masks of photos, from models trained on tags alone.\n\n"
-        "Send a photo with POST; several in one form are answered as a list in JSON. Every result names it by `image.id` (header `X-Image-Id`), and GET with `image=ID` asks "
-        "for its other results without a second upload. `format=` or the `Accept` header chooses the format.\n\n"
+        "tag2mask gives class activation maps, pseudo-labels and segmentation masks of photos, by models trained on tags "
+        "alone.\n\n"
+        "Send a photo with POST; several in one form are answered as a list in JSON. Every result names it by `image.id` "
+        "(header `X-Image-Id`), and GET with `image=ID` asks for its other results without a second upload. `format=` or the `Accept` header chooses the format.\n\n"
         "Every result has an `ETag`; a GET with `If-None-Match` is answered 304 while it holds. `Server-Timing` says where "
         "the time went, `X-Request-Id` (the client's own, where it sends one) is in the log.\n\n"
         "Errors come as `application/problem+json` (RFC 9457); `detail` states the value, the limit and the remedy."

@@ -49,17 +49,17 @@ def _result(model: Any, example: dict[str, Any], words: tuple[str, ...], descrip
 _POST_ERRORS = _problems(400, 404, 406, 413, 415, 422, 503)
 _GET_ERRORS = _problems(400, 404, 406, 422, 503)
 _UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "The result that If-None-Match names still holds."}}
-_KEPT = " Of a photo posted before: `image=ID`, or the cookie that POST /segment sets."
+_KEPT = " The photo is one posted before: `image=ID` names it, or the cookie that POST /segment sets."
 
 _SEGMENT = {
-    "description": "The mask of a photo at its own size: JSON with regions as COCO RLE, an indexed PNG whose pixel values "
+    "description": "The reply is the mask of a photo at its own size: JSON with regions as COCO RLE, an indexed PNG whose pixel values "
     "are the labels (PASCAL VOC palette), the same values as grey PNG or npy, or an overlay JPEG. `*/*` gives JSON.",
     "response_model": None,
     "tag": "masks",
     "result": _result(SegmentReply, SEGMENT_EXAMPLE, ("png", "overlay", "npy", "npz"), "The mask."),
 }
 _CAM = {
-    "description": "The class activation map of a class, in [0, 1], divided by its own maximum, at the photo's size: as "
+    "description": "The reply is the class activation map of a class, in [0, 1], divided by its own maximum, at the photo's size: as "
     "colour PNG, overlay JPEG, 8- or 16-bit grey PNG, float32 npy (H, W), or described in JSON. `*/*` gives the PNG. "
     "`X-Class-Score` states the class's score: the map of an absent class looks as convincing as that of a present one. "
     "`class=all` gives JSON, npy (C, H, W), npz, or the regions of the classes present as coco or hf.",
@@ -67,13 +67,13 @@ _CAM = {
     "result": _result(CamReply | CamsReply, CAM_EXAMPLE, ("png", "overlay", "npy", "npz"), "The heatmap."),
 }
 _PSEUDO_LABEL = {
-    "description": "A label map made of the heatmaps of the classes present: 0 background, 255 ignore. Without `tags` the "
+    "description": "The reply is a label map made of the heatmaps of the classes present: 0 is background, 255 is ignore. Without `tags` the "
     "classes present are those whose score reaches their presence threshold. `*/*` gives the indexed PNG.",
     "tag": "pseudo-labels",
     "result": _result(PseudoLabelReply, PSEUDO_LABEL_EXAMPLE, ("png", "overlay", "npy", "npz"), "The pseudo-label."),
 }
 _ANALYZE = {
-    "description": "Mask, heatmaps and pseudo-label of one photo in one reply: JSON with all three as their own endpoints "
+    "description": "One reply holds mask, heatmaps and pseudo-label of one photo: JSON with all three as their own endpoints "
     "describe them, or npz with all arrays (`mask`, `probabilities` at the size of its logits, `maps` at that of the network "
     "input, `label_map`, `scores`, `classes`; `class_indices` are those of the maps, `present` those found). `model` and "
     "`fuse` name cam models, `segmenter` the segmentation model.",
@@ -136,7 +136,7 @@ CLASSES: dict[str, Any] = {
     "operation_id": "list_classes",
     "tags": ["service"],
     "summary": "Classes of a model, with labels and colours",
-    "description": "Of `model=`, else of the default cam model, else of the default segmentation model.",
+    "description": "They are the classes of `model=`, else of the default cam model, else of the default segmentation model.",
     "responses": _problems(404, 422, 503),
 }
 HEALTHZ: dict[str, Any] = {

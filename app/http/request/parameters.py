@@ -17,11 +17,13 @@ from app.inference.options import Options, Size
 ALL_CLASSES = ALL_MODELS = "all"
 EVERY_CLASS = "*"  # It says the same of a model that has a class called "all".
 MAX_FUSED = 8
-MASK_FORMATS = f"json, {', '.join(mask_words()[:-1])} or {mask_words()[-1]}; goes before the Accept header."
+MASK_FORMATS = (
+    f"The reply is json, {', '.join(mask_words()[:-1])} or {mask_words()[-1]}; this goes before the Accept header."
+)
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 SMALLEST_REGION = Field(
     default=0,
-    description="Share of the photo that a region must hold: pixels of a class that touch and are fewer are background.",
+    description="A region must hold this share of the photo: pixels of a class that touch and are fewer become background.",
     examples=[0.001],
 )
 
@@ -32,7 +34,7 @@ class ModelParameters(Parameters):
     model: str | None = Field(
         default=None,
         max_length=100,
-        description="NAME (its highest version) or NAME/VERSION; GET /models lists them and marks the default.",
+        description="NAME (its highest version) or NAME/VERSION names the model; GET /models lists them and marks the default.",
     )
 
 
@@ -41,25 +43,29 @@ class PhotoParameters(ModelParameters):
 
     format: str | None = None
     size: Size = Field(
-        default="image", description="Of the result: the photo's, or the smaller one at which the model saw it."
+        default="image",
+        description="The result has the size of the photo (image), or the smaller one at which the model saw it (model).",
     )
     tags: str | None = Field(
         default=None,
         max_length=4000,
-        description="All classes known to be in the photo, separated by commas: no other gets a map or a label, and what "
-        "a mask takes for another is one of these.",
+        description="These classes, separated by commas, are all that are known to be in the photo: no other gets a map or a "
+        "label, and what a mask takes for another is one of these.",
         examples=["dog,person"],
     )
     scales: Scales | None = Field(
         default=None,
-        description=f"Factors of the network's input size, answers joined: up to {MAX_SCALES}, each in "
-        f"{SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}; default: the model's.",
+        description=f"The photo is looked at at these factors of the network's input size, and the answers are joined: up to "
+        f"{MAX_SCALES}, each in {SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}. Without it the model's are taken.",
         examples=["0.5,1,1.5"],
     )
-    flip: bool | None = Field(default=None, description="Look at the mirrored photo as well; default: the model's.")
-    refine: Refinement = Field(default="none", description="pamr: refine the maps by the look of the photo.")
+    flip: bool | None = Field(
+        default=None, description="The mirrored photo is looked at as well; without it the model's own setting holds."
+    )
+    refine: Refinement = Field(default="none", description="pamr refines the maps by the look of the photo.")
     regions: Shape = Field(
-        default="rle", description="How json and coco give regions: COCO's run lengths, or polygons, which lose holes."
+        default="rle",
+        description="json and coco give regions as COCO's run lengths (rle), or as polygons, which lose holes.",
     )
 
     def options(self) -> Options:
@@ -82,12 +88,12 @@ class SegmentParameters(PhotoParameters):
 
     format: str | None = Field(default=None, description=MASK_FORMATS)
     threshold: Fraction = Field(
-        default=0, description="Pixels whose best probability lies below it are background; default: none are."
+        default=0, description="Pixels whose best probability lies below it are background; by default none are."
     )
     presence_threshold: Fraction | None = Field(
         default=None,
         description="Without `tags`, a class that the whole photo shows with less probability gets no pixel, where the model "
-        "gives such scores; default: the model's, one per class. 0: every class may have pixels.",
+        "gives such scores; the default is the model's, one per class, and with 0 every class may have pixels.",
     )
     smallest_region: Fraction = SMALLEST_REGION
 
@@ -105,14 +111,14 @@ class LocalizationParameters(PhotoParameters):
 
     inference: Literal["plain", "class-conditional"] = Field(
         default="plain",
-        description="class-conditional: CCRM splits the photo, erases what was found and looks again, which finds more of "
+        description="With class-conditional, CCRM splits the photo, erases what was found and looks again, which finds more of "
         "each thing and takes some fifty times as long. Its scales and mirroring default to those of the paper.",
     )
     fuse: str | None = Field(
         default=None,
         max_length=400,
-        description=f"In the place of `model`: 2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}' that "
-        "know the class. Their maps are averaged, each as much as the others agree with it.",
+        description=f"2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}' that know the class, answer in the place "
+        "of `model`. Their maps are averaged, and each counts as much as the others agree with it.",
         examples=["cam,drs"],
     )
 
@@ -138,18 +144,19 @@ class CamParameters(LocalizationParameters):
     class_name: str = Field(
         alias="class",
         max_length=100,
-        description=f"A class name, in any case, or a usual synonym; or '{ALL_CLASSES}' ('{EVERY_CLASS}' where a class is called that).",
+        description=f"The map is that of this class: its name, in any case, or a usual synonym; '{ALL_CLASSES}' ('{EVERY_CLASS}' where "
+        "a class is called that) means every class.",
         examples=["dog"],
     )
     format: str | None = Field(
         default=None,
-        description="png (colours), overlay, gray8, gray16, npy, npz, json, coco or hf; for class=all json, npy, npz, coco "
-        "or hf. Goes before the Accept header.",
+        description="The reply is png (colours), overlay, gray8, gray16, npy, npz, json, coco or hf; for class=all it is json, "
+        "npy, npz, coco or hf. This goes before the Accept header.",
     )
     threshold: Fraction | None = Field(
         default=None,
-        description="The map is 0 where it does not exceed it; coco and hf hold what exceeds it. Default: none, for coco "
-        "and hf the model's background threshold.",
+        description="The map is 0 where it does not exceed it; coco and hf hold what exceeds it. By default there is "
+        "none; coco and hf then take the model's background threshold.",
     )
 
     def names_all(self, card: ModelCard) -> bool:
@@ -169,16 +176,17 @@ class PseudoLabelParameters(LocalizationParameters):
 
     format: str | None = Field(default=None, description=MASK_FORMATS)
     background_threshold: Fraction | None = Field(
-        default=None, description="Pixels whose best map is at or below it are background; default: the model's."
+        default=None, description="Pixels whose best map is at or below it are background; the default is the model's."
     )
     foreground_threshold: Fraction | None = Field(
         default=None,
         description="Pixels whose best map is above it take the map's class; between the two thresholds they are "
-        "'ignore' (255). Default: the background threshold, so that nothing is ignored.",
+        "'ignore' (255). The default is the background threshold, so that nothing is ignored.",
     )
     presence_threshold: Fraction | None = Field(
         default=None,
-        description="Without `tags`, one threshold for all class scores; default: the model's, one per class.",
+        description="Without `tags`, a class whose score reaches it is held to be in the photo; the default is the model's, one "
+        "per class.",
     )
     smallest_region: Fraction = SMALLEST_REGION
 
@@ -195,12 +203,18 @@ class PseudoLabelParameters(LocalizationParameters):
 class AnalyzeParameters(PseudoLabelParameters):
     """These ask for all results of a photo at once."""
 
-    format: str | None = Field(default=None, description="json or npz; goes before the Accept header.")
+    format: str | None = Field(
+        default=None, description="The reply is json or npz; this goes before the Accept header."
+    )
     model: str | None = Field(
-        default=None, max_length=100, description="Of the maps and the pseudo-label; default: the default cam model."
+        default=None,
+        max_length=100,
+        description="This model makes the maps and the pseudo-label; without it the default cam model does.",
     )
     segmenter: str | None = Field(
-        default=None, max_length=100, description="Of the mask; default: the default segmentation model."
+        default=None,
+        max_length=100,
+        description="This model makes the mask; without it the default segmentation model does.",
     )
     threshold: Fraction = Field(
         default=0, description="Pixels of the mask whose best probability lies below it are background."
@@ -216,8 +230,8 @@ class KeptImage(BaseModel):
     image: str | None = Field(
         default=None,
         max_length=200,
-        description="Id of a photo posted before (SHA-256 of its bytes, `image.id` of the replies); default: the photo "
-        "of the cookie set by POST /segment.",
+        description="The photo is the one posted before under this id (SHA-256 of its bytes, `image.id` of the replies); without "
+        "it, the one of the cookie that POST /segment sets.",
     )
 
 
