@@ -1,4 +1,4 @@
-"""`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first.
+"""`python -m app` runs the service on uvicorn until SIGTERM or SIGINT; photos taken are finished first.
 
 `python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`), `python -m app triton` writes what NVIDIA's
 Triton needs to serve the same models (`app.protocols.triton`).

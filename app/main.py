@@ -1,4 +1,4 @@
-"""Builds the application: the service, its routes and its error handlers."""
+"""The application is built here: the service, its routes and its error handlers."""
 
 import asyncio
 import logging

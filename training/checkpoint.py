@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code from them."""
+"""Checkpoints are written whole or not at all, and read without running code from them."""
 
 import io
 import pickle

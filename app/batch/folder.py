@@ -1,4 +1,4 @@
-"""`python -m app label`: a folder of photos -> a data set with masks, and a list of what to look at first.
+"""`python -m app label` makes a data set with masks of a folder of photos, and a list of what to look at first.
 
 OUT/JPEGImages/NAME.jpg           the photo, upright
 OUT/SegmentationClass/NAME.png    its label map, indexed, PASCAL VOC's palette; 255 is "ignore"

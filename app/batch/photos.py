@@ -1,4 +1,4 @@
-"""The photos of a folder that are to be labelled, each with a name and, where they are known, its tags; and what is left out."""
+"""The photos of a folder that are to be labelled are found here, each with a name and, where known, its tags; what is left out is said."""
 
 import os
 from collections import Counter

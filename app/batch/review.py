@@ -1,4 +1,4 @@
-"""`review.html`: the photos of a labelled folder to look through, the worst first, and to accept, tag anew or reject.
+"""`review.html` shows the photos of a labelled folder, the worst first, to accept, tag anew or reject.
 
 The page is one file that a browser opens from the disk; photos are taken from JPEGImages/ beside it, regions are drawn from
 outlines that it holds. Choices are kept in the browser until they are saved as `choices.csv` (`app.inference.files.choices`).

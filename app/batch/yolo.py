@@ -1,4 +1,4 @@
-"""Masks as YOLO's segmentation text, which Ultralytics and supervision read.
+"""Masks are written as YOLO's segmentation text, which Ultralytics and supervision read.
 
 OUT/yolo/labels/NAME.txt    a line per region: the class's index, then the border's x and y as shares of the photo's sides
 OUT/yolo/images/NAME.jpg    the photo again, as a hard link where the disk has them: YOLO looks for labels beside `images`

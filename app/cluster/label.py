@@ -1,4 +1,4 @@
-"""`label --engine ray`: a folder, a prefix of an object store or Parquet files become a data set with masks, on a Ray cluster.
+"""`label --engine ray` makes a data set with masks of a folder, a prefix of an object store or Parquet files, on a Ray cluster.
 
 A folder becomes what `app.batch.folder` makes of it, to the byte. Of an object store or Parquet files, which may be of any size,
 each photo has the same files, and the lists are those that can be written without holding all records:

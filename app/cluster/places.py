@@ -1,4 +1,4 @@
-"""Where photos are read from and data sets are written to: a folder that all nodes see, or a prefix of an object store.
+"""Photos are read from, and data sets written to, a folder that all nodes see, or a prefix of an object store.
 
 An object store is named by the address that pyarrow's file systems know: s3://BUCKET/PREFIX, gs://..., abfs://...; for another
 S3 than Amazon's, s3://BUCKET/PREFIX?endpoint_override=HOST:PORT&scheme=http. Keys come from where that store's programs

@@ -1,4 +1,4 @@
-"""Where `label --engine ray` finds photos: a folder, a prefix of an object store, or Parquet files that hold them.
+"""`label --engine ray` finds photos in a folder, a prefix of an object store, or Parquet files that hold them.
 
 A source gives its work in units, which are small and say where photos are; a worker reads the photos of a unit one at a
 time. So no photo passes through the memory of another process.

@@ -1,4 +1,4 @@
-"""Photos labelled by the workers of a Ray cluster: Ray Data hands units of work to actors that hold the models.
+"""The workers of a Ray cluster label photos: Ray Data hands units of work to actors that hold the models.
 
 The work is streamed: a worker holds one photo, the driver one outcome. A worker or a node that is killed is replaced by Ray,
 and its units are done again; what has a record by then is left as it is.

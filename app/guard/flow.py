@@ -1,4 +1,4 @@
-"""The bytes of a request and its reply: they come and go in time, and within one budget.
+"""The bytes of a request and its reply come and go in time, and within one budget.
 
 A body has `body_seconds`, and a second more for every 50,000 bytes that have arrived; a reply has `reply_seconds` and as much
 more for what has been read of it. So a slow line is served, and who sends or reads nothing is not waited for. A reply is

@@ -1,4 +1,4 @@
-"""`GET /metrics` in Prometheus' text format: requests, refusals, stages, the queue, the bytes in flight, the models.
+"""`GET /metrics` answers in Prometheus' text format: requests, refusals, stages, the queue, the bytes in flight, the models.
 
 The numbers of each are those of this process since its start. Without the package prometheus-client, which the project's
 dependencies bring, nothing is counted and there is no `/metrics`.

@@ -1,4 +1,4 @@
-"""`PUT /correction`: a mask that somebody corrected goes into the folder of corrections, and its photo beside it.
+"""`PUT /correction` puts a mask that somebody corrected into the folder of corrections, and its photo beside it.
 
     FOLDER/masks, classes.txt, corrections.csv     as `app.inference.label_maps.corrections` has them
     FOLDER/photos/NAME.jpg                         the photo as it came, with the suffix of its kind

@@ -1,4 +1,4 @@
-"""The web page at `/` and its files under `/static`; nothing in them asks for an address outside this server."""
+"""The web page is served at `/` and its files under `/static`; nothing in them asks for an address outside this server."""
 
 from pathlib import Path
 

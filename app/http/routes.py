@@ -1,4 +1,4 @@
-"""The endpoints: choose the models and the format, then decode, predict and encode on a worker."""
+"""The endpoints choose the models and the format; a worker then decodes, predicts and encodes."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""One photo and what is asked of it -> its maps, its pseudo-label, its mask, and the time they took.
+"""One photo, and what is asked of it, gives its maps, its pseudo-label, its mask, and the time they took.
 
     analyzer = Analyzer(Options(tags=("dog",)), cams=(cam,), segmenter=deeplab)
     analysis = analyzer.read(data)

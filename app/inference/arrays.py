@@ -1,4 +1,4 @@
-"""Network output -> maps, pseudo-labels and masks: pure numpy, one rule in one place for training and serving.
+"""Network output becomes maps, pseudo-labels and masks: every rule stands here once, in pure numpy, for training and serving.
 
 Maps are float32 (K, H, W) with one map per class in question, labels uint8 (H, W).
 """

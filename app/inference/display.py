@@ -1,4 +1,4 @@
-"""Colours to look at: PASCAL VOC's palette, which masks are stored with, has dull ones (its cat is brown) and near ones."""
+"""Colours to look at differ from PASCAL VOC's palette, which masks are stored with: it has dull ones (its cat is brown) and near ones."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""An ONNX file in memory, ready to run: the only module that imports ONNX Runtime."""
+"""An ONNX file is held in memory here, ready to run: no other module imports ONNX Runtime."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Every error tag2mask raises on purpose, and the HTTP status of those a client may cause.
+"""Every error that tag2mask raises on purpose is here, with the HTTP status of those a client may cause.
 
 Tag2MaskError
 ├── ModelCardError

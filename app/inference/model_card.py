@@ -1,4 +1,4 @@
-"""The description an ONNX file carries of itself: metadata -> frozen `ModelCard` and back.
+"""An ONNX file carries a description of itself: its metadata become a frozen `ModelCard`, and back.
 
 `docs/onnx-contract.md` lists the keys; every field below is one key, stored as JSON text.
 """

@@ -1,4 +1,4 @@
-"""Names that people spell a little wrong, and the names they mean."""
+"""Names that people spell a little wrong lead to the names they mean."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, over HTTP: raw tensors in and out, as Triton, KServe and their clients speak it.
+"""The Open Inference Protocol, version 2, takes raw tensors and gives them over HTTP, as Triton, KServe and their clients speak it.
 
 https://github.com/open-inference/open-inference-protocol, with Triton's binary tensors (the JSON's length in the header
 `Inference-Header-Content-Length`, the tensors' bytes behind it), its statistics and the index of its model repository. Models are

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's request -> images, and outputs -> its reply: JSON, with the tensors in it or as bytes behind it.
+"""A request of the Open Inference Protocol becomes images, and outputs its reply: JSON, with the tensors in it or as bytes behind it.
 
 A tensor as JSON takes some hundred times the work of its bytes, so JSON is small (`max_json_bytes`) and every list in it has a
 limit, which is looked at before its entries are. All of this runs on a worker, never on the event loop.

@@ -1,4 +1,4 @@
-"""The files that let NVIDIA's Triton serve a models directory as it lies: `models/NAME/config.pbtxt`, by `python -m app triton`.
+"""`python -m app triton` writes the files that let NVIDIA's Triton serve a models directory as it lies: `models/NAME/config.pbtxt`.
 
 Triton's names, types and shapes of a model are then those of this service's `/v2` (`app.protocols.open_inference`).
 """

@@ -1,4 +1,4 @@
-"""A model that is served, wherever its network is: in this process (`app.inference.engine.Engine`) or in the workers'."""
+"""A model that is served is the same to the service wherever its network is: here (`app.inference.engine.Engine`) or in the workers."""
 
 from dataclasses import dataclass
 from pathlib import Path

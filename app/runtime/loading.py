@@ -1,4 +1,4 @@
-"""A model's file -> an engine that has been tried: the one way in for every model, in whichever process."""
+"""A model's file becomes an engine that has been tried: no model comes in another way, in whichever process."""
 
 import logging
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""The files of a models directory: `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
+"""The files of a models directory lie as `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
 
 from contextlib import suppress
 from pathlib import Path

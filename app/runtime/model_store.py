@@ -1,4 +1,4 @@
-"""The models directory (`app.runtime.model_files`) -> engines, by name and version.
+"""The models directory (`app.runtime.model_files`) becomes engines, by name and version.
 
 The directory may change while the service runs: `ModelStore.refresh` loads what is new beside what serves, and swaps.
 """

@@ -1,4 +1,4 @@
-"""Bytes kept in Redis under a key, for all replicas of the service: bounded in bytes and in time, by use.
+"""Bytes are kept in Redis under a key, for all replicas of the service, bounded in bytes and in time, by use.
 
 A value lies under a key of its own, so that Redis forgets it by itself. Beside the values stand a sorted set of all keys by
 their last use and the sum of their bytes; both are changed by scripts, each of which Redis runs as one step. The scripts take

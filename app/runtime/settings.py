@@ -1,4 +1,4 @@
-"""The service's configuration: one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
+"""The service's configuration is one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
 
 import ipaddress
 import os

@@ -1,4 +1,4 @@
-"""The first runs of a model, before it serves: they allocate its memory, and its answers are held against its card.
+"""A model runs twice before it serves: these runs allocate its memory, and its answers are held against its card.
 
 What can be wrong with a file that loads: channels that are not those of its classes, sizes fixed at the export, values that are
 not finite, scores that are no probabilities. Each would otherwise fail one request after another, or answer wrongly.

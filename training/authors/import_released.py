@@ -1,4 +1,4 @@
-"""The verb `import`: an authors' weight file -> our module -> an ONNX file that serves.
+"""The verb `import` makes an ONNX file that serves of an authors' weight file, through our module.
 
 The networks know VOC's twenty classes. The files say nothing of thresholds: a class counts as present from 0.5 on.
 """

@@ -1,4 +1,4 @@
-"""The verb `import --torchvision`: a network of torchvision, with its weights, as a model that serves.
+"""The verb `import --torchvision` makes a model that serves of a network of torchvision, with its weights.
 
 A classifier that ends in global average pooling and one linear layer holds class activation maps already (Zhou et al.,
 "Learning Deep Features for Discriminative Localization", CVPR 2016, https://arxiv.org/abs/1512.04150):

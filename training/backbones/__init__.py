@@ -1,4 +1,4 @@
-"""Backbones: photo -> feature maps of four stages.
+"""Backbones turn a photo into feature maps of four stages.
 
 `timm/NAME` is any convolutional network of timm; the others, one file and one entry each, have the layers and names of
 the papers' released weights.

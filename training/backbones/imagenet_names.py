@@ -1,4 +1,4 @@
-"""What the name of a class means among ImageNet's 1,000 classes.
+"""The name of a class means some of ImageNet's 1,000 classes.
 
 `imagenet_names.csv` holds the nouns of WordNet 3.0 (Princeton University, free licence) with the ImageNet classes that are
 one of them or a kind of it; `experiments/make_imagenet_names.py` writes it.

@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNet-101 of torchvision, cut before their pooling, with a module of its own for every activation."""
+"""ResNet-50 and ResNet-101 of torchvision are cut before their pooling, with a module of its own for every activation."""
 
 from typing import Any
 

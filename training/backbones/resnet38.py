@@ -1,4 +1,4 @@
-"""ResNet-38: the wide, pre-activation residual network of PSA, EDAM, SEAM and CCRM.
+"""ResNet-38 is the wide, pre-activation residual network of PSA, EDAM, SEAM and CCRM.
 
 Wu, Shen and van den Hengel, "Wider or Deeper: Revisiting the ResNet Model for Visual Recognition", model A1,
 https://arxiv.org/abs/1611.10080, as Ahn and Kwak, "Learning Pixel-level Semantic Affinity" (PSA), CVPR 2018, use it:

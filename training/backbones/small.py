@@ -1,4 +1,4 @@
-"""`small`: a residual network of 4.2 million parameters that trains on two cores.
+"""`small` is a residual network of 4.2 million parameters that trains on two cores.
 
 Plain 3x3 convolutions in basic blocks (He et al., "Deep Residual Learning", CVPR 2016), which a CPU runs at a far better
 rate than depthwise ones. The stem is one convolution of stride 2 without pooling, so that 64 px photos, on which it is

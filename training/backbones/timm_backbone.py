@@ -1,4 +1,4 @@
-"""`timm/NAME`: any convolutional network of timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0).
+"""`timm/NAME` is any convolutional network of timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0).
 
 timm builds the network, dilates its last stages where the output stride is small, and knows its normalisation. This file
 cuts the network into four stages and puts the modules of the methods into it:

@@ -1,4 +1,4 @@
-"""VGG16 as the papers use it: thirteen convolutions, the last block dilated, stride 8 or 16."""
+"""VGG16 is as the papers use it: thirteen convolutions, the last block dilated, stride 8 or 16."""
 
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights

@@ -1,4 +1,4 @@
-"""The `[data]` table of a run's configuration."""
+"""The `[data]` table of a run's configuration says where photos and tags come from."""
 
 from collections import Counter
 from collections.abc import Sequence

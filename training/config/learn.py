@@ -1,4 +1,4 @@
-"""The configurations of `corrections learn`, by which a served segmenter goes on with corrected masks, and `simulate`."""
+"""`corrections learn`, by which a served segmenter goes on with corrected masks, and `simulate` have these configurations."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The tables of learning: how a network is trained, and what it is shown. Unknown keys are refused by name."""
+"""The tables of learning say how a network is trained, and what it is shown. Unknown keys are refused by name."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""The tables of the road from tags to maps: the classifier, how it is asked for maps, and how maps are refined."""
+"""The tables of the road from tags to maps say what the classifier is, how it is asked for maps, and how maps are refined."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""A run's configuration: one TOML file -> its tables (`training.config.tables`), checked against one another."""
+"""A run's configuration is one TOML file, whose tables (`training.config.tables`) are checked against one another."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables of the road from maps to models: saliency, pseudo-labels, the segmenter, export, and what a run needs."""
+"""The tables of the road from maps to models are saliency, pseudo-labels, the segmenter, export, and what a run needs."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Random views of photos: every function takes its own random generator, so a view depends on (seed, epoch, index) alone.
+"""Random views of photos are made here: every function takes its own random generator, so a view depends on (seed, epoch, index) alone.
 
 Photos are PIL images or uint8 (H, W, 3); labels of pixels uint8 (H, W).
 """

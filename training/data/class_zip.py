@@ -1,4 +1,4 @@
-"""Photos of single objects, a zip of CLASS/NAME.webp (or .jpg, .png): for pre-training, and for mosaics."""
+"""A zip of CLASS/NAME.webp (or .jpg, .png) holds photos of single objects, for pre-training and for mosaics."""
 
 import zipfile
 from collections.abc import Callable, Collection

@@ -1,4 +1,4 @@
-"""COCO instances JSON: the tags of a photo are the categories of its annotations.
+"""COCO's instances JSON gives the tags of a photo: the categories of its annotations.
 
 Crowd regions (`iscrowd`) count as tags, since the photo does show the class. A photo in which no annotation has one of
 the classes is normal in COCO: it is left out of train, and counted; in other splits it stays, with no tag.

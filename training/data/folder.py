@@ -1,4 +1,4 @@
-"""A folder of photos with a `labels.csv`, whose form is that of `app.inference.files.tags`.
+"""A folder of photos has a `labels.csv`, whose form is that of `app.inference.files.tags`.
 
     ROOT/labels.csv                   name,classes: one row per photo
     ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .png .webp .tif .bmp .heic and the like

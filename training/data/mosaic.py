@@ -1,4 +1,4 @@
-"""Photos of single objects as further tags: four of them side by side make one view with all their classes.
+"""Photos of single objects serve as further tags: four of them side by side make one view with all their classes.
 
 For classes of which the tagged photos show few. The four lie in quarters of the view, so that they are as small as things
 in a photo, and each has its place in the map.

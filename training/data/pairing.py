@@ -1,4 +1,4 @@
-"""Groups of photos that share a class, computed from the tags: what EDAM classifies together.
+"""Groups of photos that share a class are computed from the tags: EDAM classifies them together.
 
 The released code of EDAM reads a list of pairs of VOC photos made once; here the groups of an epoch are a function of
 (seed, epoch) for any tags and any group size.

@@ -1,4 +1,4 @@
-"""Which photos an epoch visits, in which order: a function of (seed, epoch) alone, so that a run can resume anywhere."""
+"""An epoch visits photos in an order that is a function of (seed, epoch) alone, so that a run can resume anywhere."""
 
 import math
 from collections.abc import Iterator

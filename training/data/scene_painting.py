@@ -1,4 +1,4 @@
-"""How the things of a generated scene look, and the ground they lie on: pixels from a random stream."""
+"""The things of a generated scene, and the ground they lie on, are painted here, from a random stream."""
 
 import colorsys
 import math

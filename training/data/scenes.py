@@ -1,4 +1,4 @@
-"""Generated photos with exact masks: coloured textured things on cluttered ground, made from a seed.
+"""Generated photos have exact masks: coloured textured things on cluttered ground, made from a seed.
 
 Every class has a body, whose colours overlap with those of other classes and of the clutter, and a small bright head
 that is its own. A classifier can rely on the head alone, so a plain class activation map covers too little of the

@@ -1,4 +1,4 @@
-"""The one interface to tagged photos, and what its sources share.
+"""All sources give tagged photos through one interface, and share what stands here.
 
 `TaggedPhotos` knows names, tags and how to read a photo; it holds no path of a mask and no way to one. Masks are read
 by `training.masks.ground_truth`, which measuring imports and weakly supervised training does not.

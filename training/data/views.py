@@ -1,4 +1,4 @@
-"""Random views of a source's photos as tensors: what the classifier and the segmenter are trained on."""
+"""Random views of a source's photos become tensors: the classifier and the segmenter are trained on them."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The PASCAL VOC devkit: tags from `Annotations/NAME.xml`, splits from `ImageSets/Segmentation`.
+"""The PASCAL VOC devkit gives tags in `Annotations/NAME.xml` and splits in `ImageSets/Segmentation`.
 
 The tags of a photo are the names of all its objects, "difficult" and "truncated" ones included: so do the class labels
 that AffinityNet and its successors (AMR, DRS, EDAM among them) train on. Parts of objects (head, hand, foot) do not count.

@@ -1,4 +1,4 @@
-"""The verb `export`: a trained network -> `models/NAME/VERSION/model.onnx`, checked against torch before it is written."""
+"""The verb `export` writes a trained network as `models/NAME/VERSION/model.onnx`, after it was checked against torch."""
 
 import datetime
 import hashlib

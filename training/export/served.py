@@ -1,4 +1,4 @@
-"""Networks as they are served: normalisation inside, outputs as `docs/onnx-contract.md` names them."""
+"""Networks are served so: they normalise inside, and their outputs have the names of `docs/onnx-contract.md`."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""The weights in a segmenter's ONNX file, as a network in torch to go on from: all that a user of a shipped model has.
+"""The weights in a segmenter's ONNX file become a network in torch to go on from: a user of a shipped model has nothing else.
 
 The file keeps torch's names (`network.decoder.0.0.weight`), but for what the exporter computed beforehand:
 

@@ -1,1 +1,1 @@
-"""The one training loop: any module with losses, on a CPU, a GPU or several, resumable to the bit."""
+"""One loop trains any module with losses, on a CPU, a GPU or several, resumable to the bit."""

@@ -1,4 +1,4 @@
-"""The devices that a run works on, and the processes that torchrun started."""
+"""A run works on these devices, in the processes that torchrun started."""
 
 import os
 

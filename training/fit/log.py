@@ -1,4 +1,4 @@
-"""The log of a training: losses and figures by step."""
+"""A training logs losses and figures by step."""
 
 import csv
 from pathlib import Path

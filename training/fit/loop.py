@@ -1,4 +1,4 @@
-"""The one training loop: any module with losses, on a CPU, a GPU or several, resumable to the bit.
+"""The one training loop trains any module with losses, on a CPU, a GPU or several, resumable to the bit.
 
 A batch, and so a step, is a function of (seed, epoch, batch number); the checkpoint holds the rest: weights, optimiser,
 progress and the state of torch's generators. (With 16-bit floats of a GPU the loss scale starts afresh; on a CPU several

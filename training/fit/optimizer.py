@@ -1,4 +1,4 @@
-"""The optimiser of a module, and its learning rate at every step."""
+"""A module gets its optimiser here, and its learning rate at every step."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""The rule "drs": pseudo-labels of DRS from maps and a saliency map.
+"""The rule "drs" makes pseudo-labels of DRS from maps and a saliency map.
 
 Kim, Han and Kim, "Discriminative Region Suppression for Weakly-Supervised Semantic Segmentation", AAAI 2021,
 https://arxiv.org/abs/2103.07246, section "Pseudo-label". With the saliency s, the maps A_k of the tagged classes and t the

@@ -1,4 +1,4 @@
-"""The rules "edam" and "edam-paper": pseudo-labels of EDAM from class masks and a saliency map.
+"""The rules "edam" and "edam-paper" make pseudo-labels of EDAM from class masks and a saliency map.
 
 Wu et al., "Embedded Discriminative Attention Mechanism for Weakly Supervised Semantic Segmentation", CVPR 2021. The
 released code and the paper give different rules; both are here. s is the saliency, v_k the score of class k, M the

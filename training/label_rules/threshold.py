@@ -1,4 +1,4 @@
-"""The rule "threshold": the best map of a pixel against a background and a foreground threshold.
+"""The rule "threshold" compares the best map of a pixel with a background and a foreground threshold.
 
 It is the rule of `app.inference.label_maps.pseudo_label`, which the service answers with; the dense CRF and graph cuts are training's own.
 """

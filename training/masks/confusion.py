@@ -1,4 +1,4 @@
-"""Counts of pixels: which label was answered where which label is true, at one threshold or at all of them at once."""
+"""Pixels are counted by the label that was answered and the label that is true, at one threshold or at all of them at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

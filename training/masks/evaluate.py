@@ -1,4 +1,4 @@
-"""The verb `evaluate`: figures of an exported model through ONNX Runtime, on photos with masks.
+"""The verb `evaluate` takes the figures of an exported model through ONNX Runtime, on photos with masks.
 
 All figures are percentages. IoU of a label is intersection over union of its pixels over the whole split (VOC); mIoU is
 its mean over the background and all classes that occur in the masks or the answers; pixels of 255 do not count. The figures of a cam model:

@@ -1,4 +1,4 @@
-"""Masks, for measuring and for the fully supervised upper bound only.
+"""True masks serve measuring and the fully supervised upper bound, and nothing else.
 
 Nothing a weakly supervised run uses imports this file: `evaluate`, `report`, `sheet` and `supervised` do.
 """

@@ -1,4 +1,4 @@
-"""The pages of measuring, each one HTML file that a browser opens from the disk: `page.html` is the frame of them all."""
+"""The pages of measuring are one HTML file each, which a browser opens from the disk: `page.html` is the frame of them all."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run's report: one HTML file with pictures, curves and the table of figures. Measuring only; it reads masks."""
+"""A run's report is one HTML file with pictures, curves and the table of figures. It measures, and reads masks for that alone."""
 
 import base64
 import csv

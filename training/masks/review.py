@@ -1,4 +1,4 @@
-"""The verb `review`: how well the quality estimate of `python -m app label` ranks photos by their true IoU.
+"""The verb `review` says how well the quality estimate of `python -m app label` ranks photos by their true IoU.
 
 Measuring only; it reads masks.
 """

@@ -1,4 +1,4 @@
-"""The verb `sheet`: one picture of photos beside what every model makes of them. Measuring only; it reads masks."""
+"""The verb `sheet` makes one picture of photos beside what every model makes of them. It measures, and reads masks for that alone."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The verb `compare`: every method on common ground, one table.
+"""The verb `compare` puts every method on common ground, and makes one table.
 
 Each row is a classifier trained on the tags of `train` with the same backbone and views, for the epochs that stand in its
 row. Its maps on the report split, plain and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk,

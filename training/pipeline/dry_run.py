@@ -1,4 +1,4 @@
-"""`--dry-run`: a recipe's every stage, two steps of each training, on generated scenes.
+"""`--dry-run` tries every stage of a recipe, two steps of each training, on generated scenes.
 
 It proves that a recipe holds together before a GPU is paid for: the same stages, methods, networks and rules, but
 nothing of its data and weights, small views, one scale, and the CPU.

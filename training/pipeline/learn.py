@@ -1,4 +1,4 @@
-"""The verb `corrections learn`: a served segmenter learns from corrected masks, and its next version serves if it is no worse.
+"""The verb `corrections learn` has a served segmenter learn from corrected masks; its next version serves if it is no worse.
 
 What is made on the way lies in a folder of its own for every set of corrections, model and settings, so that the same command
 goes on where it was stopped, and one more correction begins anew.

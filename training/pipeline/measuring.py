@@ -1,4 +1,4 @@
-"""The stage `evaluate`: the figures of a run's exported files, and of the smaller files that may take their place."""
+"""The stage `evaluate` takes the figures of a run's exported files, and of the smaller files that may take their place."""
 
 import json
 from dataclasses import asdict

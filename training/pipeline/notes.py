@@ -1,4 +1,4 @@
-"""What a run's folder notes of its stages: with which settings each was begun, and whether it is done.
+"""A run's folder notes of its stages with which settings each was begun, and whether it is done.
 
 OUT/state.json                 the stages that one process did, or several together
 OUT/shards/STAGE-I-of-N.json   the same of one shard of a stage: every process has its own file, so none waits for another

@@ -1,4 +1,4 @@
-"""Orders in which photos could be corrected, by what is known of them without a mask: signs of a label's quality, and tags.
+"""Photos could be corrected in these orders, by what is known of them without a mask: signs of a label's quality, and tags.
 
 review        the mean of all signs, worst first: the order of `python -m app label`
 disagreement  the share of its area that the segmenter's mask and the classifier's label have in common, smallest first

@@ -1,4 +1,4 @@
-"""What a run needs before it starts: data, weights, saliency, extras, memory of the GPU. Printed, and checked.
+"""A run needs things before it starts: data, weights, saliency, extras, memory of the GPU. They are printed, and checked.
 
 A long run should stop in its first second, not after its first day.
 """

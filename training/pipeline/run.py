@@ -1,4 +1,4 @@
-"""The verb `run`: all verbs in order from one configuration, each done once."""
+"""The verb `run` does all verbs in order from one configuration, each once."""
 
 import functools
 import json

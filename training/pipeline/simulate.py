@@ -1,4 +1,4 @@
-"""The verb `corrections simulate`: what corrected photos would be worth, in which order, where masks are there to tell.
+"""The verb `corrections simulate` says what corrected photos would be worth, in which order, where masks are there to tell.
 
 The true masks of the first photos of an order stand for what people would draw; a photo whose mask lacks a class that it is
 tagged with is passed over, for a person who corrects it would draw that. The segmenter goes on with them as

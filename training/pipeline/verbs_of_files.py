@@ -1,4 +1,4 @@
-"""The verbs that know no configuration: they work on files and folders."""
+"""These verbs know no configuration: they work on files and folders."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""AdvCAM: maps of an image that climbs towards its class.
+"""AdvCAM takes the maps of an image that climbs towards its class.
 
 Lee, Kim and Yoon, "Anti-Adversarially Manipulated Attributions for Weakly and Semi-Supervised Semantic Segmentation",
 CVPR 2021, https://arxiv.org/abs/2103.08896; in the form of AMR's released code, which uses it to read its maps. The

@@ -1,4 +1,4 @@
-"""Localization map refinement learning of DRS.
+"""DRS learns to refine localization maps.
 
 Kim, Han and Kim, "Discriminative Region Suppression for Weakly-Supervised Semantic Segmentation", AAAI 2021,
 https://arxiv.org/abs/2103.07246. A second network learns to reproduce the maps of the first from the photo alone, which

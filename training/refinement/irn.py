@@ -1,4 +1,4 @@
-"""IRN: a network that finds the edges between classes, trained on the confident parts of maps.
+"""IRN is a network that finds the edges between classes, trained on the confident parts of maps.
 
 Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019,
 https://arxiv.org/abs/1904.05044. On a fixed backbone stand two branches at stride 4: B, the edge map in (0, 1), and D,

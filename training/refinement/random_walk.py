@@ -1,4 +1,4 @@
-"""The random walk of IRN: class maps spread over a photo until they meet an edge.
+"""The random walk of IRN spreads class maps over a photo until they meet an edge.
 
 Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019, section
 4.1, https://arxiv.org/abs/1904.05044. With B the edge map in [0, 1]:

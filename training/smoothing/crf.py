@@ -1,4 +1,4 @@
-"""Refinements that need more than numpy: the dense CRF (extra `crf`) on maps, labels and probabilities. PAMR is in `app.inference.maps.pamr`.
+"""The dense CRF (extra `crf`) refines maps, labels and probabilities; PAMR, which needs numpy alone, is in `app.inference.maps.pamr`.
 
 Krahenbuhl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011,
 https://arxiv.org/abs/1210.5644. Everywhere `gaussian` is the smoothness term, (weight, sigma in px), and `bilateral` the

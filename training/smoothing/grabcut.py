@@ -1,4 +1,4 @@
-"""Labels by graph cuts on a photo's own colours, started from class maps.
+"""Graph cuts on a photo's own colours make labels, started from class maps.
 
 Rother, Kolmogorov and Blake, "GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts", SIGGRAPH 2004,
 https://doi.org/10.1145/1186562.1015720. OpenCV's `grabCut` (extra `saliency`) fits a mixture of five Gaussians to the

@@ -1,4 +1,4 @@
-"""OpenCV, which some estimates and refinements are made with; the extra `saliency` brings it."""
+"""OpenCV makes some estimates and refinements; the extra `saliency` brings it."""
 
 import contextlib
 import importlib

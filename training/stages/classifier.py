@@ -1,4 +1,4 @@
-"""The verb `fit`: a classifier from tags; and the thresholds above which it holds a class to be present."""
+"""The verb `fit` trains a classifier from tags, and finds the thresholds above which it holds a class to be present."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A served segmenter that learns on: its own masks, kept to the tags, keep what it knows, and corrected ones teach it.
+"""A served segmenter learns on: its own masks, kept to the tags, keep what it knows, and corrected ones teach it.
 
 The segmenter is read from its ONNX file (`training.export.served_start`), so that nothing of the run that made it is needed.
 Its last layers alone are trained (`training.stages.last_layers`).

@@ -1,4 +1,4 @@
-"""The verb `localize`: maps of every photo's tagged classes, one small file each.
+"""The verb `localize` writes maps of every photo's tagged classes, one small file each.
 
 Plain inference keeps the raw maps of every scale at feature resolution (a few kilobytes), exactly: enlarging and
 normalising them again gives what the network gave. The others keep their joined map at a quarter of the network input's

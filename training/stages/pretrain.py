@@ -1,4 +1,4 @@
-"""Pre-train a backbone on photos of single objects: plain classification, where no ImageNet weights are at hand.
+"""A backbone is pre-trained on photos of single objects by plain classification, where no ImageNet weights are at hand.
 
 Photos grow from `first_size` to `size` over the first three quarters of the epochs ("progressive resizing": most is learned
 from small photos already, which cost little). A share of the batches is blended by CutMix or MixUp.

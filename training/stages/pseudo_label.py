@@ -1,4 +1,4 @@
-"""The verb `pseudo-label`: maps -> label maps, written as indexed PNGs that the segmenter is trained on."""
+"""The verb `pseudo-label` makes label maps of maps, written as indexed PNGs that the segmenter is trained on."""
 
 import json
 from dataclasses import replace

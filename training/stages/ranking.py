@@ -1,4 +1,4 @@
-"""Figures of a classifier from scores and tags."""
+"""Figures of a classifier are computed from scores and tags."""
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve

@@ -1,4 +1,4 @@
-"""The verb `refine`: maps of `localize` -> refined maps, by IRN's random walk, DRS's refinement network or fusion.
+"""The verb `refine` makes refined maps of those of `localize`, by IRN's random walk, DRS's refinement network or fusion.
 
 The edge network is trained on the run's maps, the refinement network on plain ones of its classifier; fusion takes maps of
 other runs. Refined maps are kept at a quarter of the network input's size.

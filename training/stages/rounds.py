@@ -1,4 +1,4 @@
-"""A segmenter in rounds: after each, its own masks of the training photos help to make the next round's labels.
+"""A segmenter learns in rounds: after each, its own masks of the training photos help to make the next round's labels.
 
 No mask of the data is read. A pixel of a training photo can become background or a class that the photo is tagged with,
 nothing else. The tags are what a network that teaches its successor adds to what it knows already: it may only choose among

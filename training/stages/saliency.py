@@ -1,4 +1,4 @@
-"""The verb `saliency`: an unsupervised estimate of what stands out in every photo, written as grey PNGs.
+"""The verb `saliency` writes an unsupervised estimate of what stands out in every photo, as grey PNGs.
 
 No estimate is trained, and none reads a tag or a mask. The library is OpenCV with its contributed modules (extra
 `saliency`); an estimator gives a map of any scale, which is stretched per photo so that its least value becomes 0 and its

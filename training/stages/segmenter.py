@@ -1,4 +1,4 @@
-"""The verb `segment`: a DeepLab from label maps."""
+"""The verb `segment` trains a DeepLab from label maps."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The part of a run's photos that one of several processes works on: every N-th photo, from the I-th on."""
+"""One of several processes works on its part of a run's photos: every N-th photo, from the I-th on."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""What `/docs` and `/openapi.json` say beyond the signatures of the endpoints."""
+"""`/docs` and `/openapi.json` say more than the signatures of the endpoints do: it stands here."""

@@ -1,4 +1,4 @@
-"""What the whole OpenAPI document says of the service, how `/docs` shows it, and the schema that all errors share."""
+"""The OpenAPI document says here what holds of the whole service; `/docs` shows it, and all errors share one schema."""
 
 from typing import Any
 

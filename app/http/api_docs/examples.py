@@ -1,4 +1,4 @@
-"""The replies and problem documents that the API's reference shows: one photo with a dog, and what each answer says of it."""
+"""The API's reference shows these replies and problem documents: each answer speaks of one photo with a dog."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of each endpoint beyond its signature: description, request body, replies and errors."""
+"""The OpenAPI document says more of each endpoint than its signature: description, request body, replies and errors."""
 
 from typing import Any
 

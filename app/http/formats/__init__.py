@@ -1,4 +1,4 @@
-"""The formats of replies: one file for each kind, one entry for each word of `format=`.
+"""Replies have these formats: there is one file for each kind, and one entry for each word of `format=`.
 
 A new format is a file with a `Format` and an entry in `FORMATS`: `format=`, the `Accept` header, the links of other replies and
 the errors that list the formats all follow.

@@ -1,1 +1,1 @@
-"""What is answered: the results, worked out and described, their JSON, their headers and the problem documents."""
+"""A request is answered here: results are worked out and described, and become JSON, headers and problem documents."""

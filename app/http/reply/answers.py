@@ -1,4 +1,4 @@
-"""The answers of the endpoints that take a photo, each worked out whole on one worker."""
+"""The endpoints that take a photo are answered here, each answer worked out whole on one worker."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

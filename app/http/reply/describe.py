@@ -1,4 +1,4 @@
-"""Results -> JSON replies: masks, maps and pseudo-labels described, links, model and class lists."""
+"""Results become JSON replies: masks, maps and pseudo-labels are described, and models and classes listed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

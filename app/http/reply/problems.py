@@ -1,4 +1,4 @@
-"""Exceptions -> `application/problem+json` (RFC 9457), the one error shape of every endpoint."""
+"""Exceptions become `application/problem+json` (RFC 9457), the one error shape of every endpoint."""
 
 import re
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The JSON replies. Field names are those on the wire, except `class`, a word of Python: `class_name` here."""
+"""The JSON replies have these fields. Their names are those on the wire, except `class`, a word of Python: `class_name` here."""
 
 from typing import Any, Literal
 

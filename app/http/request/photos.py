@@ -1,4 +1,4 @@
-"""The photos of a request: those in its body, or the one that was kept of an earlier request."""
+"""The photos of a request are those in its body, or the one that was kept of an earlier request."""
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request

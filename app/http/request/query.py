@@ -1,10 +1,17 @@
-"""How a query string is read: every name in it is known and stands there once, and lists become values."""
+"""A query string is read so: every name in it is known and stands there once, and lists become values."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, model_validator
-from pydantic_core import core_schema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    model_validator,
+)
 from starlette.requests import Request
 
 from app.inference.errors import ParameterError
@@ -71,10 +78,10 @@ class ScalesText:
 Scales = Annotated[
     ScalesText,
     GetPydanticSchema(
-        lambda _, schema_of: core_schema.no_info_after_validator_function(
-            ScalesText.parse,
-            schema_of(Annotated[str, Field(max_length=100)]),
-            serialization=core_schema.to_string_ser_schema(),
+        lambda _, schema_of: schema_of(
+            Annotated[
+                str, Field(max_length=100), AfterValidator(ScalesText.parse), PlainSerializer(str, return_type=str)
+            ]
         )
     ),
 ]

@@ -1,1 +1,1 @@
-"""Files beside the pictures: how they are named, listed, recognised and written whole."""
+"""Files beside the pictures are named, listed, recognised and written whole here."""

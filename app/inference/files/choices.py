@@ -1,4 +1,4 @@
-"""`choices.csv`: what somebody decided who looked through `review.html`; labelling a folder and training read it.
+"""`choices.csv` says what somebody decided who looked through `review.html`; labelling a folder and training read it.
 
 name,choice,classes       one row per photo, the name as in review.csv
 beach,accept,             the label is good

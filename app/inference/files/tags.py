@@ -1,4 +1,4 @@
-"""`labels.csv`: the tags of a folder's photos, as training and `python -m app label` read them.
+"""`labels.csv` holds the tags of a folder's photos, as training and `python -m app label` read them.
 
     name,classes          one row per photo, the name with or without its suffix
     photo1,dog person     classes are separated by spaces

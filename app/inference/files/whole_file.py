@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever stops the program meanwhile."""
+"""Files are written whole or not at all, whatever stops the program meanwhile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Bytes of a picture file -> RGB uint8 (H, W, 3): the format, size and damage checks, and the orientation, once.
+"""The bytes of a picture file become RGB uint8 (H, W, 3); its format, size, damage and orientation are looked at once.
 
 Whatever enters as a picture comes through here: uploads, photos of a folder, label maps, saliency, frames of other programs.
 What becomes of the unusual kinds:

@@ -1,4 +1,4 @@
-"""Results -> bytes: mask -> PNG, overlay; localization map -> colour or grey PNG, overlay; arrays -> npy.
+"""Results become bytes: a mask PNG or overlay, a localization map colour or grey PNG or overlay, arrays npy.
 
 PNGs are compressed at deflate's first level, by ISA-L where it is installed: Pillow's writer takes seven times as long for a mask,
 and higher levels more than the network, for a few percent.

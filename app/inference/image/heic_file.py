@@ -1,4 +1,4 @@
-"""HEIC files, as iPhones write them: read where the package pillow-heif is installed (the extra `heic`).
+"""HEIC files, as iPhones write them, are read where the package pillow-heif is installed (the extra `heic`).
 
 It is no part of what serving needs, because its wheels hold a codec of H.265, which is under the GPL and whose patents are
 licensed country by country; whoever wants it chooses it.

@@ -1,4 +1,4 @@
-"""The segments of a JPEG file (ITU T.81, annex B): those that hold the picture, and what the others say of it.
+"""A JPEG file (ITU T.81, annex B) has segments that hold the picture, and others that speak of it.
 
 Application segments and comments are left out before the file is decoded, so that none of them, however large or damaged,
 keeps an intact picture from being read. Two stay, since the decoder takes the colour model from them: JFIF's and Adobe's.

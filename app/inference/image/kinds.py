@@ -1,4 +1,4 @@
-"""What kind of file somebody sent, told by its first bytes: a declared content type and a file's name prove nothing."""
+"""The first bytes of a file tell what kind it is: a declared content type and a file's name prove nothing."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How a picture has to be turned to stand upright, read from its metadata: EXIF first, XMP where EXIF says nothing.
+"""A picture's metadata say how it has to be turned to stand upright: EXIF first, XMP where EXIF says nothing.
 
 Metadata that cannot be read counts as absent: they are not pixels, and a photo with broken metadata is still a photo.
 """

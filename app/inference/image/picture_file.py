@@ -1,4 +1,4 @@
-"""A picture file whose header is read and checked, and whose pixels are not decoded yet.
+"""The header of a picture file is read and checked here; its pixels are not decoded yet.
 
 Pillow's file classes are used directly and not through `Image.open`: the allow list is then the code itself, and
 Pillow's process-wide pixel limit plays no part, the limit here being checked on the header.

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file (https://www.w3.org/TR/png-3/): those that hold the picture, and what the others say of it.
+"""A PNG file (https://www.w3.org/TR/png-3/) has chunks that hold the picture, and others that speak of it.
 
 Text, colour profiles and time stamps are left out before the file is decoded, so that none of them, however large or
 damaged, keeps an intact picture from being read. The frames of an animation are left out too; the picture that remains is the

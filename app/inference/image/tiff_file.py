@@ -1,4 +1,4 @@
-"""TIFF files: what of them is read, and the checks on their first page before its pixels are decoded.
+"""Of TIFF files it is said here what is read; their first page is checked before its pixels are decoded.
 
 Of several pages the first is read. Raw photos of cameras, which are TIFF files by their first bytes, are refused, because their first
 page is a small preview.

@@ -1,4 +1,4 @@
-"""A region as a brush stroke of Label Studio: run lengths over the bytes of an RGBA picture, and back.
+"""A region becomes a brush stroke of Label Studio, run lengths over the bytes of an RGBA picture, and back.
 
 The format is that of `@thi.ng/rle-pack` (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack), which Label
 Studio's editor reads. A stream of bits, most significant first:

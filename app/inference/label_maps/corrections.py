@@ -1,4 +1,4 @@
-"""A folder of corrected masks: what people drew over a model's drafts. The service writes it, training reads it.
+"""A folder of corrected masks holds what people drew over a model's drafts. The service writes it, training reads it.
 
     FOLDER/classes.txt       one name per line, the background first: line i, counted from 0, is label i of the masks
     FOLDER/masks/NAME.png    indexed PNG in PASCAL VOC's colours, at the size of the upright photo; 255 is "ignore"

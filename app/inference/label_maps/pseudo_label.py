@@ -1,4 +1,4 @@
-"""Localization maps -> pseudo-label: the maps of the classes present against a constant background."""
+"""Localization maps become a pseudo-label: the maps of the classes present compete with a constant background."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How good a label is likely to be, without knowing the truth: what an annotator should look at first.
+"""It is estimated how good a label is, without knowing the truth: an annotator should look at the worst first.
 
 Three signs, each in [0, 1], and their mean:
 

@@ -1,4 +1,4 @@
-"""The pixels of a label as regions: COCO run lengths or polygons, boxes, COCO documents."""
+"""The pixels of a label become regions: COCO run lengths or polygons, boxes, COCO documents."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Photo -> mask: what a segmenter answers, at one size or as the mean of several views. Training uses it as well."""
+"""A segmenter makes the mask of a photo, at one size or as the mean of several views. Training uses it as well."""
 
 from collections.abc import Callable
 from functools import cached_property

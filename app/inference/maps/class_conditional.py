@@ -1,4 +1,4 @@
-"""CCRM: class-conditional inference, better maps from any trained classifier without training it again.
+"""CCRM, class-conditional inference, makes better maps by any trained classifier without training it again.
 
 Sun, Zhang and Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation",
 WACV 2022, https://arxiv.org/abs/2110.14309. In pure numpy, over any function images -> maps.

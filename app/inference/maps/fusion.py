@@ -1,4 +1,4 @@
-"""Maps of several methods as one: an average in which a method counts as much as the others agree with it.
+"""Maps of several methods become one: their average, in which a method counts as much as the others agree with it.
 
 Per class, the weight of a method's map is its soft intersection over union with the mean of the others' maps,
 

@@ -1,4 +1,4 @@
-"""Photo -> class scores and localization maps: for the service and for the training package.
+"""A photo gets class scores and localization maps, for the service and for the training package.
 
 Every function takes a `Model`: something with a `card` and a `run` from uint8 images (N, H, W, 3) to named arrays. That
 is an `app.inference.engine.Engine`, or a torch module behind the same two names.

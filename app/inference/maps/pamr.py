@@ -1,4 +1,4 @@
-"""PAMR: pixel-adaptive mask refinement in pure numpy.
+"""PAMR, pixel-adaptive mask refinement, stands here in pure numpy.
 
 Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 3.4,
 https://arxiv.org/abs/2005.08104. A mask is averaged again and again over neighbours that look alike:

@@ -1,4 +1,4 @@
-"""Label Studio's label config (XML) -> which class of a model is drawn with which label of which tool.
+"""Label Studio's label config (XML) says which class of a model is drawn with which label of which tool.
 
 https://labelstud.io/tags/brushlabels and /polygonlabels. A label stands for a class where its `value`, its `alias` or one
 of the names in its `predicted_values` means the class (`app.inference.class_names`); upper and lower

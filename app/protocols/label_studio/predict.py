@@ -1,4 +1,4 @@
-"""A photo of a Label Studio task -> the prediction of the task: regions in the project's labels, and a score."""
+"""A photo of a Label Studio task gives the prediction of the task: regions in the project's labels, and a score."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""Label Studio's ML backend protocol: the masks of photos as pre-annotations.
+"""Label Studio's ML backend protocol gives the masks of photos as pre-annotations.
 
 The address a user enters there (Settings > Model) is http://HOST:PORT/label-studio; Label Studio appends /health, /setup,
 /predict and /webhook to it (`label_studio/ml/api_connector.py` of https://github.com/HumanSignal/label-studio).

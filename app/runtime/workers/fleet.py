@@ -1,4 +1,4 @@
-"""The worker processes of a service: each does one piece of work at a time, and each that ends is replaced.
+"""Each of the service's worker processes does one piece of work at a time, and each that ends is replaced.
 
 A process that crashes, or whose work does not end, costs the request that it worked on, and no other: the others go on, and a new
 one has the models loaded and warm before it takes part. A model is tried in a process that serves nobody, at the start as

@@ -1,4 +1,4 @@
-"""Where worker processes come from: one process that has imported everything, of which each of them is a fork.
+"""Worker processes come from one process that has imported everything: each of them is a fork of it.
 
 A fork is there in some 20 ms and shares the memory of what was imported. Windows has none: there each process starts from nothing.
 This module imports nothing of the project, so that the imports can begin before anything else (`app.__main__`).

@@ -1,4 +1,4 @@
-"""A worker process: it holds the models and does one piece of work after another, until the service hangs up.
+"""A worker process holds the models and does one piece of work after another, until the service hangs up.
 
 The work is a function and its arguments (`app.runtime.workers.parcel`); what comes back is the result, or the exception, and the log
 lines that were written meanwhile.

@@ -1,4 +1,4 @@
-"""Agreement with the authors' code: every array of every fixture file, recomputed by our modules and compared.
+"""Our modules agree with the authors' code: every array of every fixture file is recomputed by them and compared.
 
 One module per paper, one function per fixture file, of the same name: it takes the file's `Reference` and yields
 `Claim`s. A file, an array or a claim that is missing fails; so does whatever a function raises.

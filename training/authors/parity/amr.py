@@ -1,4 +1,4 @@
-"""AMR (jieqin-ai/AMR, de39168): its module, its network, its loss, and one climb of its localization."""
+"""AMR (jieqin-ai/AMR, de39168) is compared: its module, its network, its loss, and one climb of its localization."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Joining the maps of several scales and of mirrored views, as IRN's make_cam.py does (AMR's repository, de39168)."""
+"""The maps of several scales and of mirrored views are joined as IRN's make_cam.py does (AMR's repository, de39168)."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""CCRM ("InferCam", weixuansun/InferCam, 96ba7d8): inference over a stand-in classifier, the released accidents kept."""
+"""CCRM ("InferCam", weixuansun/InferCam, 96ba7d8) is compared: inference over a stand-in classifier, the released accidents kept."""
 
 import numpy as np
 import torch

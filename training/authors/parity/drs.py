@@ -1,4 +1,4 @@
-"""DRS (qjadud1994/DRS, 9afa7f1): the module, the classifier, the refinement network and the rules."""
+"""DRS (qjadud1994/DRS, 9afa7f1) is compared: the module, the classifier, the refinement network and the rules."""
 
 from typing import Any
 

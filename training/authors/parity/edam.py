@@ -1,4 +1,4 @@
-"""EDAM (allenwu97/EDAM, de0af41) and PSA's ResNet-38 classifier, which InferCam (96ba7d8) uses."""
+"""EDAM (allenwu97/EDAM, de0af41) is compared, and PSA's ResNet-38 classifier, which InferCam (96ba7d8) uses."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""IRN, as AMR's repository (jieqin-ai/AMR, de39168) carries it: its network and its random walk."""
+"""IRN is compared as AMR's repository (jieqin-ai/AMR, de39168) carries it: its network and its random walk."""
 
 import numpy as np
 import torch

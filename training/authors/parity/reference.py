@@ -1,4 +1,4 @@
-"""What a fixture file offers to the code that reproduces it: arrays, the weights' fill rule, the inputs.
+"""A fixture file offers this to the code that reproduces it: arrays, the weights' fill rule, the inputs.
 
 The fixtures were made by the authors' released modules with weights drawn by a rule from the names of their parameters,
 so that a reproduction fills the same weights under the authors' names, imports them (`training.authors.released`) and

@@ -1,5 +1,4 @@
-"""Two whole training steps, compared with those of the authors' code: losses, gradients, and what the optimiser made of
-them.
+"""Two whole training steps are compared with those of the authors' code: losses, gradients, and what the optimiser made of them.
 
 Both sides compute in float64 with dropout off: in float32 a rounding flips a ReLU here and there, which alone changes a
 gradient by a thousandth. The second step shows what the first cannot, momentum and the decay of the rate. Tensors are

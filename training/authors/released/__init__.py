@@ -1,4 +1,4 @@
-"""The authors' released weight files: read without running code from them, then converted to our modules' keys.
+"""The authors' released weight files are read without running code from them, then converted to our modules' keys.
 
 One module per repository, each with `convert(state)`: the authors' keys -> ours, every key used or named in the error.
 """

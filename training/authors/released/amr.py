@@ -1,4 +1,4 @@
-"""AMR's network (a bare state dict of 2,392 keys, 1,594 of them aliases) -> `AmrClassifier` on `resnet50-irn`.
+"""AMR's network (a bare state dict of 2,392 keys, 1,594 of them aliases) becomes `AmrClassifier` on `resnet50-irn`.
 
 The plain CAM network of its first stage, which is IRN's `resnet50_cam`, becomes a `CamClassifier`.
 """

@@ -1,4 +1,4 @@
-"""DRS (qjadud1994/DRS): the classifier -> `DrsClassifier`, the refinement network -> `DrsRefinement`, both on `vgg16`.
+"""DRS (qjadud1994/DRS) becomes ours: the classifier `DrsClassifier`, the refinement network `DrsRefinement`, both on `vgg16`.
 
 Their files are dicts with the weights under "model". Every convolution of the backbone occurs twice, as `features.N` and
 as `layerX_convY`: one tensor, and one here.

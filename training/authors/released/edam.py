@@ -1,4 +1,4 @@
-"""EDAM's network (`resnet38_EDAM_cls`, a bare state dict) -> `EdamClassifier` on `resnet38`."""
+"""EDAM's network (`resnet38_EDAM_cls`, a bare state dict) becomes `EdamClassifier` on `resnet38`."""
 
 import torch
 from torch import Tensor

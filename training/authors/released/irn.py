@@ -1,4 +1,4 @@
-"""IRN's edge and displacement network (a bare state dict) -> `IrnNetwork` on `resnet50-irn`.
+"""IRN's edge and displacement network (a bare state dict) becomes `IrnNetwork` on `resnet50-irn`.
 
 IRN's classifier is read by `training.authors.released.amr.convert_cam`: the two projects share it.
 """

@@ -1,4 +1,4 @@
-"""PSA's ResNet-38 classifier (`resnet38_cls`, a bare state dict), which CCRM uses unchanged -> `CamClassifier`."""
+"""PSA's ResNet-38 classifier (`resnet38_cls`, a bare state dict), which CCRM uses unchanged, becomes `CamClassifier`."""
 
 import torch
 from torch import Tensor

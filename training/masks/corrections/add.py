@@ -1,4 +1,4 @@
-"""The verb `corrections add`: masks drawn in another tool are checked against their photos and put into a folder of corrections.
+"""The verb `corrections add` checks masks drawn in another tool against their photos and puts them into a folder of corrections.
 
 What a source is, is told by its form: a folder with SegmentationClass/ (VOC's devkit, CVAT's "Segmentation mask"), a COCO
 file or a folder with one in annotations/, Label Studio's JSON export, or the choices.csv of `review.html`.

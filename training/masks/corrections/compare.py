@@ -1,4 +1,4 @@
-"""Two versions of a segmenter on corrected masks that neither was trained on: figures, and a page that shows where it got worse."""
+"""Two versions of a segmenter are compared on corrected masks that neither was trained on; a page shows where it got worse."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What somebody drew over a photo, as the readers of other tools' files give it."""
+"""The readers of other tools' files give in this form what somebody drew over a photo."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export: the newest annotation of every task, of brushes and polygons.
+"""Label Studio's JSON export gives the newest annotation of every task, of brushes and polygons.
 
 A task names its photo by an address; the photo is the one whose name ends it, Label Studio's eight digits of an upload
 taken off. An annotation without a region says that nothing is there. The draft is the task's prediction, where the export

@@ -1,4 +1,4 @@
-"""Which corrected masks of a folder a run learns from, and which are kept aside; the masks as label maps for training.
+"""A run learns from some corrected masks of a folder, and others are kept aside; the masks become label maps for training.
 
 The one way from a folder of corrections into a training: a run takes it only where its file names the folder.
 """

@@ -1,4 +1,4 @@
-"""The attention modulation module of AMR: channels, then pixels, are re-weighted so that middling responses count most.
+"""The attention modulation module of AMR weighs channels, then pixels, anew so that middling responses count most.
 
 The equations stand in `training.methods.amr.classifier`, with the paper and where this departs from the released code.
 """
