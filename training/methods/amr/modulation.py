@@ -18,7 +18,7 @@ Statistics = Literal["image", "batch"]
 def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False) -> Tensor:
     """Return the normal density of v (N, ...) under its own mean and unbiased deviation, of each image or of the whole batch.
 
-    1 where the deviation is below 1e-3, to within rounding. `bounded` leaves out the density's factor: values in (0, 1].
+    It is 1 where the deviation is below 1e-3, to within rounding. `bounded` leaves out the density's factor, so that it lies in (0, 1].
     """
     entries = v.detach().to(torch.promote_types(v.dtype, torch.float32))
     entries = entries.flatten(1) if statistics == "image" else entries.reshape(1, -1)
@@ -42,7 +42,7 @@ class ChannelModulation(nn.Module):
         self.excite = nn.Linear(max(1, channels // reduction), channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
+        """Return (N, C, h, w) of (N, C, h, w)."""
         v = self.excite(self.squeeze(x.mean(dim=(2, 3))).relu())
         return x * gaussian(v, self.statistics, self.bounded)[:, :, None, None]
 
@@ -57,7 +57,7 @@ class SpatialModulation(nn.Module):
         self.norm = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
+        """Return (N, C, h, w) of (N, C, h, w)."""
         v = self.conv(torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1))
         if self.normalization == "batch" and not self.training:
             v = F.batch_norm(v, None, None, self.norm.weight, self.norm.bias, training=True, eps=self.norm.eps)
