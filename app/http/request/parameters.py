@@ -55,8 +55,8 @@ class PhotoParameters(ModelParameters):
     )
     scales: Scales | None = Field(
         default=None,
-        description=f"The photo is looked at at these factors of the network's input size, and the answers are joined: up to "
-        f"{MAX_SCALES}, each in {SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}. Without it the model's are taken.",
+        description=f"The network sees the photo at these factors of its input size, and the answers are joined: up to {MAX_SCALES}, "
+        f"each in {SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}. Without it the model's are taken.",
         examples=["0.5,1,1.5"],
     )
     flip: bool | None = Field(

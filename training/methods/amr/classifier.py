@@ -83,16 +83,15 @@ class AmrClassifier(Classifier):
         # "normalized" divides by the maxima, and takes the classes present alone.
         agreement: Literal["raw", "normalized"] = "raw"
         reduction: int = Field(default=16, ge=1)
-        bounded: bool = False
+        bounded: bool = False  # A gate lies in (0, 1]: the factor of the normal density is left out.
         freeze: bool = False
         statistics: Statistics = "image"
         gate_normalization: Literal["running", "batch"] = "running"
         detached: bool = False
         pair_first_two: bool = False
         spotlight_lr_scale: float = Field(default=1.0, ge=0)  # It scales the rate of the spotlight's backbone.
-        compensation_lr_scale: float = Field(
-            default=10.0, ge=0
-        )  # It scales the rate of the second backbone and its AMMs.
+        # It scales the rate of the second backbone and its AMMs.
+        compensation_lr_scale: float = Field(default=10.0, ge=0)
         classifier_lr_scale: float = Field(default=1.0, ge=0)  # It scales the rate of what follows the backbones.
 
         @field_validator("spotlight")
