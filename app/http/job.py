@@ -80,7 +80,7 @@ class Job(Generic[Asked]):
         """The headers of a reply name these models: those of the maps, or of the mask where it is asked for alone."""
         return self.cams or ((self.segmenter,) if self.segmenter else ())
 
-    @property
+    @cached_property
     def pins(self) -> dict[str, dict[str, str]]:
         """For each task, this query parameter names its models by version: those that answer, else the default."""
         pins = {task: {"model": pin(engine)} for task, engine in self.defaults.items()}

@@ -112,7 +112,7 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
 
 
 def mean_scores(mask: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
-    """Label -> its mean probability (C + 1, h, w) over its pixels, of every label of a mask, 255 left out.
+    """Return, for every label of a mask but 255, the mean of its probability (C + 1, h, w) over its pixels.
 
     Its pixels are those at the probabilities' size; a label that has none there gets its largest probability.
     """
