@@ -186,7 +186,7 @@ def act_evaluate(options: argparse.Namespace) -> str:
 
 
 def act_pseudo_label(options: argparse.Namespace) -> Path:
-    """Label maps of a folder by one ONNX file and the photos' tags."""
+    """Make label maps of a folder by one ONNX file and the photos' tags."""
     if options.out is None:
         raise ConfigError("pseudo-label --model needs --out DIR, where the label maps go")
     model = Engine(options.model, intra_op_threads=0)

@@ -31,7 +31,7 @@ def find_model_files(directory: Path) -> dict[Key, Path]:
 
 
 def find_misplaced(directory: Path) -> dict[str, dict[str, str]]:
-    """Name -> folder ("" where there is none) -> what is wrong with an ONNX file there, beside the versions.
+    """Return, by name and folder ("" where there is none), what is wrong with an ONNX file there, beside the versions.
 
     Hidden files and folders are left alone, and what lies beside a `model.onnx`.
     """

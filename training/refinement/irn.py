@@ -197,7 +197,7 @@ def line_affinities(edge: Tensor, radius: int) -> Tensor:
 
 
 def pair_labels(labels: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Label maps (N, h, w) -> which pairs are foreground of one label, background, and of two labels.
+    """Return which pairs of label maps (N, h, w) are foreground of one label, background, and of two labels.
 
     Each is float (N, D, rows, columns) of 0 and 1; pairs with an ignored pixel are in none.
     """
