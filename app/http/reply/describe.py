@@ -27,12 +27,12 @@ from app.http.request.parameters import (
     AnalyzeParameters,
     CamParameters,
     LocalizationParameters,
-    Parameters,
     PhotoParameters,
     PseudoLabelParameters,
     SegmentParameters,
     every_class,
 )
+from app.http.request.query import Parameters
 from app.inference.display import css_colour, display_colours
 from app.inference.label_maps.regions import mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
