@@ -4,6 +4,7 @@
 # NODES, GPUS (per node) and SHARDS may be set; PYTHON is the environment of `make dev`, on every node at the same place.
 set -euo pipefail
 config=$1
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # docs/pipeline.md, "A process that dies"; sbatch hands the environment on
 nodes=${NODES:-2} gpus=${GPUS:-4} shards=${SHARDS:-8} python=${PYTHON:-.venv-dev/bin/python}
 
 # torchrun on every node; the first node is where they meet. A process that dies is started again with all others, from last.ckpt.

@@ -185,7 +185,8 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "two": [[*torchrun, "--standalone", "--nproc-per-node=2"]],
         "nodes": [[*node, "--local-addr=127.0.0.1"]] * 2,  # a process on each of two nodes, one of which is killed
     }
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    # Else processes that start again meet at what those before them left in torchrun's store, and may wait for ever.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ".", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     for name, commands in starts.items():
         (tmp_path / name).mkdir()
         arguments = [str(program), str(tmp_path / name), *(["mortal"] if name == "nodes" else [])]
@@ -195,9 +196,14 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             for command in commands
         ]
-        for process in started:
-            said, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, said
+        try:
+            for process in started:
+                said, _ = process.communicate(timeout=240)
+                assert process.returncode == 0, said
+        finally:
+            for process in started:  # torchrun ends those that it started.
+                process.terminate()
+                process.communicate(timeout=60)
     return tmp_path
 
 

@@ -151,6 +151,23 @@ class CorrectionsConfig(Section):
         return {"folder": values} if isinstance(values, str | Path) else values
 
 
+class RecognizerConfig(Section):
+    """A network beside a segmenter says what is in the photo (`training.segmenters.recognizer`)."""
+
+    backbone: str = "timm/tf_efficientnet_lite0"
+    """It stands on this backbone, named as in [classifier], which stays as its weights are."""
+    weights: str | None = "pretrained"
+    """Its weights come from there, named as in [classifier]."""
+    output_stride: int = 32
+    """Its last stage has this stride; the one that it was trained with recognises best."""
+    scale: float = Field(default=1.0, gt=0, le=1)
+    """It sees the photo at this many times the segmenter's size."""
+    decay: float = Field(default=3e-3, gt=0)
+    """The regression's weights are pulled towards their start with this strength."""
+    names: bool = True
+    """The start is what ImageNet's head knows of the classes' names; where this is false it is zero."""
+
+
 class RegressionConfig(Section):
     """The head starts by a logistic regression on frozen features (`training.stages.regression`)."""
 

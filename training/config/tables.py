@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from training.config.learning import CorrectionsConfig, FitConfig, RegressionConfig, Section, ViewConfig
+from training.config.learning import CorrectionsConfig, FitConfig, RecognizerConfig, Section, ViewConfig
 from training.label_rules import RULES, RuleOptions
 from training.label_rules.edam import ALPHA, BETA
 
@@ -117,10 +117,10 @@ class SegmenterConfig(Section):
     """The masks are measured after a dense CRF as well."""
     preferred_size: int | None = Field(default=None, ge=32, le=4096)
     """The segmenter sees photos of this long side in px; it is [localize]'s where it is left out."""
-    tag_regression: RegressionConfig | None = None
-    """After training the tag head is fitted anew by a regression on whole photos (`training.stages.regression`)."""
+    recognizer: RecognizerConfig | None = None
+    """A second network says what is in the photo; the tag head says it where it is left out."""
     presence_threshold: float | None = Field(default=None, ge=0, le=1)
-    """A class that the tag head holds to be less likely gets no pixel unless it is named; the head is not asked where it is left out."""
+    """A class that is held to be less likely in the photo gets no pixel unless it is named; any may where it is left out."""
     views: ViewConfig = ViewConfig()
     """The segmenter sees these views of a photo."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -67,7 +67,7 @@ class Predictor(Protocol):
 
 
 class ServedSegmenter(nn.Module):
-    """It gives (logits, mask) of an image, and with `scored` the probabilities of the classes in the whole photo (`TagHead`)."""
+    """It gives (logits, mask) of an image, and with `scored` the probabilities of the classes in the whole photo (`TagHead`, `Recognizer`)."""
 
     def __init__(self, segmenter: Predictor, scored: bool = False) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ServedSegmenter(nn.Module):
         mask = enlarge(logits, image.shape[1:3]).argmax(dim=1).to(torch.uint8)
         if not self.scored:
             return logits, mask
-        assert tag_logits is not None  # `serve_segmenter` asks for scores of networks with a tag head alone.
+        assert tag_logits is not None  # `serve_segmenter` asks for scores of networks that tell alone.
         return logits, mask, tag_logits.sigmoid()
 
 

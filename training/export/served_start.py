@@ -46,8 +46,11 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
         module, _, part = key.rpartition(".")
         if module in folded:
             continue
+        if segmenter.recognizer is not None and key.startswith("tag_head."):  # It is not served.
+            state[key] = current
+            continue
         value = values.get(f"{NETWORK}{key}")
-        if value is None and key == "tag_head.frequency":
+        if value is None and key.endswith("tag_head.frequency"):
             value = frequency_of(values, segmenter)
         if value is None and part == "num_batches_tracked":
             value = np.zeros((), np.int64)
@@ -137,7 +140,7 @@ def frequency_of(values: dict[str, np.ndarray], segmenter: Segmenter) -> np.ndar
 
     They stand in the one constant of that shape that is no weight.
     """
-    head = segmenter.tag_head
+    head = segmenter.deciding_tag_head()
     assert head is not None  # It is the only network with such an entry.
     shape = tuple(head.frequency.shape)
     found = [

@@ -3,6 +3,7 @@
 from training.segmenters.deeplabv2 import DeepLabV2
 from training.segmenters.deeplabv3 import DeepLabV3
 from training.segmenters.deeplabv3plus import DeepLabV3Plus
+from training.segmenters.recognizer import Recognizer
 from training.segmenters.segmenter import Segmenter, SegmenterOptions
 
 SEGMENTERS: dict[str, type[Segmenter]] = {
@@ -11,4 +12,4 @@ SEGMENTERS: dict[str, type[Segmenter]] = {
     "deeplabv3plus": DeepLabV3Plus,
 }
 
-__all__ = ["SEGMENTERS", "Segmenter", "SegmenterOptions"]
+__all__ = ["SEGMENTERS", "Recognizer", "Segmenter", "SegmenterOptions"]

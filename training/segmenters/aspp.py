@@ -39,3 +39,8 @@ class ASPP(nn.Module):
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     """Return bilinear interpolation to `size` (h, w), half-pixel centres."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_images(images: Tensor, scale: float) -> Tensor:
+    """Return images (N, 3, H, W) at `scale` times their size, rounded down; bilinear, half-pixel centres."""
+    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True)

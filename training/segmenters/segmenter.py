@@ -7,7 +7,8 @@ the maximum. With (0.5, 0.75) that takes 1.8 times the time.
 
     loss = cross_entropy + `self_training` * self_training + `saliency_weight` * mask_refinement + `tag_weight` * tags
 
-The last one is of the full photo alone and trains a `TagHead`, which changes the prediction.
+The last one is of the full photo alone and trains a `TagHead`, which changes the prediction; where a `Recognizer` stands
+beside the network, that changes it in the tag head's place.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from torch.nn import functional as F
 from app.inference.errors import ConfigError
 from app.inference.labels import IGNORE_INDEX, class_count, label_of
 from training.backbones.backbone import Backbone, backbone_and_head
-from training.segmenters.aspp import enlarge
+from training.segmenters.aspp import enlarge, resize_images
 from training.segmenters.mask_refinement_loss import Reading, mask_refinement_loss
+from training.segmenters.recognizer import Recognizer
 from training.segmenters.tag_head import TagHead
 
 
@@ -43,6 +45,9 @@ class SegmenterOptions(BaseModel):
     # The cross-entropy looks at one pixel of so many in rows and in columns, at a place drawn at each step. Neighbours say nearly
     # the same, and a loss at every pixel takes a third of the time of a small network.
     loss_stride: int = Field(default=1, ge=1, le=8)
+    # The cross-entropy counts this share of a batch's pixels, those with the smallest loss: where a trained network disagrees most
+    # with a label that no person drew, the label is wrong more often than the network.
+    kept_pixels: float = Field(default=1.0, gt=0, le=1)
     self_training: float = Field(default=0.0, ge=0)  # weight of `self_training_loss`; DRS: 1
     saliency_weight: float = Field(default=0.0, ge=0)  # It weighs `mask_refinement_loss`; CCRM takes 1.
     saliency_reading: Reading = "foreground"
@@ -54,6 +59,8 @@ class Segmenter(nn.Module):
     """A network that labels every pixel; an architecture builds its layers and gives `logits`.
 
     Attributes:
+        tag_head: what `tag_weight` trains; None where that is 0.
+        recognizer: what says which classes are in the photo in the place of `tag_head`, where the run has one.
         paper: where the architecture comes from.
         defaults: options for which it has other defaults than `SegmenterOptions`.
         rates_stride: the output stride that `options.rates` are meant for.
@@ -80,6 +87,7 @@ class Segmenter(nn.Module):
         if self.options.freeze_early:
             for name in (*backbone.stem_modules, *backbone.first_stage_modules):
                 backbone.get_submodule(name).requires_grad_(False)
+        self.recognizer: Recognizer | None = None
         self.tag_head = None
         if self.options.tag_weight:
             self.tag_head = TagHead(backbone.channels[-1], class_count(label_count), self.options.tag_balance)
@@ -102,25 +110,40 @@ class Segmenter(nn.Module):
 
     def outputs(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Of normalised images (N, 3, H, W): logits [(N, C + 1, h_i, w_i)] of the full photo and, with `msc`, of every
-        scale and their maximum; and, with `tag_weight`, logits of the tags (N, C).
+        scale and their maximum; and, with `tag_weight`, the tag head's logits of the tags (N, C).
         """
         features = self.backbone(images)
-        tag_logits = self.tag_head(features[-1]) if self.tag_head else None
+        return self.all_logits(images, features), self.tag_head(features[-1]) if self.tag_head else None
+
+    def all_logits(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
+        """Return the logits of `outputs`; `features` are the backbone's of the images."""
         full = self.logits(features)
         if not self.options.msc:
-            return [full], tag_logits
+            return [full]
         scaled = [self.logits(self.backbone(resize_images(images, scale))) for scale in self.options.msc]
         maximum = torch.stack([full, *(enlarge(logits, full.shape[2:]) for logits in scaled)]).amax(dim=0)
-        return [full, *scaled, maximum], tag_logits
+        return [full, *scaled, maximum]
+
+    def deciding_tag_head(self) -> TagHead | None:
+        """Return what shares out the pixels of things by the tags: the recognizer's where there is one, else the own one."""
+        return self.tag_head if self.recognizer is None else self.recognizer.tag_head
+
+    def tag_logits(self, images: Tensor, features: list[Tensor]) -> Tensor | None:
+        """Return the logits of the tags (N, C) that decide, of images and the backbone's features of them."""
+        if self.recognizer is not None:
+            return self.recognizer(images)
+        return self.tag_head(features[-1]) if self.tag_head else None
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first; with `msc` the maximum, with
-        `tag_weight` shared out by the tags (`TagHead`); and, with `tag_weight`, logits of the tags (N, C).
+        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), background first; with `msc` the maximum, with a tag
+        head or a recognizer shared out by the tags (`TagHead`); and then logits of the tags (N, C).
         """
-        outputs, tag_logits = self.outputs(images)
-        if self.tag_head is None or tag_logits is None:
-            return outputs[-1], None
-        return self.tag_head.share_out(outputs[-1], tag_logits), tag_logits
+        features = self.backbone(images)
+        logits, tag_logits = self.all_logits(images, features)[-1], self.tag_logits(images, features)
+        tag_head = self.deciding_tag_head()
+        if tag_head is None or tag_logits is None:
+            return logits, None
+        return tag_head.share_out(logits, tag_logits), tag_logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) -> the logits of `predict`."""
@@ -157,16 +180,19 @@ class Segmenter(nn.Module):
         return enlarge(logits, size) if self.compare_at == "labels" else logits
 
     def cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean over pixels that are not 255, each weighted as its photo; zero where all are."""
+        """Return the mean over pixels that are not 255, each weighted as its photo, of the share `kept_pixels`; zero where
+        none is left.
+        """
         label_maps = thinned(batch["label_maps"], self.options.loss_stride)
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
-        known = targets != IGNORE_INDEX
-        if "weights" not in batch:
-            total = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
-            return total / known.sum().clamp(min=1)
-        weights = batch["weights"][:, None, None] * known
         losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
+        weights = (targets != IGNORE_INDEX).to(losses.dtype)
+        kept = round(self.options.kept_pixels * int(weights.sum()))
+        if self.options.kept_pixels < 1 and kept:
+            weights = weights * (losses <= losses.detach()[weights > 0].kthvalue(kept).values)
+        if "weights" in batch:
+            weights = weights * batch["weights"][:, None, None]
         return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     def _self_training(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -219,8 +245,3 @@ def thinned(label_maps: Tensor, stride: int) -> Tensor:
 def reduce_labels(label_maps: Tensor, size: torch.Size) -> Tensor:
     """Return labels (N, H, W) at `size` (h, w): for each small pixel that of the pixel its centre falls into."""
     return F.interpolate(label_maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
-
-
-def resize_images(images: Tensor, scale: float) -> Tensor:
-    """Return images (N, 3, H, W) at `scale` times their size, rounded down; bilinear, half-pixel centres."""
-    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True)

@@ -148,14 +148,15 @@ class RememberingModel:
         """Return the outputs of uint8 (N, H, W, 3) by name; see `training.export.served.ServedSegmenter`."""
         key, segmenter = hashlib.sha256(images.tobytes()).digest(), self._segmenter
         if key not in self._known:
-            features = segmenter.backbone(torch.stack([normalize(image) for image in images]))
-            tag_logits = segmenter.tag_head(features[-1]) if segmenter.tag_head else None
-            self._known[key] = segmenter.trunk(features).half(), tag_logits
+            normalised = torch.stack([normalize(image) for image in images])
+            features = segmenter.backbone(normalised)
+            self._known[key] = segmenter.trunk(features).half(), segmenter.tag_logits(normalised, features)
         before, tag_logits = self._known[key]
         logits = segmenter.last(before.float())
         outputs = {}
-        if segmenter.tag_head is not None and tag_logits is not None:
-            logits = segmenter.tag_head.share_out(logits, tag_logits)
+        tag_head = segmenter.deciding_tag_head()
+        if tag_head is not None and tag_logits is not None:
+            logits = tag_head.share_out(logits, tag_logits)
             outputs = {"scores": tag_logits.sigmoid().numpy()} if self.card.presence_thresholds else {}
         mask = enlarge(logits, torch.Size(images.shape[1:3])).argmax(dim=1).to(torch.uint8)
         return {"logits": logits.numpy(), "mask": mask.numpy(), **outputs}

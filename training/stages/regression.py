@@ -22,11 +22,11 @@ from app.inference.errors import ConfigError
 from app.inference.image.preprocess import geometry_of, resize_image
 from training.backbones.imagenet_names import name_rows
 from training.backbones.timm_backbone import PREFIX, imagenet_head
-from training.config.learning import RegressionConfig
+from training.config.learning import RecognizerConfig, RegressionConfig
 from training.data import TaggedPhotos
 from training.data.augment import normalize
 from training.methods import Classifier
-from training.segmenters import Segmenter
+from training.segmenters import Recognizer
 
 ITERATIONS = 60  # L-BFGS takes this many; the loss has settled after some forty.
 
@@ -52,26 +52,21 @@ def start_by_regression(
                 head.bias.copy_(bias)
 
 
-def refit_tag_head(
-    segmenter: Segmenter, photos: TaggedPhotos, names: tuple[str, ...], config: RegressionConfig
+def fit_recognizer(
+    recognizer: Recognizer, photos: TaggedPhotos, names: tuple[str, ...], config: RecognizerConfig, size: int
 ) -> None:
-    """Fit the layer of a segmenter's `TagHead` anew to what the trained backbone sees of the photos `names`, whole.
+    """Fill the tag head of a recognizer from the tags of the photos `names`, whole, at a long side of `size` px.
 
-    While the segmenter is trained the layer sees crops, whose tags may lie outside. Raises ConfigError where there is no tag
-    head, or names shall help: ImageNet's head reads other features.
+    Raises ConfigError where names shall help and the backbone has no ImageNet head.
     """
-    if segmenter.tag_head is None:
-        raise ConfigError("[segmenter] tag_regression fits the tag head; set options.tag_weight, or leave it out")
-    if config.names:
-        raise ConfigError("ImageNet's head does not read a segmenter's features; set tag_regression.names = false")
-    linear = segmenter.tag_head.linear
-    (features,) = averaged_features(segmenter, [linear], photos, names, config.size)
+    head = recognizer.tag_head
+    (features,) = averaged_features(recognizer, [head.linear], photos, names, size)
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     start = torch.zeros(len(photos.classes), features.shape[1])
-    weight, bias = regress(features, image_labels, start, config.decay)
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
+    if config.names:
+        start = known_rows(config.backbone, photos.classes, start.shape[1])
+    recognizer.fill(*regress(features, image_labels, start, config.decay))
+    head.count(image_labels)
 
 
 def head_layers(classifier: Classifier) -> list[nn.Conv2d]:

@@ -22,13 +22,13 @@ from training.data.views import LabelledViews
 from training.export.served import ServedSegmenter
 from training.fit.device import make_fabric
 from training.fit.loop import fit
-from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
+from training.segmenters import SEGMENTERS, Recognizer, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
 from training.stages.card import run_card
 from training.stages.classifier import fill_backbone, require_photos
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import saliency_folder
-from training.stages.regression import refit_tag_head
+from training.stages.regression import fit_recognizer
 
 SEGMENTER = "segmenter"  # A run's (last) segmenter has this folder.
 
@@ -36,8 +36,12 @@ SEGMENTER = "segmenter"  # A run's (last) segmenter has this folder.
 def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:
     """Return a segmenter by its configuration; `weights` (see `build_backbone`) start its backbone."""
     options = check_segmenter(config)
-    backbone = build_backbone(config.backbone, config.output_stride, weights)
-    return SEGMENTERS[config.architecture](backbone, label_count(class_count), options)
+    backbone, labels = build_backbone(config.backbone, config.output_stride, weights), label_count(class_count)
+    segmenter = SEGMENTERS[config.architecture](backbone, labels, options)
+    if (asked := config.recognizer) is not None:
+        seeing = build_backbone(asked.backbone, asked.output_stride)
+        segmenter.recognizer = Recognizer(seeing, labels, options.tag_balance, asked.scale)
+    return segmenter
 
 
 def check_segmenter(config: SegmenterConfig) -> SegmenterOptions:
@@ -95,8 +99,9 @@ def fit_segmenter(
     if fabric.is_global_zero:
         if start:
             average_weights(segmenter, read_state(start), settings.earlier_share)
-        if settings.tag_regression is not None:
-            refit_tag_head(segmenter, photos, names, settings.tag_regression)
+        if settings.recognizer is not None and not start:
+            assert segmenter.recognizer is not None  # `build_segmenter` made it.
+            fit_recognizer(segmenter.recognizer, photos, names, settings.recognizer, segmenter_size(config))
         save_weights(out / "weights.pt", segmenter)
     fabric.barrier()
     return out / "weights.pt"
@@ -140,14 +145,20 @@ def require_segmenter(config: RunConfig) -> SegmenterConfig:
 
 
 def presence_thresholds_of(settings: SegmenterConfig, class_count: int) -> tuple[float, ...]:
-    """Return one for each class, or none where the network is not asked. Raises ConfigError where it has no tag head to
-    ask.
-    """
+    """Return one for each class, or none where the network is not asked. Raises ConfigError where it cannot tell."""
     if settings.presence_threshold is None:
         return ()
-    if not check_segmenter(settings).tag_weight:
-        raise ConfigError("[segmenter] presence_threshold asks the tag head; set options.tag_weight, or leave it out")
+    if settings.recognizer is None and not check_segmenter(settings).tag_weight:
+        raise ConfigError(
+            "[segmenter] presence_threshold asks what is in the photo; add a [segmenter.recognizer], set options.tag_weight, "
+            "or leave it out"
+        )
     return (settings.presence_threshold,) * class_count
+
+
+def segmenter_size(config: RunConfig) -> int:
+    """Return the long side in px at which the run's segmenter sees a photo."""
+    return require_segmenter(config).preferred_size or config.localize.preferred_size
 
 
 def serve_segmenter(segmenter: Segmenter, card: ModelCard) -> ServedSegmenter:
@@ -167,7 +178,7 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         task="segmentation",
         method=settings.architecture,
         paper=SEGMENTERS[settings.architecture].paper,
-        preferred_size=settings.preferred_size or config.localize.preferred_size,
+        preferred_size=segmenter_size(config),
         presence_thresholds=presence_thresholds_of(settings, len(classes)),
         seed=settings.seed_of_round(settings.rounds),
     )

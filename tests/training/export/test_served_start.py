@@ -14,18 +14,20 @@ from training.backbones import build_backbone
 from training.export.onnx_file import card_of, export_model, shrink_weights
 from training.export.served import ServedSegmenter
 from training.export.served_start import fill_from_served, normalised_convolutions, write_last_layers
-from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
+from training.segmenters import SEGMENTERS, Recognizer, Segmenter, SegmenterOptions
 
 CLASSES = ("cat", "dog")
 
 
-def segmenter(channels: int = 16, seed: int = 0) -> Segmenter:
+def segmenter(channels: int = 16, seed: int = 0, recognizer: bool = False) -> Segmenter:
     """A network whose normalisation has statistics of its own, as a trained one has."""
     torch.manual_seed(seed)
     options = SegmenterOptions(channels=channels, tag_weight=1.0, tag_balance=0.5)
     network = SEGMENTERS["deeplabv3plus"](build_backbone("small", 16, None), len(CLASSES) + 1, options)
+    if recognizer:
+        network.recognizer = Recognizer(build_backbone("small", 16, None), len(CLASSES) + 1, 0.5, scale=0.75)
     vary_statistics(network)
-    network.tag_head.frequency.copy_(torch.tensor([0.2, 0.6]))
+    network.deciding_tag_head().frequency.copy_(torch.tensor([0.2, 0.6]))
     return network.eval()
 
 
@@ -78,6 +80,19 @@ def test_every_normalisation_follows_a_convolution() -> None:
     names = {name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     assert set(normalised_convolutions(network).values()) == names
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_network_beside_which_another_recognises_is_read(exported: tuple[Path, ModelCard], tmp_path: Path) -> None:
+    _, card = exported
+    network = segmenter(recognizer=True)
+    path = export_model(ServedSegmenter(network, scored=True), card, tmp_path)
+    read = segmenter(seed=1, recognizer=True)
+    fill_from_served(read, path, card)
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(read(images), network(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(DataError, match=r"no weights recognizer\."):
+        fill_from_served(segmenter(recognizer=True), exported[0], card)
 
 
 def test_a_file_of_another_network_is_refused(exported: tuple[Path, ModelCard], tmp_path: Path) -> None:

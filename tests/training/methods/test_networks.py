@@ -34,7 +34,14 @@ SEGMENTER_OPTIONS = {name: (name, {"channels": 32}) for name in SEGMENTERS}
 SEGMENTER_OPTIONS |= {
     "deeplabv2-msc": ("deeplabv2", {"msc": [0.5, 0.75]}),
     "deeplabv3plus-tags": ("deeplabv3plus", {"channels": 32, "tag_weight": 2.0}),
+    "deeplabv3plus-recognizer": ("deeplabv3plus", {"channels": 32, "tag_weight": 2.0}),
 }
+RECOGNIZER = {
+    "backbone": "small",
+    "weights": None,
+    "output_stride": 16,
+    "scale": 0.75,
+}  # the key above has it beside it
 
 
 def classifier(key: str, backbone: str = "small") -> nn.Module:
@@ -46,9 +53,11 @@ def classifier(key: str, backbone: str = "small") -> nn.Module:
 def segmenter(key: str) -> nn.Module:
     torch.manual_seed(0)
     architecture, options = SEGMENTER_OPTIONS[key]
-    model = build_segmenter(SegmenterConfig(architecture=architecture, options=options), len(CLASSES))
-    if model.tag_head is not None:
-        model.tag_head.count(torch.tensor([[1.0, 1, 0], [1, 0, 0]]))
+    recognizer = RECOGNIZER if key.endswith("recognizer") else None
+    table = SegmenterConfig(architecture=architecture, options=options, recognizer=recognizer)
+    model = build_segmenter(table, len(CLASSES))
+    if (tag_head := model.deciding_tag_head()) is not None:
+        tag_head.count(torch.tensor([[1.0, 1, 0], [1, 0, 0]]))
     return model
 
 
@@ -115,7 +124,9 @@ def test_segmenter_labels_pixels_and_learns(key: str, size: tuple[int, int]) -> 
     losses = model.losses(batch)
     losses["loss"].backward()
     assert losses["loss"] == losses["cross_entropy"] + model.options.tag_weight * losses.get("tags", 0)
-    head = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.startswith("backbone.")]
+    head = [
+        p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad and not name.startswith("backbone.")
+    ]
     assert all(p.grad.isfinite().all() and p.grad.any() for p in head)
     assert model.backbone.stem[0].weight.grad.any()
     grouped = [id(p) for group in model.parameter_groups() for p in group["params"]]
@@ -127,7 +138,7 @@ def test_segmenter_labels_pixels_and_learns(key: str, size: tuple[int, int]) -> 
 def test_exported_segmenter_equals_torch_and_survives_fewer_bits(key: str, tmp_path: Path) -> None:
     network = segmenter(key)
     described = card("segmentation", key)
-    if network.tag_head is not None:  # its say is exported too
+    if network.deciding_tag_head() is not None:  # its say is exported too
         described = described.model_copy(update={"presence_thresholds": (0.3,) * len(CLASSES)})
     served = serve_segmenter(network, described)
     path = export_model(served, described, tmp_path)  # which compares it with torch, and raises

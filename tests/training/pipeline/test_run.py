@@ -36,8 +36,8 @@ OPENED: list[DataConfig] = []  # what the finished run opened
 def road(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A finished run."""
     root = tmp_path_factory.mktemp("road")
-    shorter = ["classifier.fit.epochs=6", "segmenter.fit.epochs=4"]
-    config = read_config(RunConfig, CONFIG, [f"out={root / 'run'}", f"export.models={root / 'models'}", *shorter])
+    fewer = ["data.scenes.count=160", "data.scenes.val_count=30", "classifier.fit.epochs=7", "segmenter.fit.epochs=5"]
+    config = read_config(RunConfig, CONFIG, [f"out={root / 'run'}", f"export.models={root / 'models'}", *fewer])
     open_scenes = SOURCES["scenes"]
 
     def noted(data: DataConfig) -> TaggedPhotos:

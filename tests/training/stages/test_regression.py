@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from app.inference.errors import ConfigError
-from training.config.learning import RegressionConfig
+from training.config.learning import RecognizerConfig, RegressionConfig
 from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig
 from training.config.tables import SegmenterConfig
 from training.data import DataConfig, open_source
 from training.stages.classifier import build_classifier, fit_classifier, load_classifier, validation_map
-from training.stages.regression import head_layers, refit_tag_head, regress, start_by_regression
+from training.stages.regression import fit_recognizer, head_layers, regress, start_by_regression
 from training.stages.segmenter import build_segmenter
 
 
@@ -50,24 +50,33 @@ def test_a_run_that_trains_nothing_else_learns_from_the_regression(tmp_path) -> 
     assert all(torch.equal(value, untouched[key]) for key, value in trained.backbone.state_dict().items())
 
 
-def test_a_tag_head_is_fitted_anew_to_whole_photos() -> None:
+def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns() -> None:
     torch.manual_seed(0)
-    table = SegmenterConfig(backbone="small", weights=None, options={"tag_weight": 1.0, "channels": 16})
+    table = SegmenterConfig(
+        backbone="small",
+        weights=None,
+        options={"channels": 16},
+        recognizer={"backbone": "small", "output_stride": 16, "names": False},
+    )
     segmenter = build_segmenter(table, 3)
+    recognizer = segmenter.recognizer
     data = {"source": "scenes", "scenes": {"count": 40, "val_count": 12, "size": 64, "class_count": 3}}
     photos = open_source(DataConfig.model_validate(data))
     names = photos.names("train")
-    backbone = {key: value.clone() for key, value in segmenter.backbone.state_dict().items()}
+    backbone = {key: value.clone() for key, value in recognizer.backbone.state_dict().items()}
     features, truth = [], torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
-    segmenter.tag_head.linear.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    refit_tag_head(segmenter, photos, names, RegressionConfig(size=64, decay=1e-4, names=False))
-    logits = segmenter.tag_head.linear(torch.cat(features))
+    recognizer.tag_head.linear.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    settings = RecognizerConfig(backbone="small", decay=1e-4, names=False)
+    fit_recognizer(recognizer, photos, names, settings, size=64)
+    logits = recognizer.tag_head.linear(torch.cat(features))
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.85
-    assert all(torch.equal(value, backbone[key]) for key, value in segmenter.backbone.state_dict().items())
-    with pytest.raises(ConfigError, match=r"tag_regression.names = false"):
-        refit_tag_head(segmenter, photos, names, RegressionConfig())
-    with pytest.raises(ConfigError, match=r"set options.tag_weight"):
-        refit_tag_head(build_segmenter(SegmenterConfig(weights=None), 3), photos, names, RegressionConfig(names=False))
+    assert torch.equal(recognizer.tag_head.frequency, truth.mean(dim=0))
+    segmenter.train()
+    assert not any(parameter.requires_grad for parameter in recognizer.parameters())
+    assert not any(module.training for module in recognizer.modules())
+    assert all(torch.equal(value, backbone[key]) for key, value in recognizer.backbone.state_dict().items())
+    with pytest.raises(ConfigError, match="set names = false"):
+        fit_recognizer(recognizer, photos, names, RecognizerConfig(backbone="small"), size=64)
 
 
 def test_both_branches_of_amr_get_their_own_head() -> None:
