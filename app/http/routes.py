@@ -19,7 +19,7 @@ from app.http.reply.caching import entity_tag, matches
 from app.http.reply.describe import classes_reply, models_reply
 from app.http.reply.problems import problem_of
 from app.http.reply.schemas import ClassesReply, ModelsReply, Status
-from app.http.request.models import choose_engines, choose_segmenter
+from app.http.request.choose_models import choose_engines, choose_segmenter
 from app.http.request.negotiate import choose_format
 from app.http.request.parameters import (
     AnalyzeParameters,
