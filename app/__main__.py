@@ -33,7 +33,8 @@ from app.guard.keys import Keys, is_public
 from app.guard.log_lines import log_to_stderr
 from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
-from app.inference.files.file_names import shown
+from app.inference.files.whole_file import refusal
+from app.inference.spelling import nearest_name
 from app.main import create_app
 from app.protocols.triton import write_configs
 from app.runtime.settings import Settings, unknown_variables
@@ -45,6 +46,8 @@ OPEN_DOOR = (
     "ANYBODY who reaches %s is served: the service listens there and no API key is set. Set TAG2MASK_API_KEYS "
     "(docs/operations.md), listen at 127.0.0.1, or let nobody in who should not be."
 )
+# This is what a line of the command begins with, as its user wrote it.
+PROGRAM = "tag2mask" if Path(sys.argv[0]).stem == "tag2mask" else "python -m app"
 STOPPED = 130  # This is the exit status of what SIGINT has ended.
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # These parameters have no place where a folder is labelled.
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
@@ -79,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Tag2MaskError as error:
         sys.exit(f"tag2mask: {error}")
     except OSError as error:  # The disk, the rights or the network refuse something.
-        sys.exit(f"tag2mask: {shown(error.filename or 'the system')}: {error.strerror or error}.")
+        sys.exit(f"tag2mask: {refusal(error)}")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -89,7 +92,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         f"  TAG2MASK_{name.upper()} ({'none' if field.default is None else field.default})" for name, field in fields
     ]
     parser = argparse.ArgumentParser(
-        prog="python -m app",
+        prog=PROGRAM,
         description="The tag2mask service.",
         epilog="\n".join(["environment variables, with their defaults (docs/settings.md says more):", *settings]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -136,7 +139,11 @@ def label(options: argparse.Namespace) -> tuple[str, bool]:
     given = dict(entry.partition("=")[::2] for entry in options.set)
     for name, value in given.items():
         if name not in SETTABLE or not value:
-            raise DataError(f"--set {name}={value}: write NAME=VALUE with one of {', '.join(SETTABLE)}")
+            nearest = nearest_name(name, SETTABLE) if name not in SETTABLE else None
+            raise DataError(
+                f"--set {name}={value}: {f'did you mean {nearest!r}? W' if nearest else 'w'}rite NAME=VALUE with one of "
+                f"{', '.join(SETTABLE)}"
+            )
     try:
         parameters = AnalyzeParameters.model_validate(given)
     except ValidationError as error:

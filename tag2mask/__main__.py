@@ -1,5 +1,6 @@
 """The command `tag2mask`: serve, label a folder, train, measure. `tag2mask VERB --help` says what a verb takes."""
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -46,8 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     if verb in SERVICE:
         return run("app.__main__", [] if verb == "serve" else [verb], rest)
     if importlib.util.find_spec(NEEDED_TO_TRAIN) is None:
-        print(f"tag2mask: {verb!r} is neither serve nor label, and training is not installed: "
-              "pip install 'tag2mask[training]', or the same of a checkout.", file=sys.stderr)  # fmt: skip
+        nearest = difflib.get_close_matches(verb, (*SERVICE, TRAIN), n=1)
+        meant = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        print(f"tag2mask: {verb!r} is none of {', '.join(SERVICE)}.{meant} Every other verb is training's, which is not "
+              "installed: pip install 'tag2mask[training]', or the same of a checkout.", file=sys.stderr)  # fmt: skip
         return 2
     if verb in (TRAIN, "run"):
         return run("training.__main__", ["run"], [recipe(rest[0]), *rest[1:]] if rest else rest)

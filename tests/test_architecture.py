@@ -51,6 +51,7 @@ SHARED_MAY_IMPORT = {"contourpy", "isal", "numpy", "PIL", "pillow_heif", "pycoco
 # Rooms of training that run an exported file, or check one.
 MAY_USE_ENGINE = ("training.__main__", "training.export", "training.masks", "training.pipeline")
 # The only room that reads masks; all other rooms train on tags alone. The pipeline calls its measuring.
+BEING_WRITTEN = {"partial", "target", "file", "zipfile", "buffer"}  # The first two are what `whole_file` gives.
 READS_MASKS = "training.masks"
 # Corrected masks are masks too: of training, the same room alone reads them.
 CORRECTIONS = "app.inference.label_maps.corrections"
@@ -252,20 +253,19 @@ def test_every_folder_is_a_room_with_a_rule_and_a_readable_number_of_files() -> 
     assert rooms - set(ROOMS) == {"training.pipeline"}  # the pipeline may import every other room
 
 
-def test_training_writes_files_whole_or_not_at_all() -> None:
-    """A file that a killed run left half must not count as a result: `app.inference.files.whole_file` writes all of them."""
+def test_files_are_written_whole_or_not_at_all() -> None:
+    """A file that a killed run or a full disk left half must not count as a result: `app.inference.files.whole_file` writes all."""
 
     def writes(call: ast.Call) -> bool:
-        function, modes = getattr(call.func, "attr", getattr(call.func, "id", "")), [*call.args, *call.keywords]
-        opened = function == "open" and any(
-            getattr(getattr(mode, "value", mode), "value", mode) in ("w", "wb") for mode in modes
-        )
-        written = function in ("write_text", "write_bytes") or opened
-        return written and ast.unparse(call.func).split(".")[0] not in ("partial", "zipfile")
+        function, values = getattr(call.func, "attr", ""), [*call.args, *(keyword.value for keyword in call.keywords)]
+        opened = function == "open" and any(getattr(value, "value", None) in ("w", "wb") for value in values)
+        written = opened or function in ("write_text", "write_bytes", "save", "savefig", "savez", "savez_compressed")
+        named = {node.id for part in (call.func, *values) for node in ast.walk(part) if isinstance(node, ast.Name)}
+        return written and not named & BEING_WRITTEN
 
     offences = [
         f"{SOURCES[name].relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
-        for name in modules_of("training")
+        for name in (*modules_of("app"), *modules_of("training"))
         for node in ast.walk(TREES[name])
         if isinstance(node, ast.Call) and writes(node)
     ]

@@ -30,7 +30,7 @@ from typing import Any
 
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.files.file_names import shown
+from app.inference.files.whole_file import refusal
 from app.inference.options import Options
 from training.authors.parity import format_table, run_parity
 from training.config.learning import PretrainConfig
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # The disk or the rights refuse something.
-        print(f"error: {shown(error.filename or 'the system')}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {refusal(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -1,12 +1,10 @@
 """A labelled folder holds more than its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
 
 import csv
-import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from app.batch.review import outlines_of, review_page
 from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files, yolo_text
 from app.inference.errors import DataError
 from app.inference.files.choices import Choice
-from app.inference.files.file_names import shown
+from app.inference.files.whole_file import refusal, write_whole
 from app.inference.label_maps.regions import CocoImage, Region, coco_document
 from app.inference.labels import label_of
 
@@ -29,14 +27,14 @@ def write_data_set(out: Path, names: Sequence[str], maker: Maker, decided: Mappi
     """Write the lists of these photos, rejected ones left out, and the review of them all."""
     reviewed = [completed(out, json.loads(files_of(out, name)[-1].read_text())) for name in names]
     records = [record for record in reviewed if not is_rejected(record, decided)]
-    write(out / "classes.txt", "".join(f"{name}\n" for name in maker.classes).encode())
+    write_whole(out / "classes.txt", "".join(f"{name}\n" for name in maker.classes))
     listed = "".join(f"{record['name']}\n" for record in records)
-    write(out / "ImageSets" / "Segmentation" / "train.txt", listed.encode())
-    write(out / "annotations.json", json.dumps(coco_data_set(records, maker)).encode())
+    write_whole(out / "ImageSets" / "Segmentation" / "train.txt", listed)
+    write_whole(out / "annotations.json", json.dumps(coco_data_set(records, maker)))
     write_yolo_lists(out, [record["name"] for record in records], maker.classes)
     reviewed.sort(key=lambda record: record["quality"]["estimate"])
     write_csv(out / "review.csv", REVIEW, [review_row(record, decided) for record in reviewed])
-    write(out / "review.html", review_page(reviewed, maker.classes, decided).encode())
+    write_whole(out / "review.html", review_page(reviewed, maker.classes, decided))
 
 
 def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -99,29 +97,11 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = shown(error.filename or out)
-        raise DataError(
-            f"{where} cannot be written ({error.strerror}). Make room, or name another --out; the same command goes on."
-        ) from None
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
-        :16
-    ]  # A name of its own may be too long with more behind it.
-    partial = path.with_name(f".{digest}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise DataError(refusal(error, out)) from None
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
     """Write a table."""
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows])
-    write(path, table.getvalue().encode())
+    write_whole(path, table.getvalue())

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from app.batch.data_set import files_of, write, write_csv, write_data_set, writing
+from app.batch.data_set import files_of, write_csv, write_data_set, writing
 from app.batch.labellers import Labeller, Maker
 from app.batch.photo_content import content_of
 from app.batch.photos import FolderPhoto, find_photos, known_tags
@@ -37,6 +37,7 @@ from app.inference.files.choices import FILE as CHOICES
 from app.inference.files.choices import Choice, read_choices
 from app.inference.files.file_names import shown
 from app.inference.files.tags import read_tags
+from app.inference.files.whole_file import write_whole
 
 NAMED = 3  # A sentence names this many of the photos it is about.
 
@@ -193,7 +194,7 @@ def check_settings(out: Path, maker: Maker, tagged: bool) -> None:
     settings = noted_settings(str(out), path.read_text(encoding="utf-8") if path.is_file() else None, maker, tagged)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "overlays", "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    write(path, settings.encode())
+    write_whole(path, settings.encode())
 
 
 def noted_settings(out: str, noted: str | None, maker: Maker, tagged: bool) -> str:
@@ -270,11 +271,11 @@ def label_one(task: FolderPhoto, out: Path, labeller: Labeller) -> None:
         raise DataError(f"it cannot be read ({error.strerror}).") from None
     content = content_of(task.name, shown(task.path), stamp, task.tags, data, labeller)
     copy, mask, overlaid, written = files_of(out, task.name)
-    write(copy, content.photo)
-    write(mask, content.mask)
-    write(overlaid, content.overlay)
+    write_whole(copy, content.photo)
+    write_whole(mask, content.mask)
+    write_whole(overlaid, content.overlay)
     write_yolo(out, task.name, copy, content.yolo)
-    write(written, content.record)
+    write_whole(written, content.record)
 
 
 def record_path(out: Path, task: FolderPhoto) -> Path:

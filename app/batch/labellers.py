@@ -139,7 +139,7 @@ class Remote:
         except ServerGoneError as error:  # It may also have hung up on a body far larger than it takes.
             self._ask("GET", "healthz")
             raise DataError(
-                f"{error}, but to other requests: perhaps {len(data)} bytes are more than it takes"
+                f"{error} It answers other requests, so perhaps {len(data)} bytes are more than it takes."
             ) from None
         found = read_reply(body, decode(data, input_long_side=SHOWN_SIDE))
         return emptied(found) if tags == () else found
@@ -185,11 +185,18 @@ class Remote:
             reply = self._http.request(method, f"{self.address}/{path}", body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise ServerGoneError(
-                f"{self.address} does not answer ({getattr(error, 'reason', None) or error})"
+                f"{self.address} does not answer ({cause_of(error)}). Start the service there, or name the address of a running "
+                f"one; the same command goes on."
             ) from None
         if reply.status != HTTPStatus.OK:
             raise DataError(f"the server refuses it: {_detail(reply.data) or f'HTTP status {reply.status}'}")
         return reply.data
+
+
+def cause_of(error: urllib3.exceptions.HTTPError) -> object:
+    """Return why a request failed: what the system says of the connection, where it does."""
+    reason = getattr(error, "reason", None) or error
+    return getattr(reason.__cause__, "strerror", None) or reason
 
 
 def read_reply(body: bytes, photo: Photo) -> Labelled:

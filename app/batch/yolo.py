@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.label_maps.regions import count_labels, polygons_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of
 
@@ -41,23 +42,22 @@ def yolo_text(mask: np.ndarray) -> str:
 def write_yolo(out: Path, name: str, photo: Path, content: bytes) -> None:
     """Write a photo's text, and give the photo its second name."""
     text, second = yolo_files(out, name)
-    for path in (text, second):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    text.write_bytes(content)
+    write_whole(text, content)
     second.unlink(missing_ok=True)
-    try:
-        os.link(photo, second)
-    except OSError:  # It is another disk, or one without links.
-        shutil.copyfile(photo, second)
+    with whole_file(second) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(photo, partial)
+        except OSError:  # It is another disk, or one without links.
+            shutil.copyfile(photo, partial)
 
 
 def write_yolo_lists(out: Path, names: Iterable[str], classes: Iterable[str]) -> None:
     """Write which photos there are and what the classes are called."""
-    (out / FOLDER).mkdir(exist_ok=True)
     listed = "".join(f"./images/{name}.jpg\n" for name in names)
-    (out / FOLDER / "train.txt").write_text(listed, encoding="utf-8")
+    write_whole(out / FOLDER / "train.txt", listed)
     called = "".join(
         f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(classes)
     )  # A text in JSON is the same text in YAML.
     yaml = f"# val is what YOLO asks for; name photos of your own there.\ntrain: train.txt\nval: train.txt\nnames:\n{called}"
-    (out / FOLDER / "data.yaml").write_text(yaml, encoding="utf-8")
+    write_whole(out / FOLDER / "data.yaml", yaml)

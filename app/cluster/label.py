@@ -24,6 +24,7 @@ from app.cluster.workers import RayCrew
 from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
 from app.inference.files.tags import read_tags
+from app.inference.files.whole_file import refusal
 from app.runtime.settings import Settings
 
 TOLD = 20  # The command names this many refused photos; refused.csv names all.
@@ -81,7 +82,7 @@ def label_stored(photos: str, out: str, crew: RayCrew, tags: Path | None, skip: 
         place.write("classes.txt", "".join(f"{name}\n" for name in crew.classes).encode())
         place.write("refused.csv", refused_table(counts.refused).encode())
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror or error}); the same command goes on.") from None
+        raise DataError(refusal(error, out)) from None
     total = counts.labelled + len(counts.refused)
     lines = [f"{counts.labelled} of {total} photos labelled into {out}"]
     lines += [f"refused {photo}: {reason}" for photo, reason in sorted(counts.refused)[:TOLD]]

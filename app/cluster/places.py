@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import fs
 
-from app.batch.data_set import files_of, write
+from app.batch.data_set import files_of
 from app.batch.photo_content import Content
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.errors import DataError
+from app.inference.files.whole_file import write_whole
 
 
 class Place(Protocol):
@@ -50,18 +51,15 @@ class Folder:
         return (self.root / path).read_bytes()
 
     def write(self, path: str, content: bytes) -> None:
-        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        write(self.root / path, content)
+        write_whole(self.root / path, content)
 
     def write_photo(self, name: str, content: Content) -> None:
         copy, mask, overlaid, written = files_of(self.root, name)
-        for path in (copy, mask, overlaid, written):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write(copy, content.photo)
-        write(mask, content.mask)
-        write(overlaid, content.overlay)
+        write_whole(copy, content.photo)
+        write_whole(mask, content.mask)
+        write_whole(overlaid, content.overlay)
         write_yolo(self.root, name, copy, content.yolo)
-        write(written, content.record)
+        write_whole(written, content.record)
 
 
 class Bucket:

@@ -24,7 +24,7 @@ from app.cluster.places import place_of, record_at
 from app.cluster.sources import FolderFile, StoredPhoto, Unit
 from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError, Tag2MaskError
-from app.inference.files.file_names import shown
+from app.inference.files.whole_file import refusal
 from app.runtime.settings import Settings
 
 UNITS = 32  # A task of Ray has so many units: a second or more of work, so that Ray's own milliseconds do not count.
@@ -81,9 +81,7 @@ class Worker:
         try:
             self.out.write_photo(photo.name, content)
         except OSError as error:
-            return Outcome(
-                *said, stopped=f"{shown(error.filename or photo.name)} cannot be written ({error.strerror or error})"
-            )
+            return Outcome(*said, stopped=refusal(error, photo.name))
         return Outcome(*said)
 
 
@@ -138,7 +136,7 @@ class RayCrew:
             for row in done.iter_rows():
                 outcome: Outcome = pickle.loads(row["outcome"])  # nosec B301
                 if outcome.stopped is not None:
-                    raise DataError(f"{outcome.stopped}. Make room, or name another --out; the same command goes on.")
+                    raise DataError(outcome.stopped)
                 yield outcome
         except RayError as error:
             raise DataError(f"the cluster gave up ({first_line(error)}); the same command goes on.") from None

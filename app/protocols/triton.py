@@ -6,6 +6,7 @@ Triton's names, types and shapes of a model are then those of this service's `/v
 from pathlib import Path
 
 from app.inference.engine import Engine
+from app.inference.files.whole_file import write_whole
 from app.inference.model_card import IMAGE_INPUT
 from app.protocols.tensors import CHANNELS
 from app.runtime.model_files import find_model_files
@@ -25,7 +26,7 @@ def write_configs(settings: Settings) -> list[Path]:
     for name, path in newest.items():
         engine = Engine(path, device="cpu")
         written.append(settings.models / name / CONFIG_FILE)
-        written[-1].write_text(config_of(engine), encoding="utf-8")
+        write_whole(written[-1], config_of(engine))
     return written
 
 

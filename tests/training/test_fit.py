@@ -2,13 +2,17 @@
 
 import csv
 import os
+import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -42,6 +46,17 @@ class Points(Dataset):
         epoch, index = key
         x = torch.randn(4, generator=torch.Generator().manual_seed(1000 * epoch + index))
         return {"x": x, "y": x.sum().view(1)}
+
+
+@contextmanager
+def room(for_bytes: int) -> Iterator[None]:
+    """Files of more bytes are refused, as a full disk refuses them."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (for_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def train(out: Path, **changes: object) -> dict[str, Tensor]:
@@ -272,3 +287,30 @@ def test_repeat_factors_by_hand() -> None:
     factors = repeat_factors(image_labels.numpy(), 0.04)
     assert factors[0] == pytest.approx(2)  # sqrt(.04 / .01)
     assert (factors[1:] == 1).all()
+
+
+def test_losses_and_figures_are_in_the_list_and_in_tensorboard(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1, log_every=2)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    read = EventAccumulator(str(events)).Reload()
+    rows = csv.DictReader((tmp_path / "log.csv").read_text().splitlines())
+    listed = {(row["name"], int(row["step"])): float(row["value"]) for row in rows}
+    shown = {(tag, event.step): event.value for tag in read.Tags()["scalars"] for event in read.Scalars(tag)}
+    assert shown == pytest.approx(listed, rel=1e-4)
+    assert ("loss", 2) in listed
+
+
+@pytest.mark.parametrize(
+    ("bytes_left", "log_every", "refused"),
+    [(300, 1, "tensorboard/events*"), (1000, 1000, "last.ckpt")],
+)
+def test_a_full_disk_names_the_file_and_the_same_command_goes_on(
+    tmp_path: Path, bytes_left: int, log_every: int, refused: str
+) -> None:
+    with room(bytes_left), pytest.raises(OSError, match="File too large") as raised:
+        train(tmp_path / "run", log_every=log_every)
+    assert Path(raised.value.filename).match(f"run/{refused}")
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+    resumed, whole = train(tmp_path / "run"), train(tmp_path / "whole")
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)

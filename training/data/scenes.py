@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from app.inference.errors import DataError
-from app.inference.files.whole_file import write_whole
-from app.inference.labels import BACKGROUND, label_of, voc_palette
+from app.inference.files.whole_file import whole_file, write_whole
+from app.inference.image.encode import mask_to_png, to_jpeg
+from app.inference.labels import BACKGROUND, label_of
 from training.config.data import MAX_SCENE_CLASSES, DataConfig, ScenesConfig
 from training.data.scene_painting import KINDS, WHITE, Thing, draw_ground, paint, soften, window_of
 from training.data.source import TaggedPhotos
@@ -104,18 +104,13 @@ def is_scene(config: ScenesConfig, name: str) -> bool:
 def write_folder(config: DataConfig, root: Path) -> Path:
     """Write the scenes as a folder source with masks (`training.data.folder`), and return its path."""
     photos = open_scenes(config)
-    for directory in ("JPEGImages", "SegmentationClass", "ImageSets"):
-        (root / directory).mkdir(parents=True, exist_ok=True)
-    palette = voc_palette().tobytes()
     for split, names in photos.splits.items():
         write_whole(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in names))
         for name in names:
-            Image.fromarray(photos.image(name)).save(root / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY)
-            mask = Image.fromarray(render_mask(config.scenes, name))
-            mask.putpalette(palette)
-            mask.save(root / "SegmentationClass" / f"{name}.png")
+            write_whole(root / "JPEGImages" / f"{name}.jpg", to_jpeg(photos.image(name), JPEG_QUALITY))
+            write_whole(root / "SegmentationClass" / f"{name}.png", mask_to_png(render_mask(config.scenes, name)))
     write_whole(root / "classes.txt", "".join(f"{name}\n" for name in photos.classes))
-    with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+    with whole_file(root / "labels.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "classes"))
         writer.writerows((name, " ".join(tags)) for name, tags in photos.tag_table.items())

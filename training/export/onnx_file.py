@@ -56,7 +56,7 @@ def export_model(
     return path
 
 
-def write_onnx(module: ServedClassifier | ServedSegmenter, path: Path) -> None:
+def write_onnx(module: ServedClassifier | ServedSegmenter, partial: Path) -> None:
     """Trace `module` with dynamic N, H and W and write the graph."""
     dims = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     example = torch.zeros(2, 144, 176, 3, dtype=torch.uint8)
@@ -66,7 +66,7 @@ def write_onnx(module: ServedClassifier | ServedSegmenter, path: Path) -> None:
         opset_version=OPSET, optimize=True, verbose=False,
     )  # fmt: skip
     assert program is not None  # The dynamo exporter gives one.
-    program.save(path)
+    program.save(partial)
 
 
 def write_card(path: Path, card: ModelCard) -> None:
@@ -171,8 +171,9 @@ def shrink_weights(path: Path, precision: Precision) -> Path:
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
     shrunk = path.with_suffix(f".{precision}")
-    onnx.save(model, shrunk)
-    write_card(shrunk, card_of(path).model_copy(update={"precision": precision}))
+    with whole_file(shrunk) as partial:
+        onnx.save(model, partial)
+        write_card(partial, card_of(path).model_copy(update={"precision": precision}))
     return shrunk
 
 

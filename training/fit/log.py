@@ -1,11 +1,17 @@
 """A training logs losses and figures by step."""
 
 import csv
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from lightning_fabric.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from app.inference.files.whole_file import whole_file
+from app.inference.files.whole_file import naming, whole_file
+
+EVENTS_VERSION = "brain.Event:2"  # TensorBoard's readers look for this at the head of a file of events.
 
 
 class Log:
@@ -24,17 +30,29 @@ class Log:
             kept = [row for row in rows if int(row[0]) <= step]
         with whole_file(path) as partial, partial.open("w", newline="") as file:
             csv.writer(file).writerows([("step", "epoch", "name", "value"), *kept])
-        self._file = path.open("a", newline="")
-        self._csv = csv.writer(self._file)
-        self._tensorboard = TensorBoardLogger(out, name="tensorboard", version="")
+        events = out / "tensorboard" / f"events.out.tfevents.{time.time_ns()}"
+        events.parent.mkdir(exist_ok=True)
+        self._lines, self._events = path.open("a", newline=""), events.open("xb")
+        self._append_event(Event(file_version=EVENTS_VERSION))
 
     def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        if self._active:
-            self._csv.writerows((step, epoch, name, f"{value:.6g}") for name, value in values.items())
-            self._file.flush()
-            self._tensorboard.log_metrics(values, step)
+        if not self._active:
+            return
+        with naming(Path(self._lines.name)):
+            csv.writer(self._lines).writerows((step, epoch, name, f"{value:.6g}") for name, value in values.items())
+            self._lines.flush()
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        self._append_event(Event(step=step, summary=summary))
+
+    def _append_event(self, event: Event) -> None:
+        """Append to TensorBoard's file at once; its own writer does so in a thread, whose errors nobody can catch."""
+        event.wall_time = time.time()
+        with naming(Path(self._events.name)):
+            RecordWriter(self._events).write(event.SerializeToString())
+            self._events.flush()
 
     def close(self) -> None:
         if self._active:
-            self._file.close()
-            self._tensorboard.finalize("success")
+            for file in (self._lines, self._events):
+                with suppress(OSError):  # What could not be written was said when it was written.
+                    file.close()

@@ -3,14 +3,15 @@
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
 from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, DataError
-from app.inference.files.whole_file import whole_file
-from app.inference.image.encode import map_to_overlay, mask_to_overlay
+from app.inference.files.whole_file import write_whole
+from app.inference.image.encode import map_to_overlay, mask_to_overlay, to_jpeg
 from app.inference.maps.localization import class_index, localization_map
 from app.inference.options import Options
 from training.data import DataConfig, TaggedPhotos, open_source
@@ -52,8 +53,7 @@ def write_sheet(
     for strip in strips:
         sheet.paste(strip, (0, top))
         top += strip.height
-    with whole_file(out) as partial:
-        sheet.save(partial, format="JPEG", quality=QUALITY)
+    write_whole(out, to_jpeg(np.asarray(sheet), QUALITY))
     return out
 
 

@@ -119,7 +119,10 @@ def require_photos(photos: TaggedPhotos, splits: tuple[str, ...]) -> None:
     """Raise DataError unless every one of `splits` holds a photo."""
     for split in splits:
         if not photos.splits.get(split):
-            raise DataError(f"the data has no photo in {split!r}; training needs {' and '.join(dict.fromkeys(splits))}")
+            raise DataError(
+                f"the data has no photo in {split!r}; training needs {' and '.join(dict.fromkeys(splits))}, "
+                f"with one photo in each at least. Add photos, or list some of them in that split."
+            )
 
 
 def hold_out(photos: TaggedPhotos, share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from app.inference.analysis import Analyzer
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, DataError
-from app.inference.files.whole_file import whole_file, write_whole
-from app.inference.labels import voc_palette
+from app.inference.files.whole_file import write_whole
+from app.inference.image.encode import mask_to_png
 from app.inference.maps.localization import Model
 from app.inference.options import Options
 from training.config.run_config import RunConfig
@@ -107,7 +106,4 @@ def write_label_map(path: Path, label_map: np.ndarray) -> None:
     """Write labels as an indexed PNG with the VOC palette, whole or not at all."""
     if label_map.dtype != np.uint8:
         raise ConfigError(f"labels are uint8, not {label_map.dtype}")
-    picture = Image.fromarray(label_map)
-    picture.putpalette(voc_palette().ravel().tolist())
-    with whole_file(path) as partial:
-        picture.save(partial, format="PNG")
+    write_whole(path, mask_to_png(label_map))

@@ -49,7 +49,8 @@ from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError
-from app.inference.files.whole_file import whole_file, write_whole
+from app.inference.files.whole_file import write_whole
+from app.inference.image.encode import UP, png_file
 from app.inference.spelling import nearest_name
 from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
@@ -78,8 +79,7 @@ def write_saliency(data: DataConfig, photos: TaggedPhotos, out: Path, method: st
             path = out / f"{name}.png"
             if not path.is_file():
                 saliency = make_map(name)
-                with whole_file(path) as partial:
-                    Image.fromarray(saliency).save(partial, format="PNG")
+                write_whole(path, png_file(saliency, UP))
     return out
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from app.inference.errors import ConfigError
-from app.inference.files.whole_file import whole_file
+from app.inference.files.whole_file import write_whole
+from app.inference.image.encode import NO_FILTER, png_file
 from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
 from training.backbones import build_backbone
@@ -126,8 +126,7 @@ def write_activated(config: RunConfig, names: tuple[str, ...], out: Path) -> Non
         path = out / f"{name}.png"
         if not path.is_file():
             region = activated_region(stored.maps(), quantile)
-            with whole_file(path) as partial:
-                Image.fromarray(region.astype(np.uint8) * np.iinfo(np.uint8).max).save(partial, format="PNG")
+            write_whole(path, png_file(region.astype(np.uint8) * np.iinfo(np.uint8).max, NO_FILTER))
 
 
 def load_segmenter(config: RunConfig, class_count: int, folder: str = SEGMENTER) -> Segmenter:

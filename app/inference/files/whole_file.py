@@ -1,8 +1,29 @@
-"""Files are written whole or not at all, whatever stops the program meanwhile."""
+"""Files are written whole or not at all, whatever stops the program meanwhile; where the disk refuses one, it is said here what to do."""
 
+import errno
+import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from app.inference.files.file_names import shown
+
+# For the number that the system gives an error, its user can do this.
+REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room there, or name another folder; the same command goes on."
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "Name a folder of your own, or change who may read and write this one.",
+    ),
+    **dict.fromkeys(
+        (errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+        "Something else has the name of a file or folder that is needed: move it, or name another folder.",
+    ),
+    errno.ENAMETOOLONG: "Give the file a shorter name.",
+}
 
 
 @contextmanager
@@ -10,19 +31,41 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written takes the place of `path` when the block ends.
 
     The folder is made where it is missing. Where the block raises, `path` stays as it was and what was begun is removed; where
-    the program is killed, NAME.partial is left and the next writing overwrites it.
+    the program is killed, a hidden file that ends in .partial is left and the next writing overwrites it. An OSError names `path`.
+    Pillow is given no path, for it takes a part of a JPEG that found room for the whole: `write_whole` takes its bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # The name may be too long with more behind it.
+    partial = path.with_name(f".{digest}.partial")
     try:
-        yield partial
+        with naming(path, partial):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise
-    partial.replace(path)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+@contextmanager
+def naming(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Name `path` in an OSError that names no file, as of a full disk, or names the one that is `written` in its place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(written)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write bytes, or a text as UTF-8, to `path`, whole or not at all."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def refusal(error: OSError, path: Path | str = "the system") -> str:
+    """Return in sentences what the disk, the rights or the network refuse: the file (or `path`), the reason, the remedy."""
+    sentence = f"{shown(error.filename or path)}: {error.strerror or error}."
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{sentence} {remedy}" if remedy else sentence

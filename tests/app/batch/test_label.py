@@ -378,7 +378,7 @@ def test_nothing_to_label(tmp_path, labeller):
 
 
 def test_a_server_that_is_not_there():
-    with pytest.raises(ServerGoneError, match="does not answer"):
+    with pytest.raises(ServerGoneError, match="does not answer \\(Connection refused\\). Start the service there"):
         Remote("http://127.0.0.1:9", AnalyzeParameters())
     with pytest.raises(DataError, match="not the address of a server"):
         Remote("ftp://127.0.0.1", AnalyzeParameters())

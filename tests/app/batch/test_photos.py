@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.batch.data_set import write
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
 from app.batch.photos import find_photos
 from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
 from app.inference.files.tags import read_tags
+from app.inference.files.whole_file import write_whole
 from app.runtime.settings import Settings
 from tests.app.batch.test_label import rows_of
 from tests.app.colour_models import BLACK, RED, halves, to_file
@@ -155,10 +155,10 @@ def test_a_folder_in_the_place_of_a_list_is_said(photos, tmp_path, labeller):
         label_folder(photos, tmp_path / "out", labeller, photos)
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(DataError, match="cannot be written .*name another --out"):
+        with pytest.raises(DataError, match="Something else has the name.*name another folder"):
             label_folder(photos, out, labeller)
     (tmp_path / "out" / "review.csv").mkdir(parents=True)
-    with pytest.raises(DataError, match="review.csv cannot be written"):
+    with pytest.raises(DataError, match="review.csv: Is a directory"):
         label_folder(photos, tmp_path / "out", labeller)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "label.json").write_text("[]no json")
@@ -176,10 +176,10 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(photos, tmp_path, labe
         room -= 1
         if room < 0:
             raise OSError(28, "No space left on device", str(path))
-        write(path, content)
+        write_whole(path, content)
 
-    monkeypatch.setattr("app.batch.folder.write", write_while_there_is_room)
-    with pytest.raises(DataError, match="cannot be written \\(No space left on device\\). Make room"):
+    monkeypatch.setattr("app.batch.folder.write_whole", write_while_there_is_room)
+    with pytest.raises(DataError, match="jpg: No space left on device. Make room"):
         label_folder(photos, tmp_path / "out", labeller)
     monkeypatch.undo()
     said, complete = label_folder(photos, tmp_path / "out", labeller)

@@ -1,10 +1,22 @@
-"""A file that is read is a file that was written to its end."""
+"""A file that is read is a file that was written to its end, and what the disk refuses is said with its remedy."""
 
+import errno
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.inference.files.whole_file import whole_file, write_whole
+from app.inference.files.whole_file import refusal, whole_file, write_whole
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """Files of more than 1,000 bytes are refused, as a full disk refuses them."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_what_is_written_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
@@ -30,3 +42,41 @@ def test_what_is_stopped_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         stop()
     assert path.read_text() == "[1]"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("little_room")
+def test_a_full_disk_names_the_file_and_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    write_whole(path, "[1]")
+    with pytest.raises(OSError, match="File too large") as raised:
+        write_whole(path, "1" * 2000)
+    assert refusal(raised.value) == (
+        f"{path}: File too large. Make room there, or name another folder; the same command goes on."
+    )
+    assert path.read_text() == "[1]"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_the_place_of_the_file_is_named_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "figures.json").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write_whole(tmp_path / "figures.json", "[1]")
+    assert refusal(raised.value).startswith(f"{tmp_path / 'figures.json'}: Is a directory. Something else has the name")
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_name_of_as_many_bytes_as_the_disk_allows_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".npz")
+    write_whole(path, "[1]")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised, whole_file(tmp_path / "copy") as partial:
+        partial.write_bytes((tmp_path / "photo.jpg").read_bytes())
+    assert refusal(raised.value) == f"{tmp_path / 'photo.jpg'}: No such file or directory."
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_without_a_file_is_of_the_system() -> None:
+    assert refusal(OSError(errno.ENETUNREACH, "Network is unreachable")) == "the system: Network is unreachable."

@@ -1,5 +1,6 @@
 """Generated scenes: exact, repeatable, writable as a folder."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,14 @@ def test_errors() -> None:
     assert truth.has("val_00005")
     for name in ("val_00006", "val_5", "val_x", "test_00000", "val", "val_0000５"):
         assert not truth.has(name)
+
+
+def test_a_folder_that_the_disk_refuses_holds_no_half_of_a_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: '.*train_00000.jpg'"):
+            write_folder(CONFIG, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"train.txt"}
