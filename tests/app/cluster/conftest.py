@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes that the tests of this folder share."""
+"""A Ray cluster of two nodes, which the tests of this folder share."""
 
 import os
 import time
@@ -20,7 +20,7 @@ def skip_after(end: float) -> None:
         pytest.skip("Ray's nodes did not start: this machine is too busy")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[Nodes]:
     """Two nodes, joined by this process."""
     os.environ.update(LOCK)  # Ray reads it as it is imported.

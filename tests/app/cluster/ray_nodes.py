@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,16 @@ class Nodes:
         os.killpg(self.processes[number].pid, signal.SIGKILL)
         self.processes[number].wait()
 
+    def pids_of(self, title: str) -> list[int]:
+        """Return the processes of these nodes to which Ray gave a title of this beginning, such as ray::MapWorker."""
+        sessions, found = {process.pid for process in self.processes}, []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # one that has just ended
+                pid = int(path.parent.name)
+                if path.read_bytes().startswith(title.encode()) and os.getsid(pid) in sessions:
+                    found.append(pid)
+        return found
+
 
 @contextmanager
 def two_nodes(**variables: str) -> Iterator[Nodes]:
@@ -54,9 +64,12 @@ def two_nodes(**variables: str) -> Iterator[Nodes]:
             "RAY_worker_register_timeout_seconds": "300",
             "RAY_agent_register_timeout_ms": "300000",
             "RAY_worker_niceness": "0",
+            # A dozen processes import Ray: what one of them compiled the others read.
+            "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX") or f"{directory}/compiled",
             **LOCK,
             **variables,
         }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         nodes = Nodes(f"127.0.0.1:{port}", environment)
         try:
             nodes.start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={directory}")
