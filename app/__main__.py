@@ -1,4 +1,4 @@
-"""`python -m app`: the service on uvicorn, one process, until SIGTERM or SIGINT; photos taken are finished first.
+"""`python -m app` runs the service on uvicorn until SIGTERM or SIGINT; photos taken are finished first.
 
 `python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`), `python -m app triton` writes what NVIDIA's
 Triton needs to serve the same models (`app.protocols.triton`).
@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-# Before numpy is loaded: every worker of the pool multiplies in its own thread, more threads would only get in the way.
+# This stands before numpy is loaded: every worker of the pool multiplies in its own thread, and more threads would only get in the way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from app.runtime.workers import forking
@@ -31,9 +31,10 @@ from app.guard.connections import connections_of
 from app.guard.draining import DrainingServer
 from app.guard.keys import Keys, is_public
 from app.guard.log_lines import log_to_stderr
-from app.http.parameters import AnalyzeParameters
-from app.inference.errors import AddressError, DataError, Tag2MaskError, nearest_name, reason_of
-from app.inference.whole_file import refusal
+from app.http.request.parameters import AnalyzeParameters
+from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
+from app.inference.files.whole_file import refusal
+from app.inference.spelling import nearest_name
 from app.main import create_app
 from app.protocols.triton import write_configs
 from app.runtime.settings import Settings, unknown_variables
@@ -48,7 +49,7 @@ OPEN_DOOR = (
 # This is what a line of the command begins with, as its user wrote it.
 PROGRAM = "tag2mask" if Path(sys.argv[0]).stem == "tag2mask" else "python -m app"
 STOPPED = 130  # This is the exit status of what SIGINT has ended.
-OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # parameters that have no place where a folder is labelled
+OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # These parameters have no place where a folder is labelled.
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
 
 logger = logging.getLogger("app")
@@ -57,7 +58,7 @@ logger = logging.getLogger("app")
 def main(arguments: list[str] | None = None) -> None:
     """Serve, or label a folder; end with a one-line error where that cannot be done."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than file names have
+        if isinstance(stream, io.TextIOWrapper):  # A terminal may know fewer letters than file names have.
             stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     for sentence in unknown_variables(os.environ):
@@ -202,7 +203,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        proxy_headers=False,  # the application reads them itself, once it has seen who the peer is
+        proxy_headers=False,  # The application reads them itself, once it has seen who the peer is.
         access_log=False,
         server_header=False,
         http=connections_of(settings),
@@ -212,7 +213,7 @@ def serve(settings: Settings) -> None:
     )
     asyncio.run(check_address(settings.host, settings.port))
     server = DrainingServer(config, app.state.service, settings.drain_grace_seconds)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown.
         server.run()
     if failures:
         raise failures[0]

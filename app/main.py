@@ -1,4 +1,4 @@
-"""Builds the application: the service, its routes and its error handlers."""
+"""The application is built here: the service, its routes and its error handlers."""
 
 import asyncio
 import logging
@@ -19,10 +19,11 @@ from app.guard.flow import Flow
 from app.guard.keys import Keys
 from app.guard.metrics import Metrics
 from app.guard.request_log import RequestLog
-from app.http import api_docs, corrections
+from app.http import corrections
+from app.http.api_docs.document import APPLICATION, VIEWER, add_shared_schemas
 from app.http.behind import BehindProxies
 from app.http.page import add_page
-from app.http.problems import add_error_handlers
+from app.http.reply.problems import add_error_handlers
 from app.http.routes import answer_head, router
 from app.protocols import open_inference
 from app.protocols.label_studio import routes as label_studio
@@ -31,7 +32,7 @@ from app.runtime.service import Service
 from app.runtime.settings import Settings, separated
 
 logger = logging.getLogger(__name__)
-# Headers that a page of another site may read; which they are is said in docs/api.md.
+# A page of another site may read these headers, which docs/api.md lists.
 EXPOSED = (
     *(
         "ETag",
@@ -70,9 +71,9 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         await loading
         await asyncio.to_thread(service.close)
 
-    app = FastAPIOffline(lifespan=lifespan, **api_docs.VIEWER, **api_docs.APPLICATION)
-    answer_head(app.router)  # its `/docs`
-    api_docs.add_shared_schemas(app)
+    app = FastAPIOffline(lifespan=lifespan, **VIEWER, **APPLICATION)
+    answer_head(app.router)  # Its `/docs` is left out.
+    add_shared_schemas(app)
     app.state.service = service
     app.include_router(router)
     app.include_router(corrections.router)
@@ -135,9 +136,9 @@ async def _load_models(service: Service, on_failed_start: Callable[[Exception], 
 async def _follow_models(service: Service, loading: asyncio.Task[bool]) -> None:
     """Follow the models directory once they are loaded: at every SIGHUP, and every few seconds."""
     called = asyncio.Event()
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has no such signal.
     if hang_up is not None:
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # a thread receives no signals
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # A thread receives no signals.
             asyncio.get_running_loop().add_signal_handler(hang_up, called.set)
     if not await asyncio.shield(loading):
         return

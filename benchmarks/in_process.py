@@ -13,13 +13,14 @@ from PIL import Image
 
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
-from app.http.parameters import AnalyzeParameters
-from app.inference.analysis import Analyzer, Options
+from app.http.request.parameters import AnalyzeParameters
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.image import encode
 from app.inference.image.decode import decode
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.label_maps.regions import regions_of
+from app.inference.options import Options
 from app.runtime.settings import Settings
 from benchmarks.servers import ROOT
 

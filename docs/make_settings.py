@@ -33,7 +33,8 @@ def page() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
         unit = next((UNITS[word] for word in name.split("_") if word in UNITS), "")
-        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {field.description} |\n")
+        meaning = " ".join((field.description or "").split())
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {meaning} |\n")
     return HEAD + "".join(rows)
 
 

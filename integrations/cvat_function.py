@@ -109,7 +109,8 @@ class Models:
     """A models directory, in this process."""
 
     def __init__(self, directory: str, model: str | None, tags: str | None) -> None:
-        from app.inference.analysis import Analyzer, Options
+        from app.inference.analysis import Analyzer
+        from app.inference.options import Options
         from app.runtime.model_store import ModelStore
         from app.runtime.settings import Settings
 

@@ -204,8 +204,10 @@ class Client:
         try:
             reply = self._http.request(method, address, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            said = getattr(reason.__cause__, "strerror", None) or reason  # What the system says of the connection.
             raise ServerGoneError(
-                f"{self.address} does not answer ({getattr(error, 'reason', None) or error})"
+                f"{self.address} does not answer ({said}). Start the service there, or give the address of a running one."
             ) from None
         if reply.status != OK:
             raise Problem.of(reply.status, reply.data)

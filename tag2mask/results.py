@@ -29,7 +29,7 @@ class Mask:
     scores: class -> score. reply: all that the service said, its run lengths included.
     """
 
-    labels: np.ndarray
+    labels: np.ndarray = field(repr=False)
     names: Mapping[int, str]
     scores: Mapping[str, float]
     reply: Mapping[str, Any] = field(repr=False)
@@ -90,7 +90,7 @@ class Heatmap:
 
     class_name: str
     score: float
-    values: np.ndarray
+    values: np.ndarray = field(repr=False)
     model: str
 
     def to_pillow(self) -> Image.Image:

@@ -254,7 +254,7 @@ def test_every_folder_is_a_room_with_a_rule_and_a_readable_number_of_files() -> 
 
 
 def test_files_are_written_whole_or_not_at_all() -> None:
-    """A file that a killed run or a full disk left half must not count as a result: `app.inference.whole_file` writes all."""
+    """A file that a killed run or a full disk left half must not count as a result: `app.inference.files.whole_file` writes all."""
 
     def writes(call: ast.Call) -> bool:
         function, values = getattr(call.func, "attr", ""), [*call.args, *(keyword.value for keyword in call.keywords)]

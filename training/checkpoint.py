@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code from them."""
+"""Checkpoints are written whole or not at all, and read without running code from them."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from app.inference.errors import DataError
-from app.inference.whole_file import whole_file
+from app.inference.files.whole_file import whole_file
 
 CONTAINERS = ("model", "state_dict")  # A file with other things besides keeps its weights under one of these keys.
 PARALLEL = "module."  # torch's DataParallel puts this before every key.
@@ -20,7 +20,7 @@ PARALLEL = "module."  # torch's DataParallel puts this before every key.
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     """Write `state` (modules and optimisers are replaced by their state dicts) to `path` atomically."""
     with whole_file(path) if fabric.is_global_zero else nullcontext(path) as target:
-        fabric.save(target, state)  # the first process alone writes
+        fabric.save(target, state)  # The first process alone writes.
     fabric.barrier()
 
 
@@ -34,7 +34,7 @@ def save_weights(path: Path, module: torch.nn.Module, half: bool = False) -> Non
     state = module.state_dict()
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    buffer = io.BytesIO()  # torch says of its own writing to a full disk only that it failed
+    buffer = io.BytesIO()  # torch says of its own writing to a full disk only that it failed.
     torch.save(state, buffer)
     with whole_file(path) as partial:
         partial.write_bytes(buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""What a labelled folder holds besides its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
+"""A labelled folder holds more than its masks: the lists of PASCAL VOC, COCO and YOLO, and the review."""
 
 import csv
 import io
@@ -14,11 +14,11 @@ from PIL import Image
 from app.batch.labellers import Maker
 from app.batch.review import outlines_of, review_page
 from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files, yolo_text
-from app.inference.choices import Choice
 from app.inference.errors import DataError
+from app.inference.files.choices import Choice
+from app.inference.files.whole_file import refusal, write_whole
 from app.inference.label_maps.regions import CocoImage, Region, coco_document
 from app.inference.labels import label_of
-from app.inference.whole_file import refusal, write_whole
 
 REVIEW = ("name", "quality", "agreement", "consistency", "margin", "found", "tags", "choice")
 
@@ -44,7 +44,7 @@ def completed(out: Path, record: dict[str, Any]) -> dict[str, Any]:
         try:
             with Image.open(mask) as picture:
                 labels = np.array(picture)
-        except OSError:  # somebody put something else in its place: that is theirs
+        except OSError:  # Somebody put something else in its place, which is theirs.
             labels = np.zeros((record["height"], record["width"]), np.uint8)
         write_yolo(out, record["name"], photo, yolo_text(labels).encode())
         record = {**record, "outlines": outlines_of(labels)}

@@ -1,4 +1,4 @@
-"""`python -m app label`: a folder of photos -> a data set with masks, and a list of what to look at first.
+"""`python -m app label` makes a data set with masks of a folder of photos, and a list of what to look at first.
 
 OUT/JPEGImages/NAME.jpg           the photo, upright
 OUT/SegmentationClass/NAME.png    its label map, indexed, PASCAL VOC's palette; 255 is "ignore"
@@ -32,12 +32,12 @@ from app.batch.labellers import Labeller, Maker
 from app.batch.photo_content import content_of
 from app.batch.photos import FolderPhoto, find_photos, known_tags
 from app.batch.yolo import write_yolo, yolo_files
-from app.inference.choices import FILE as CHOICES
-from app.inference.choices import Choice, read_choices
 from app.inference.errors import DataError, ServerGoneError, Tag2MaskError
-from app.inference.file_names import shown
-from app.inference.tags import read_tags
-from app.inference.whole_file import write_whole
+from app.inference.files.choices import FILE as CHOICES
+from app.inference.files.choices import Choice, read_choices
+from app.inference.files.file_names import shown
+from app.inference.files.tags import read_tags
+from app.inference.files.whole_file import write_whole
 
 NAMED = 3  # A sentence names this many of the photos it is about.
 
@@ -178,7 +178,7 @@ def is_done(out: Path, task: FolderPhoto) -> bool:
     tags = None if task.tags is None else list(task.tags)
     try:
         return bool(record) and record["tags"] == tags and record["stamp"] == stamp_of(task)
-    except OSError:  # the photo is gone since it was found
+    except OSError:  # The photo is gone since it was found.
         return False
 
 
@@ -221,7 +221,7 @@ def said_of(settings: dict[str, Any], keys: list[str]) -> str:
 
 
 class Crew(Protocol):
-    """Whoever labels many photos."""
+    """A crew labels many photos."""
 
     def finish(self, todo: list[FolderPhoto], out: Path) -> Iterator[tuple[FolderPhoto, Tag2MaskError | None]]:
         """Label photos and yield each with why it was refused, as they are done. Raises OSError where `out` cannot be
@@ -231,7 +231,7 @@ class Crew(Protocol):
 
 @dataclass(frozen=True)
 class Threads:
-    """A crew of threads of this process, a few photos ahead of each other."""
+    """This crew labels by threads of this process, a few photos ahead of each other."""
 
     labeller: Labeller
     workers: int
@@ -258,7 +258,7 @@ class Threads:
                             yield task, error
                         else:
                             yield task, None
-            finally:  # stopped, or the server is gone: what is begun ends, what waits does not begin
+            finally:  # The command was stopped, or the server is gone: what is begun ends, what waits does not begin.
                 for other in waiting:
                     other.cancel()
 

@@ -13,7 +13,7 @@ import numpy as np
 import urllib3
 from urllib3.util import Retry, Timeout
 
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.analysis import Analyzer
 from app.inference.errors import DataError, RateLimitError, ServerGoneError, UnavailableError
 from app.inference.image.decode import Photo, decode
@@ -48,14 +48,14 @@ class Labelled:
 
 
 class Maker(Protocol):
-    """What makes labels. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
+    """It makes labels. classes: what the labels mean. provenance: what made them, as JSON can hold it."""
 
     classes: tuple[str, ...]
     provenance: dict[str, Any]
 
 
 class Labeller(Maker, Protocol):
-    """Labels one photo at a time; several threads may ask it."""
+    """It labels one photo at a time; several threads may ask it."""
 
     def label(self, data: bytes, tags: tuple[str, ...] | None) -> Labelled: ...
 

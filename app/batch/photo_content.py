@@ -1,4 +1,4 @@
-"""What is made of one labelled photo: its copy, its masks and its record, as the content of files."""
+"""One labelled photo becomes the content of files: its copy, its masks and its record."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ JPEG_QUALITY = 95  # A photo that is no whole and upright JPEG is copied as one 
 
 @dataclass(frozen=True)
 class Content:
-    """The content of a photo's files, of which the record is written last. photo: the upright JPEG. mask: the PNG."""
+    """It holds the content of a photo's files, of which the record is written last. photo: the upright JPEG. mask: the PNG."""
 
     photo: bytes
     mask: bytes

@@ -1,4 +1,4 @@
-"""The photos of a folder that are to be labelled, each with a name and, where they are known, its tags; and what is left out."""
+"""The photos of a folder that are to be labelled are found here, each with a name and, where known, its tags; what is left out is said."""
 
 import os
 from collections import Counter
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.inference.class_names import find_class
-from app.inference.errors import DataError, nearest_name
-from app.inference.file_names import safe_name, shown, spellings
+from app.inference.errors import DataError
+from app.inference.files.file_names import safe_name, shown, spellings
+from app.inference.files.tags import PHOTO_SUFFIXES
 from app.inference.image.kinds import OTHER_PICTURES, READ, READ_AS_TEXT, kind_of
-from app.inference.tags import PHOTO_SUFFIXES
+from app.inference.spelling import nearest_name
 
-NAMED, MOST_LISTED = 5, 100  # photos, and classes, in a message
+NAMED, MOST_LISTED = 5, 100  # A message names this many photos, and classes, at most.
 HEAD_BYTES = 32  # The kind of a file is told by this many of its first bytes.
 # What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
 BY_SYSTEMS = {
@@ -43,7 +44,7 @@ class FolderPhoto:
 
 @dataclass
 class Found:
-    """What a folder holds. left_out: pictures that are not labelled, and why. others: files that are no pictures."""
+    """It lists what a folder holds. left_out: pictures that are not labelled, and why. others: files that are no pictures."""
 
     tasks: list[FolderPhoto] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""`review.html`: the photos of a labelled folder to look through, the worst first, and to accept, tag anew or reject.
+"""`review.html` shows the photos of a labelled folder, the worst first, to accept, tag anew or reject.
 
 The page is one file that a browser opens from the disk; photos are taken from JPEGImages/ beside it, regions are drawn from
-outlines that it holds. Choices are kept in the browser until they are saved as `choices.csv` (`app.inference.choices`).
+outlines that it holds. Choices are kept in the browser until they are saved as `choices.csv` (`app.inference.files.choices`).
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from app.inference.choices import Choice
 from app.inference.display import css_colour, display_colours
+from app.inference.files.choices import Choice
 from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 
@@ -103,7 +103,7 @@ def review_page(records: Sequence[Mapping[str, Any]], classes: Sequence[str], ch
     colours = [css_colour(colour) for colour in display_colours(np.array(labels))]
     known = json.dumps([photos, list(classes)], sort_keys=True).encode()
     data = {
-        "id": hashlib.sha256(known).hexdigest()[:16],  # choices that the browser keeps belong to what it was shown
+        "id": hashlib.sha256(known).hexdigest()[:16],  # Choices that the browser keeps belong to what it was shown.
         "classes": {str(label): name for label, name in zip(labels, classes, strict=True)},
         "colours": dict(zip(map(str, labels), colours, strict=True)),
         "ignore": str(IGNORE_INDEX),
@@ -112,4 +112,4 @@ def review_page(records: Sequence[Mapping[str, Any]], classes: Sequence[str], ch
     page, style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js"))
     shown = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     filled = page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
-    return filled.replace("/*DATA*/", shown)  # last: a name may read like a placeholder
+    return filled.replace("/*DATA*/", shown)  # This comes last, since a name may read like a placeholder.

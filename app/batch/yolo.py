@@ -1,4 +1,4 @@
-"""Masks as YOLO's segmentation text, which Ultralytics and supervision read.
+"""Masks are written as YOLO's segmentation text, which Ultralytics and supervision read.
 
 OUT/yolo/labels/NAME.txt    a line per region: the class's index, then the border's x and y as shares of the photo's sides
 OUT/yolo/images/NAME.jpg    the photo again, as a hard link where the disk has them: YOLO looks for labels beside `images`
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.label_maps.regions import count_labels, polygons_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of
-from app.inference.whole_file import whole_file, write_whole
 
 FOLDER = "yolo"
 
@@ -48,7 +48,7 @@ def write_yolo(out: Path, name: str, photo: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
         try:
             os.link(photo, partial)
-        except OSError:  # another disk, or one without links
+        except OSError:  # It is another disk, or one without links.
             shutil.copyfile(photo, partial)
 
 
@@ -58,6 +58,6 @@ def write_yolo_lists(out: Path, names: Iterable[str], classes: Iterable[str]) ->
     write_whole(out / FOLDER / "train.txt", listed)
     called = "".join(
         f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(classes)
-    )  # JSON's texts are YAML's
+    )  # A text in JSON is the same text in YAML.
     yaml = f"# val is what YOLO asks for; name photos of your own there.\ntrain: train.txt\nval: train.txt\nnames:\n{called}"
     write_whole(out / FOLDER / "data.yaml", yaml)

@@ -1,1 +1,1 @@
-"""Beyond one machine: `label --engine ray`, on Ray Data. The extra `cluster` brings Ray."""
+"""`label --engine ray` labels beyond one machine, on Ray Data; the extra `cluster` brings Ray."""

@@ -1,4 +1,4 @@
-"""`label --engine ray`: a folder, a prefix of an object store or Parquet files become a data set with masks, on a Ray cluster.
+"""`label --engine ray` makes a data set with masks of a folder, a prefix of an object store or Parquet files, on a Ray cluster.
 
 A folder becomes what `app.batch.folder` makes of it, to the byte. Of an object store or Parquet files, which may be of any size,
 each photo has the same files, and the lists are those that can be written without holding all records:
@@ -21,10 +21,10 @@ from app.batch.photos import meant_tags
 from app.cluster.places import Place, is_address, place_of
 from app.cluster.sources import Unit, parquet_files, row_groups, stored_files
 from app.cluster.workers import RayCrew
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
-from app.inference.tags import read_tags
-from app.inference.whole_file import refusal
+from app.inference.files.tags import read_tags
+from app.inference.files.whole_file import refusal
 from app.runtime.settings import Settings
 
 TOLD = 20  # The command names this many refused photos; refused.csv names all.
@@ -32,7 +32,7 @@ TOLD = 20  # The command names this many refused photos; refused.csv names all.
 
 @dataclass
 class Counts:
-    """What was found and done. refused: (photo, reason)."""
+    """They count what was found and done. refused: (photo, reason)."""
 
     found: int = 0
     labelled: int = 0

@@ -1,4 +1,4 @@
-"""Where photos are read from and data sets are written to: a folder that all nodes see, or a prefix of an object store.
+"""Photos are read from, and data sets written to, a folder that all nodes see, or a prefix of an object store.
 
 An object store is named by the address that pyarrow's file systems know: s3://BUCKET/PREFIX, gs://..., abfs://...; for another
 S3 than Amazon's, s3://BUCKET/PREFIX?endpoint_override=HOST:PORT&scheme=http. Keys come from where that store's programs
@@ -17,11 +17,11 @@ from app.batch.data_set import files_of
 from app.batch.photo_content import Content
 from app.batch.yolo import write_yolo, yolo_files
 from app.inference.errors import DataError
-from app.inference.whole_file import write_whole
+from app.inference.files.whole_file import write_whole
 
 
 class Place(Protocol):
-    """A place for files, by paths below it."""
+    """It is a place for files, which are named by paths below it."""
 
     def read(self, path: str) -> bytes: ...
 
@@ -42,7 +42,7 @@ def place_of(text: str) -> "Place":
 
 
 class Folder:
-    """A folder of a disk that every node sees under this path."""
+    """This place is a folder of a disk that every node sees under this path."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -63,7 +63,7 @@ class Folder:
 
 
 class Bucket:
-    """A prefix of an object store, whose objects are there whole or not at all."""
+    """This place is a prefix of an object store, whose objects are there whole or not at all."""
 
     def __init__(self, address: str) -> None:
         try:

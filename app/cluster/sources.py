@@ -1,4 +1,4 @@
-"""Where `label --engine ray` finds photos: a folder, a prefix of an object store, or Parquet files that hold them.
+"""`label --engine ray` finds photos in a folder, a prefix of an object store, or Parquet files that hold them.
 
 A source gives its work in units, which are small and say where photos are; a worker reads the photos of a unit one at a
 time. So no photo passes through the memory of another process.
@@ -17,8 +17,8 @@ from app.batch.folder import stamp_of
 from app.batch.photos import FolderPhoto, is_systems, tags_of
 from app.cluster.places import Bucket
 from app.inference.errors import DataError
-from app.inference.file_names import safe_name, shown
-from app.inference.tags import PHOTO_SUFFIXES
+from app.inference.files.file_names import safe_name, shown
+from app.inference.files.tags import PHOTO_SUFFIXES
 
 Tags = tuple[str, ...] | None
 PARQUET = (".parquet", ".pq")
@@ -28,7 +28,7 @@ ROWS = 8  # So many rows of a Parquet file are in memory at a time.
 
 @dataclass(frozen=True)
 class StoredPhoto:
-    """One photo. shown: where it is, as records and lists say it. stamp: of its file; None where it cannot be had.
+    """It is one photo. shown: where it is, as records and lists say it. stamp: of its file; None where it cannot be had.
 
     unique: the driver has seen to it that no other photo has this name.
     """
@@ -43,7 +43,7 @@ class StoredPhoto:
 
 @dataclass(frozen=True)
 class FolderFile:
-    """A photo of a folder that all nodes see; `app.batch.photos` found it. `number` tells it from the others."""
+    """It is a photo of a folder that all nodes see; `app.batch.photos` found it. `number` tells it from the others."""
 
     number: int
     task: FolderPhoto
@@ -57,10 +57,10 @@ class FolderFile:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A photo of an object store."""
+    """It is a photo of an object store."""
 
     address: str
-    path: str  # below the address
+    path: str  # It is the path below the address.
     tags: Tags
 
     def photos(self) -> Iterator[StoredPhoto]:
@@ -78,7 +78,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group of a Parquet file, which holds photos in one of `PHOTO_COLUMNS`, and perhaps their `name` and `tags`."""
+    """It is a row group of a Parquet file, which holds photos in one of `PHOTO_COLUMNS`, and perhaps their `name` and `tags`."""
 
     source: str
     path: str
@@ -97,7 +97,8 @@ class RowGroup:
 
     def _photo(self, values: dict[str, Any], row: int) -> StoredPhoto:
         image = next(values[column] for column in PHOTO_COLUMNS if column in values)
-        inner = image.get("path") if isinstance(image, dict) else None  # Hugging Face's datasets: {"bytes", "path"}
+        # Hugging Face's datasets write {"bytes", "path"}.
+        inner = image.get("path") if isinstance(image, dict) else None
         data = (image.get("bytes") if isinstance(image, dict) else image) or b""
         written = values.get("name") or inner or f"{Path(self.path).stem}-{self.number}-{row}"
         tags = values.get("tags")
@@ -131,7 +132,7 @@ def file_system(text: str) -> tuple[fs.FileSystem, str]:
 
 def parquet_files(source: str) -> list[str]:
     """Return the Parquet files that a source names: itself, or those right in that folder. Empty where there is none."""
-    if "://" not in source:  # pyarrow cannot list names that are not UTF-8
+    if "://" not in source:  # pyarrow cannot list names that are not UTF-8.
         place = Path(source).absolute()
         there = [place] if place.is_file() else sorted(place.glob("*"))
         return [str(path) for path in there if path.suffix.lower() in PARQUET and path.is_file()]

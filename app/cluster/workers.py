@@ -1,4 +1,4 @@
-"""Photos labelled by the workers of a Ray cluster: Ray Data hands units of work to actors that hold the models.
+"""The workers of a Ray cluster label photos: Ray Data hands units of work to actors that hold the models.
 
 The work is streamed: a worker holds one photo, the driver one outcome. A worker or a node that is killed is replaced by Ray,
 and its units are done again; what has a record by then is left as it is.
@@ -22,9 +22,9 @@ from app.batch.photo_content import content_of
 from app.batch.photos import FolderPhoto, meant_tags
 from app.cluster.places import place_of, record_at
 from app.cluster.sources import FolderFile, StoredPhoto, Unit
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError, Tag2MaskError
-from app.inference.whole_file import refusal
+from app.inference.files.whole_file import refusal
 from app.runtime.settings import Settings
 
 UNITS = 32  # A task of Ray has so many units: a second or more of work, so that Ray's own milliseconds do not count.
@@ -33,7 +33,7 @@ TRIES = 5  # A unit whose worker dies so often ends the command: the photo may b
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo. number: of a `FolderFile`. refused: why it could not be labelled. stopped: why no photo can
+    """It says what became of a photo. number: of a `FolderFile`. refused: why it could not be labelled. stopped: why no photo can
     be written any more.
     """
 
@@ -45,7 +45,7 @@ class Outcome:
 
 
 class Worker:
-    """An actor: the models, loaded once, and a place to write to."""
+    """This actor holds the models, loaded once, and a place to write to."""
 
     def __init__(self, settings: Settings, parameters: AnalyzeParameters, out: str) -> None:
         logging.getLogger("app").setLevel(logging.WARNING)
@@ -87,7 +87,7 @@ class Worker:
 
 @dataclass
 class RayCrew:
-    """A crew of workers of a Ray cluster, and what they make labels with."""
+    """This crew is made of workers of a Ray cluster; it knows what they make labels with."""
 
     settings: Settings
     parameters: AnalyzeParameters

@@ -1,1 +1,1 @@
-"""What stands between the network and the endpoints: connections, admission, bytes in flight, log and metrics."""
+"""It stands between the network and the endpoints: connections, admission, bytes in flight, log and metrics."""

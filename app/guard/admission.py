@@ -1,6 +1,6 @@
-"""What every request passes before anything is done for it: its host name, the length of its query, its API key.
+"""Every request is looked at before anything is done for it: its host name, the length of its query, its API key.
 
-And what every answer carries: headers that keep a browser from taking it for something else.
+Every answer gets the headers that keep a browser from taking it for something else.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.guard.keys import Keys
-from app.http.problems import SAFE_HEADERS, problem_response
+from app.http.reply.problems import SAFE_HEADERS, problem_response
 from app.inference.errors import ParameterError, ServiceError, UnknownHostError
 from app.runtime.settings import is_named
 
 MAX_PARAMETERS = 64  # A query may have this many parameters; no endpoint knows a third of it.
-OPEN_TO_ALL = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # what watches over the service
+# Whatever watches over the service asks these, and has no key.
+OPEN_TO_ALL = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 
 

@@ -1,4 +1,4 @@
-"""One budget of bytes for all bodies that are being received or worked on, and all replies that are being sent."""
+"""All bodies that are being received or worked on, and all replies that are being sent, share one budget of bytes."""
 
 import threading
 
@@ -37,6 +37,6 @@ class ByteBudget:
         self.used -= count
         if self._highest > WORTH_TRIMMING and self.used < self._highest // 4:
             self._highest = self.used
-            timer = threading.Timer(1, trim_memory)  # what held the bytes is let go by then
+            timer = threading.Timer(1, trim_memory)  # What held the bytes is let go by then.
             timer.daemon = True
             timer.start()

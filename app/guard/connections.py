@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections that end: a limit on their number, and a time for whatever the other side has to do.
+"""HTTP/1.1 connections end: their number has a limit, and whatever the other side has to do has a time.
 
 uvicorn waits for ever for the rest of a request's headers, for a body and for a reply to be read. Here
 
@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from app.runtime.settings import Settings
 
-# What the system holds of a reply: a fixed size, which it would otherwise enlarge to megabytes that count as read.
+# The system holds this much of a reply. The size is fixed, since it would otherwise grow to megabytes that count as read.
 SEND_BUFFER_BYTES = 262_144
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n"
@@ -36,7 +36,7 @@ class Connection(H11Protocol):
     header_seconds: ClassVar[float]
     reply_seconds: ClassVar[float]
     max_connections: ClassVar[int]
-    waiting: ClassVar[dict["Connection", None]]  # those without a request, the one that waits longest first
+    waiting: ClassVar[dict["Connection", None]]  # These have no request; the one that waits longest comes first.
 
     def __init__(
         self,

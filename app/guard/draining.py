@@ -1,4 +1,4 @@
-"""A server that says that it is going before it goes.
+"""The server says that it is going before it goes.
 
 At SIGTERM `/readyz` answers 503 at once, so that whoever spreads requests sends no more, while new connections are still taken
 for the seconds of grace; then it stops listening and finishes what it has. SIGINT (Ctrl-C), and a second signal, leave out the
@@ -15,7 +15,7 @@ from app.runtime.service import Service
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn with a time of grace between the signal and the end of listening."""
+    """It is uvicorn with a time of grace between the signal and the end of listening."""
 
     def __init__(self, config: uvicorn.Config, service: Service, grace_seconds: float) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""The bytes of a request and its reply: they come and go in time, and within one budget.
+"""The bytes of a request and its reply come and go in time, and within one budget.
 
 A body has `body_seconds`, and a second more for every 50,000 bytes that have arrived; a reply has `reply_seconds` and as much
 more for what has been read of it. So a slow line is served, and who sends or reads nothing is not waited for. A reply is
@@ -11,13 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.guard.byte_budget import ByteBudget
 from app.guard.connections import Connection
-from app.http.problems import problem_response
+from app.http.reply.problems import problem_response
 from app.inference.errors import ServiceError, SlowBodyError, StoppingError
 from app.runtime.settings import Settings
 
 BYTES_PER_SECOND = 50_000  # A line that is slower than this is cut in the end.
 PIECE_BYTES = 262_144
-SLOW_READER = "slow-reader"  # a reason in the log: the connection was cut
+SLOW_READER = "slow-reader"  # The log gives this reason where the connection was cut.
 
 
 class Flow:
@@ -35,7 +35,7 @@ class Flow:
         passage = _Passage(self, scope, receive, send)
         try:
             await self.app(scope, passage.receive, passage.send)
-        except asyncio.CancelledError:  # the server stops, and has waited long enough
+        except asyncio.CancelledError:  # The server stops, and has waited long enough.
             if passage.replying:
                 raise
             late = StoppingError("the service stops and could not finish this in time; send it again in a moment.")
@@ -55,14 +55,15 @@ class _Passage:
         self._started = self._clock()
         self._received = 0
         self._more = True
-        self._start: Message | None = None  # of the reply, held back until it is known that there is room for its body
+        # The start of the reply is held back until it is known that there is room for its body.
+        self._start: Message | None = None
         self._replaced = False
         self._replying: float | None = None
         self._sent = 0
 
     @property
     def replying(self) -> bool:
-        """Whether the reply has begun."""
+        """It tells whether the reply has begun."""
         return self._replying is not None
 
     async def receive(self) -> Message:
@@ -86,7 +87,7 @@ class _Passage:
         return message
 
     async def send(self, message: Message) -> None:
-        """A piece of the reply; a problem in its place where the budget has no room for it."""
+        """Send a piece of the reply; a problem goes in its place where the budget has no room for it."""
         if self._replaced:
             return
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""API keys: known by their SHA-256, compared in constant time, each with a rate of its own.
+"""API keys are known by their SHA-256 and compared in constant time; each has a rate of its own.
 
 A key is a long random text, so its plain hash tells nothing:
 
@@ -26,7 +26,7 @@ REMEDY = "Send the key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY', or as
 
 
 class Keys:
-    """The keys that are known, by name. `required` is False where there are none: then everybody is served."""
+    """It holds the keys that are known, by name. `required` is False where there are none: then everybody is served."""
 
     def __init__(
         self, hashes: dict[str, bytes], requests_per_minute: int = 0, clock: Callable[[], float] = time.monotonic
@@ -34,7 +34,7 @@ class Keys:
         self._hashes = hashes
         self._per_minute = requests_per_minute
         self._clock = clock
-        self._tokens: dict[str, tuple[float, float]] = {}  # name -> (requests left, as of)
+        self._tokens: dict[str, tuple[float, float]] = {}  # Each name has (requests left, as of this moment).
 
     @classmethod
     def of(cls, settings: Settings) -> "Keys":
@@ -46,7 +46,7 @@ class Keys:
         hashes = {}
         for number, entry in enumerate((entry.strip() for entry in entries if entry.strip()), 1):
             match = ENTRY.fullmatch(entry)
-            if not match:  # the entry may be a key by mistake, so no message repeats it
+            if not match:  # The entry may be a key by mistake, so no message repeats it.
                 raise AddressError(
                     f"entry {number} of the API keys is no SHA-256 in 64 hexadecimal digits, with a name and a colon before it "
                     f"or without. Write the hash of the key, not the key: printf %s KEY | sha256sum."
@@ -56,7 +56,7 @@ class Keys:
 
     @property
     def required(self) -> bool:
-        """Whether a request needs a key."""
+        """It tells whether a request needs a key."""
         return bool(self._hashes)
 
     def admit(self, headers: dict[bytes, bytes]) -> str:

@@ -1,4 +1,4 @@
-"""`GET /metrics` in Prometheus' text format: requests, refusals, stages, the queue, the bytes in flight, the models.
+"""`GET /metrics` answers in Prometheus' text format: requests, refusals, stages, the queue, the bytes in flight, the models.
 
 The numbers of each are those of this process since its start. Without the package prometheus-client, which the project's
 dependencies bring, nothing is counted and there is no `/metrics`.
@@ -14,14 +14,14 @@ try:
     import prometheus_client
 
     AVAILABLE = True
-except ModuleNotFoundError:  # a checkout whose dependencies came another way
+except ModuleNotFoundError:  # It runs from a checkout whose dependencies came another way.
     AVAILABLE = False
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """What is counted, in a registry of its own: several services may run in one process."""
+    """They are counted in a registry of their own: several services may run in one process."""
 
     def __init__(self, service: Service, budget: ByteBudget) -> None:
         self._service = service

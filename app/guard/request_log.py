@@ -18,12 +18,10 @@ from app.guard.metrics import Metrics
 logger = logging.getLogger("app.requests")
 
 HEADER = b"x-request-id"
-VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")  # an id of the client's that is taken over
+VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")  # An id of the client's that looks so is taken over.
 ID_PREFIX = 12  # The log shows this many digits of a photo's id.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-ELSEWHERE = (
-    "other"  # what nothing is served under, or by: else every such path would be a line of its own in the metrics
-)
+ELSEWHERE = "other"  # Paths and methods that nothing is served under count as this: else each would be a line of its own in the metrics.
 
 
 class RequestLog:

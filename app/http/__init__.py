@@ -1,1 +1,1 @@
-"""The project's own HTTP interface: parameters, replies, formats, errors and the page."""
+"""The project's own HTTP interface is here: parameters, replies, formats, errors and the page."""

@@ -1,4 +1,4 @@
-"""Serving behind something: a proxy that strips a path prefix, or one that names whole addresses in the request line.
+"""The service may stand behind a proxy that strips a path prefix, or one that names whole addresses in the request line.
 
 The prefix is the setting `root_path`, else what a trusted proxy says in `X-Forwarded-Prefix`. Links, redirects, `/docs` and
 the page's files begin with it. From a trusted proxy `X-Forwarded-Host` is believed too, in redirects.
@@ -38,11 +38,11 @@ class BehindProxies:
         prefix = self.root_path or (headers.get(PREFIX, b"").decode("latin-1") if trusted else "")
         prefix = prefix.rstrip("/")
         path, rest = scope["path"], {}
-        if whole := WHOLE_ADDRESS.fullmatch(path):  # GET http://host/path, as clients of forward proxies write it
+        if whole := WHOLE_ADDRESS.fullmatch(path):  # Clients of forward proxies write GET http://host/path.
             path = whole[1] or "/"
         if len(prefix) <= MAX_PREFIX and PATH.fullmatch(prefix) and ".." not in prefix.split("/"):
             rest["root_path"] = prefix
-            if path != prefix and not path.startswith(f"{prefix}/"):  # the proxy has stripped it
+            if path != prefix and not path.startswith(f"{prefix}/"):  # The proxy has stripped it.
                 path = prefix + path
         host = headers.get(HOST, b"")
         if trusted and HOST_NAME.fullmatch(host):
@@ -56,7 +56,7 @@ class BehindProxies:
             return self.everyone
         try:
             address = ipaddress.ip_address(client[0].partition("%")[0])
-        except ValueError:  # the peer of a test has a name
+        except ValueError:  # The peer of a test has a name.
             return False
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self.networks)

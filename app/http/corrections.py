@@ -1,10 +1,10 @@
-"""`PUT /correction`: a mask that somebody corrected goes into the folder of corrections, and its photo beside it.
+"""`PUT /correction` puts a mask that somebody corrected into the folder of corrections, and its photo beside it.
 
     FOLDER/masks, classes.txt, corrections.csv     as `app.inference.label_maps.corrections` has them
     FOLDER/photos/NAME.jpg                         the photo as it came, with the suffix of its kind
-    FOLDER/photos/labels.csv                       the classes of each corrected mask (`app.inference.tags`)
+    FOLDER/photos/labels.csv                       the classes of each corrected mask (`app.inference.files.tags`)
 
-PUT, for pages of other sites cannot send it: a browser asks the service first, which allows them no such method.
+It is PUT because pages of other sites cannot send that: a browser asks the service first, which allows them no such method.
 """
 
 import contextlib
@@ -21,12 +21,13 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from app.http import api_docs
-from app.http.describe import model_info
-from app.http.parameters import KeptImage, ModelParameters
-from app.http.receive import receive_body, wait_for_disconnect
-from app.http.routes import kept_upload, refuse_repeated
-from app.http.schemas import CorrectionReply, ImageInfo
+from app.http.api_docs import operations
+from app.http.reply.describe import model_info
+from app.http.reply.schemas import CorrectionReply, ImageInfo
+from app.http.request.parameters import KeptImage, ModelParameters
+from app.http.request.photos import kept_upload
+from app.http.request.query import refuse_repeated
+from app.http.request.receive import receive_body, wait_for_disconnect
 from app.inference.errors import (
     CorrectionError,
     DataError,
@@ -35,15 +36,15 @@ from app.inference.errors import (
     ParameterError,
     SwitchedOffError,
 )
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import name_of, read_tags
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.image.decode import decode, decode_labels
 from app.inference.image.kinds import READ
 from app.inference.label_maps.corrections import WRITING, Correction, check_photo_name, write_correction
 from app.inference.label_maps.pseudo_label import check_labels
 from app.inference.label_maps.regions import count_labels
 from app.inference.labels import label_of
-from app.inference.tags import name_of, read_tags
-from app.inference.whole_file import whole_file, write_whole
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_store import pin
 from app.runtime.service import service_of
@@ -58,21 +59,21 @@ router = APIRouter(dependencies=[Depends(refuse_repeated)])
 
 
 class CorrectionParameters(ModelParameters, KeptImage):
-    """For a corrected mask."""
+    """These come with a corrected mask."""
 
     model: str | None = Field(
         default=None,
         max_length=100,
-        description="The model whose mask or pseudo-label was corrected, NAME/VERSION; its classes are those of the labels. "
-        "Default: the default segmentation model.",
+        description="This model, NAME/VERSION, made the mask or pseudo-label that was corrected; its classes are those of the "
+        "labels. Without it the default segmentation model is meant.",
     )
     name: str | None = Field(
         default=None,
         max_length=255,
-        description="The photo's file name in its data set; default: the one it was posted under.",
+        description="The photo has this file name in its data set; without it the one it was posted under is taken.",
     )
     pixels_changed: int | None = Field(
-        default=None, ge=0, description="How many pixels differ from the model's draft, as the client counts them."
+        default=None, ge=0, description="This many pixels differ from the model's draft, as the client counts them."
     )
 
 
@@ -90,7 +91,7 @@ def check_folder(folder: Path | None) -> None:
         ) from None
 
 
-@router.put("/correction", **api_docs.PUT_CORRECTION)
+@router.put("/correction", **operations.PUT_CORRECTION)
 async def put_correction(request: Request, parameters: Annotated[CorrectionParameters, Query()]) -> CorrectionReply:
     service = service_of(request)
     if service.settings.corrections is None:
@@ -114,7 +115,7 @@ async def put_correction(request: Request, parameters: Annotated[CorrectionParam
 
 @dataclass(frozen=True)
 class Read:
-    """What was sent, as a worker reads it: the photo's kind and size (height, width), and the mask, uint8 (H, W)."""
+    """It holds what was sent, as a worker reads it: the photo's kind and size (height, width), and the mask, uint8 (H, W)."""
 
     kind: str
     size: tuple[int, int]

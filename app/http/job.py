@@ -1,15 +1,17 @@
-"""One request about one photo on its way through a worker: what was chosen before, and the way to the reply."""
+"""A job takes one request about one photo through a worker: it knows what was chosen before, and how the reply is made."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from app.http.formats import media_type
-from app.http.schemas import Reply
+from app.http.reply.schemas import Reply
+from app.http.request.parameters import PhotoParameters
 from app.inference.analysis import Analysis, Analyzer
 from app.inference.maps.localization import ScaleCams
 from app.inference.stopwatch import Stopwatch
@@ -19,18 +21,21 @@ from app.runtime.model_store import pin
 from app.runtime.settings import Settings
 from app.runtime.upload_store import Upload
 
+Asked = TypeVar("Asked", bound=PhotoParameters, covariant=True)
+
 
 @dataclass
-class Job:
-    """A photo, the models to run on it and the format to answer in. It can be sent to another process.
+class Job(Generic[Asked]):
+    """It holds a photo, the models to run on it and the format to answer in. It can be sent to another process.
 
-    cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
+    parameters: those of the request's query. cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
     models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class
-    that is asked for. etag: names the result (`app.http.caching`). kept: what the models of the maps said of the photo before,
+    that is asked for. etag: names the result (`app.http.reply.caching`). kept: what the models of the maps said of the photo before,
     by `view_keys`; what they say now is added. others: the same for the further photos of the request.
     """
 
     upload: Upload
+    parameters: Asked
     analyzer: Analyzer
     cams: tuple[LoadedModel, ...]
     segmenter: LoadedModel | None
@@ -43,16 +48,17 @@ class Job:
     submitted: float = field(default_factory=time.perf_counter)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     kept: dict[str, bytes] = field(default_factory=dict)
-    others: tuple["Job", ...] = ()
+    others: tuple["Job[Asked]", ...] = ()
 
     def answered_by(
-        self, answer: Callable[..., Response], *arguments: Any
+        self, answer: Callable[["Job[Asked]"], Response]
     ) -> tuple[Response, dict[str, float], dict[str, bytes]]:
         """Return an answer to the job, the milliseconds of the stages of the work, and what is to be kept of it."""
-        return answer(self, *arguments), self.stopwatch.milliseconds, self.kept
+        return answer(self), self.stopwatch.milliseconds, self.kept
 
-    def analyze(self) -> Analysis:
-        """Return the analysis of the photo."""
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The analysis of the photo begins when it is first read, on a worker."""
         self.stopwatch.add("queue", 1000 * (time.perf_counter() - self.submitted))
         kept = [self.kept.get(key) for key in self.view_keys]
         return self.analyzer.read(
@@ -64,19 +70,19 @@ class Job:
 
     @property
     def view_keys(self) -> list[str]:
-        """What names what each model of the maps says of the photo (`app.runtime.map_store`)."""
+        """What each model of the maps says of the photo is kept under these keys (`app.runtime.map_store`)."""
         side = self.analyzer.input_long_side
         views = [(engine.sha256, *self.analyzer.plain_views(engine)) for engine in self.cams]
         return [view_key(self.upload.id, *view, side) for view in views]
 
     @property
     def engines(self) -> tuple[LoadedModel, ...]:
-        """The models that a reply's headers name: those of the maps, or of the mask where it is asked for alone."""
+        """The headers of a reply name these models: those of the maps, or of the mask where it is asked for alone."""
         return self.cams or ((self.segmenter,) if self.segmenter else ())
 
-    @property
+    @cached_property
     def pins(self) -> dict[str, dict[str, str]]:
-        """Task -> the query parameter that names its models by version: those that answer, else the default."""
+        """For each task, this query parameter names its models by version: those that answer, else the default."""
         pins = {task: {"model": pin(engine)} for task, engine in self.defaults.items()}
         if self.segmenter:
             pins["segmentation"] = {"model": pin(self.segmenter)}
@@ -90,12 +96,12 @@ class Job:
         query = {"image": self.upload.id, **parameters, **pinned}
         return f"{self.root_path}{path}?{urlencode(query, safe='/,')}"
 
-    def respond(self, analysis: Analysis, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
+    def respond(self, body: Reply | bytes, headers: Mapping[str, str] | None = None) -> Response:
         """Return the HTTP answer, with the provenance in headers too: a PNG has no other place for it."""
-        for key, views in zip(self.view_keys, analysis.found_out, strict=False):
+        for key, views in zip(self.view_keys, self.analysis.found_out, strict=False):
             if views and key not in self.kept:
                 self.kept[key] = views.to_bytes()
-        notes = {"X-Image-Note": analysis.note} if analysis.note else {}
+        notes = {"X-Image-Note": self.analysis.note} if self.analysis.note else {}
         content = body if isinstance(body, bytes) else body.model_dump_json().encode()
         timings = self.stopwatch.milliseconds.items()
         provenance = {
@@ -111,5 +117,5 @@ class Job:
 
     @property
     def caching(self) -> dict[str, str]:
-        """What lets a client keep the result and ask whether it still holds."""
+        """These headers let a client keep the result and ask whether it still holds."""
         return {"ETag": self.etag, "Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}

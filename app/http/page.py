@@ -1,4 +1,4 @@
-"""The web page at `/` and its files under `/static`; nothing in them asks for an address outside this server."""
+"""The web page is served at `/` and its files under `/static`; nothing in them asks for an address outside this server."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ HEADERS = {
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # the browser asks whether its copy still holds, so a new version shows at once
+    "Cache-Control": "no-cache",  # The browser asks whether its copy still holds, so a new version shows at once.
 }
 
 
 class PageFiles(StaticFiles):
-    """The files of the page, with the headers that keep a browser to them."""
+    """It serves the files of the page, with the headers that keep a browser to them."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

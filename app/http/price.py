@@ -1,4 +1,4 @@
-"""What a request costs, known before it is worked on: the millions of pixels that its networks look at, at most.
+"""The price of a request is known before it is worked on: its networks look at this many millions of pixels at most.
 
     every view of every model    (preferred size x scale)^2, twice where it is mirrored too
     CCRM                         a plain pass over its views, then in every round at most four patches, none larger than the photo
@@ -21,7 +21,7 @@ def price_of(analyzer: Analyzer) -> float:
     options, pixels = analyzer.options, 0.0
     for cam in analyzer.cams:
         if options.conditional:
-            pixels += _pixels(cam, *Inference().views(cam.card))  # the scores are those of the card's views
+            pixels += _pixels(cam, *Inference().views(cam.card))  # The scores are those of the card's views.
             rounds = options.inference.options().rounds
             pixels += (1 + PATCHES * rounds) * _pixels(cam, *options.inference.views(cam.card))
         else:

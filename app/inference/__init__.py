@@ -1,1 +1,1 @@
-"""What a photo becomes, over arrays and without HTTP: the only room of `app` that `training` imports from too."""
+"""A photo becomes maps, labels and masks here, over arrays and without HTTP: `training` imports from this room of `app` alone."""

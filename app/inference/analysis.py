@@ -1,4 +1,4 @@
-"""One photo and what is asked of it -> its maps, its pseudo-label, its mask, and the time they took.
+"""One photo, and what is asked of it, gives its maps, its pseudo-label, its mask, and the time they took.
 
     analyzer = Analyzer(Options(tags=("dog",)), cams=(cam,), segmenter=deeplab)
     analysis = analyzer.read(data)
@@ -12,7 +12,7 @@ in it, or the thresholds of a label.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from app.inference.maps.localization import (
     Inference,
     Localization,
     Model,
-    Refinement,
     ScaleCams,
     conditional_cams,
     present_classes,
@@ -34,49 +33,13 @@ from app.inference.maps.localization import (
     tagged_classes,
 )
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from app.inference.stopwatch import Stopwatch
-
-Size = Literal["image", "model"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is asked of a photo. What is None is filled in from the card of the model that answers.
-
-    tags: the classes known to be in the photo, all of them where `complete`: no other class gets a map or a label, and a mask
-        gives their pixels to these. Where they are not complete, they only guide the mask.
-    scales, flip: the views of the photo, as factors of the preferred size, and whether each is looked at mirrored too.
-    conditional: maps are made by CCRM, whose scales and mirroring default to those of its paper.
-    refine: "pamr" refines maps and probabilities by the look of the photo.
-    threshold: a pixel of the mask whose best probability lies below it is background.
-    background_threshold, foreground_threshold: of maps, for the pseudo-label (`app.inference.label_maps.pseudo_label`).
-    presence_threshold: a class whose score reaches it is held to be in an untagged photo; of masks, where the model gives scores.
-    smallest_region: share of the photo; touching pixels of a class that are fewer are background in masks and pseudo-labels.
-    size: whether results have the photo's size, or that of the input of the model that answers.
-    """
-
-    tags: tuple[str, ...] | None = None
-    complete: bool = True
-    scales: tuple[float, ...] | None = None
-    flip: bool | None = None
-    conditional: bool = False
-    refine: Refinement = "none"
-    threshold: float = 0.0
-    background_threshold: float | None = None
-    foreground_threshold: float | None = None
-    presence_threshold: float | None = None
-    smallest_region: float = 0.0
-    size: Size = "image"
-
-    @property
-    def inference(self) -> Inference:
-        """The way maps are made."""
-        return Inference(self.conditional, self.scales, self.flip)
 
 
 @dataclass(frozen=True)
 class Analyzer:
-    """The models that answer, and what is asked of them. Everything that can be refused without a photo is refused here.
+    """It holds the models that answer, and what is asked of them. Everything that can be refused without a photo is refused here.
 
     cams: the model that makes the maps, and those whose maps are fused with its own: models of the same classes. segmenter:
     the model that makes the mask.
@@ -106,7 +69,7 @@ class Analyzer:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """All models that look at the photo."""
+        """All these models look at the photo."""
         return (*self.cams, *([self.segmenter] if self.segmenter else ()))
 
     @cached_property
@@ -132,24 +95,26 @@ class Analyzer:
 
     @property
     def map_views(self) -> tuple[tuple[float, ...], bool]:
-        """The scales at which the photo is looked at for its maps, and whether it is mirrored too."""
+        """The photo is looked at for its maps at these scales, and mirrored too where the second value says so."""
         return self.options.inference.views(self.cams[0].card)
 
     def plain_views(self, cam: Model) -> tuple[tuple[float, ...], bool]:
-        """The scales and the mirroring at which a cam model sees the photo as it is. CCRM's are its own: the card's then."""
+        """Return the scales and the mirroring at which a cam model sees the whole photo. They are the card's where CCRM, which has views
+        of its own, makes the maps.
+        """
         inference = Inference() if self.options.conditional else self.options.inference
         return inference.views(cam.card)
 
     @property
     def mask_views(self) -> tuple[tuple[float, ...], bool]:
-        """The scales at which the photo is looked at for its mask, and whether it is mirrored too."""
+        """The photo is looked at for its mask at these scales, and mirrored too where the second value says so."""
         assert self.segmenter is not None
         card, flip = self.segmenter.card, self.options.flip
         return self.options.scales or card.scales, card.flip if flip is None else flip
 
     @property
     def input_long_side(self) -> int:
-        """The long side in pixels of the largest network input that any of the models may be given."""
+        """The largest network input that any of the models may be given has this long side, in pixels."""
         scales = [max(self.options.inference.views(cam.card)[0]) for cam in self.cams]
         if self.segmenter:
             scales.append(max(self.mask_views[0]))
@@ -211,7 +176,7 @@ class Analysis:
 
     @property
     def note(self) -> str | None:
-        """What is wrong with the file, as far as its pixels were needed."""
+        """The note says what is wrong with the file, as far as its pixels were needed."""
         return None if isinstance(self._photo, EncodedPhoto) else self._photo.note
 
     def result_size(self, model: Model) -> tuple[int, int]:
@@ -224,7 +189,7 @@ class Analysis:
 
     @property
     def views(self) -> tuple[ScaleCams, ...]:
-        """What every cam model said of the photo as it is."""
+        """They hold what every cam model said of the whole photo."""
         cams = self.analyzer.cams
         known = self._known or (None,) * len(cams)
         with self.stopwatch.stage("predict"):
@@ -237,7 +202,7 @@ class Analysis:
 
     @property
     def found_out(self) -> tuple[ScaleCams | None, ...]:
-        """What is known of the plain views by now, of each cam model in turn; nothing of a photo that is not whole."""
+        """They hold what is known of the plain views by now, of each cam model in turn; a photo whose file is damaged has none."""
         return () if self.note else self._known
 
     @cached_property
@@ -283,7 +248,7 @@ class Analysis:
 
     @cached_property
     def mask(self) -> Segmentation:
-        """The mask is the segmenter's."""
+        """The segmenter makes the mask."""
         segmenter, options = self.analyzer.segmenter, self.analyzer.options
         assert segmenter is not None
         scales, flip = self.analyzer.mask_views
@@ -308,7 +273,7 @@ class Analysis:
 
     @property
     def _card(self) -> ModelCard:
-        """The card of the model whose classes and thresholds count where maps are fused."""
+        """Where maps are fused, the classes and thresholds of this card count: it is the first model's."""
         return self.analyzer.cams[0].card
 
     def _sources(self, class_indices: tuple[int, ...]) -> tuple[ScaleCams, ...]:

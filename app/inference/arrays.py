@@ -1,4 +1,4 @@
-"""Network output -> maps, pseudo-labels and masks: pure numpy, one rule in one place for training and serving.
+"""Network output becomes maps, pseudo-labels and masks: every rule stands here once, in pure numpy, for training and serving.
 
 Maps are float32 (K, H, W) with one map per class in question, labels uint8 (H, W).
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 
-# (which map is the largest, its value) of any shape -> labels, uint8 of that shape
+# It takes (which map is the largest, its value) of any shape and gives labels, uint8 of that shape.
 Decide = Callable[[np.ndarray, np.ndarray], np.ndarray]
 STRIP_VALUES = 4_000_000  # So many values at most are enlarged at a time.
 NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM divide by the maximum plus this number: cam / (max + 1e-5).
@@ -19,8 +19,8 @@ NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM divide by the maximum plus this nu
 
 @dataclass(frozen=True)
 class _Positions:
-    """1-D linear interpolation, half-pixel centres (align_corners=False), edges held: of each target the two sources it
-    lies between, and their weights, float32.
+    """They hold a linear interpolation in one dimension, with half-pixel centres (align_corners=False) and edges held: the two sources
+    that each target lies between, and their weights, float32.
     """
 
     low: np.ndarray
@@ -36,7 +36,7 @@ class _Positions:
         return cls(low, np.minimum(low + 1, source - 1), (1 - share).astype(np.float32), share.astype(np.float32))
 
 
-@lru_cache(maxsize=16)  # a matrix takes 6 MB at 5000 px
+@lru_cache(maxsize=16)  # A matrix takes 6 MB at 5000 px.
 def _interpolation_matrix(source: int, target: int) -> np.ndarray:
     """Return the weights of 1-D linear interpolation, (target, source)."""
     positions = _Positions.of(source, target)

@@ -1,4 +1,4 @@
-"""Which class a name means: its own spelling, any case, and the usual other words for it ("tv", "couch", "bike").
+"""A name means a class by its own spelling, in any case, or by the usual other words for it ("tv", "couch", "bike").
 
 A model's card may bring words of its own (`ModelCard.synonyms`). A name that could mean two classes means none.
 """
@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-# Words that data sets and people use for one thing; the classes of PASCAL VOC and COCO among them.
+# Data sets and people use the words of each row for one thing; the classes of PASCAL VOC and COCO are among them.
 SYNONYMS = (
     ("aeroplane", "airplane", "plane", "aircraft"),
     ("bicycle", "bike", "cycle"),

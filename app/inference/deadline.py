@@ -1,4 +1,4 @@
-"""The time one piece of work may take, which ends a network in the middle of its graph too.
+"""One piece of work may take a limited time; where it is over, a network ends in the middle of its graph too.
 
     with time_limit(60):
         analysis = analyzer.read(data)     # raises WorkTimeError once the minute is over
@@ -21,13 +21,13 @@ from app.inference.errors import WorkTimeError
 
 
 class Terminable(Protocol):
-    """What is told to end: `onnxruntime.RunOptions`."""
+    """It can be told to end, as `onnxruntime.RunOptions` can."""
 
     terminate: bool
 
 
 class Deadline:
-    """A moment after which no more work is done, and the seconds that lead to it."""
+    """It is a moment after which no more work is done; it knows the seconds that lead to it."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -35,7 +35,7 @@ class Deadline:
 
     @property
     def over(self) -> bool:
-        """Whether the moment has passed."""
+        """It tells whether the moment has passed."""
         return time.monotonic() >= self.end
 
     def check(self) -> None:
@@ -84,11 +84,11 @@ def ending(options: Terminable, deadline: Deadline) -> Iterator[None]:
 
 
 class _Watch:
-    """One thread that sets `terminate` of whatever is overdue. It starts with the first entry."""
+    """Its one thread sets `terminate` of whatever is overdue. It starts with the first entry."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._entries: list[tuple[float, int]] = []  # (end, number), the next one first
+        self._entries: list[tuple[float, int]] = []  # These are (end, number), the next one first.
         self._running: dict[int, Terminable] = {}
         self._numbers = itertools.count()
         self._started = False

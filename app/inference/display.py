@@ -1,4 +1,4 @@
-"""Colours to look at: PASCAL VOC's palette, which masks are stored with, has dull ones (its cat is brown) and near ones."""
+"""Colours to look at differ from PASCAL VOC's palette, which masks are stored with: it has dull ones (its cat is brown) and near ones."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ TURN = 137.508
 LIGHTNESS = (0.72, 0.62, 0.8)
 CHROMA = 0.19  # All colours have this chroma of OKLCH.
 
-# OKLab -> the cube roots of cone responses -> linear sRGB (Björn Ottosson, https://bottosson.github.io/posts/oklab/, public
-# domain).
+# These matrices lead from OKLab to the cube roots of cone responses, and on to linear sRGB (Björn Ottosson,
+# https://bottosson.github.io/posts/oklab/, public domain).
 TO_CONES = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
 )

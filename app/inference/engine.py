@@ -1,4 +1,4 @@
-"""An ONNX file in memory, ready to run: the only module that imports ONNX Runtime."""
+"""An ONNX file is held in memory here, ready to run: no other module imports ONNX Runtime."""
 
 import hashlib
 import os
@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the official Linux builds report usage unless told not to
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # The official Linux builds report usage unless told not to.
 import onnxruntime
 
 from app.inference import deadline
-from app.inference.checksum import check_content
 from app.inference.errors import DeviceError, ModelCardError
+from app.inference.files.checksum import check_content
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -44,7 +44,8 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # one for every size of photo: it would keep the memory of each
+        # There would be one pattern for every size of photo, and the memory of each would be kept.
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = _providers(device)
         try:
@@ -91,7 +92,7 @@ class Engine:
 
     @property
     def interface(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Output's name -> (datatype as the Open Inference Protocol names it, shape with -1 where it varies)."""
+        """Each output has a datatype, as the Open Inference Protocol names it, and a shape, with -1 where it varies."""
         nodes = {node.name: node for node in self._session.get_outputs()}
         return {
             name: (
@@ -140,6 +141,6 @@ def _providers(device: Device) -> list[str]:
         return [CPU_PROVIDER]
     if CUDA_PROVIDER not in available:
         raise DeviceError(f"TAG2MASK_DEVICE=cuda, but ONNX Runtime offers only {available}. {_CUDA_REMEDY}")
-    if hasattr(onnxruntime, "preload_dlls"):  # finds the CUDA and cuDNN libraries of the installed NVIDIA packages
+    if hasattr(onnxruntime, "preload_dlls"):  # It finds the CUDA and cuDNN libraries of the installed NVIDIA packages.
         onnxruntime.preload_dlls()
     return [CUDA_PROVIDER, CPU_PROVIDER]

@@ -1,60 +1,61 @@
-"""Every error tag2mask raises on purpose, and the HTTP status of those a client may cause.
+"""Every error that tag2mask raises on purpose is here, with the HTTP status of those a client may cause.
 
 Tag2MaskError
-├── ModelCardError               a model file without a valid description of itself
-├── ModelStoreError              the models directory, or a default model, that cannot be served
-├── DeviceError                  the device asked for cannot be had
-├── AddressError                 the address to listen at cannot be had
-├── ServerGoneError              the server that labels a folder does not answer
-├── TrainingError                of the offline package
-│   ├── ConfigError              a run's configuration
-│   └── DataError                a photo, a tag, a list or a mask
-└── ServiceError                 an answer to a client: `status` and `title`
-    ├── UploadError          400  a body that carries no photo
-    │   ├── UnsupportedTypeError      415  neither multipart nor an image type; or a format outside the allow list
-    │   ├── UploadTooLargeError       413  more bytes than allowed
-    │   ├── SlowBodyError             408  a body that does not arrive in time
-    │   ├── TooManyPixelsError        413  more pixels than allowed
-    │   └── UndecodableImageError     422  a photo that is damaged or truncated
-    ├── ParameterError       422  a query parameter: unknown, malformed or out of range
-    │   ├── UnknownClassError         422  a class name the model does not know
-    │   ├── TooManyClassesError       422  a label map of more classes than it has labels
-    │   ├── PriceError                422  more work than one request may ask for
-    │   └── ReplyTooLargeError        422  a result larger than the service sends
-    ├── NotAcceptableError   406  nothing the client accepts can be sent
-    ├── MissingImageError    400  a GET that names no photo
-    ├── UnknownImageError    404  no upload is kept under that id
-    ├── UnknownModelError    404  no such model
-    │   ├── NoModelForTaskError       404  no model of this task is served
-    │   └── WrongTaskError            422  the model named does another task
-    ├── SwitchedOffError     403  what this service was started without
-    ├── CorrectionError      422  a corrected mask that does not fit its photo, or the masks before it
-    ├── NameTakenError       409  a photo's name that another corrected photo has
-    ├── NotStoredError       507  what the disk does not take
-    ├── UnknownHostError     421  an address under which the service does not answer
-    ├── KeyRequiredError     401  no API key, or one that is not known
-    ├── WorkTimeError        504  work that was not done in time
-    ├── ClientLeftError      499  nobody is there to answer (for the log)
-    └── UnavailableError     503  try again: states `retry_after_seconds`
-        ├── NotReadyError             503  the models are still loading
-        ├── QueueFullError            503  as many photos wait as may wait
-        ├── TooManyBytesError         503  the bodies and replies on their way fill the memory for them
-        ├── StoreGoneError            503  where uploads are kept cannot be reached
-        ├── WorkerLostError           503  the process that worked on the photo has ended
-        ├── RateLimitError            429  more requests of one API key than it may send
-        └── StoppingError             503  the service is shutting down
+├── ModelCardError
+├── ModelStoreError
+├── DeviceError
+├── AddressError
+├── ServerGoneError
+├── TrainingError
+│   ├── ConfigError
+│   └── DataError
+└── ServiceError
+    ├── UploadError          400
+    │   ├── UnsupportedTypeError      415
+    │   ├── UploadTooLargeError       413
+    │   ├── SlowBodyError             408
+    │   ├── TooManyPixelsError        413
+    │   └── UndecodableImageError     422
+    ├── ParameterError       422
+    │   ├── UnknownClassError         422
+    │   ├── TooManyClassesError       422
+    │   ├── PriceError                422
+    │   └── ReplyTooLargeError        422
+    ├── NotAcceptableError   406
+    ├── MissingImageError    400
+    ├── UnknownImageError    404
+    ├── UnknownModelError    404
+    │   ├── NoModelForTaskError       404
+    │   └── WrongTaskError            422
+    ├── SwitchedOffError     403
+    ├── CorrectionError      422
+    ├── NameTakenError       409
+    ├── NotStoredError       507
+    ├── UnknownHostError     421
+    ├── KeyRequiredError     401
+    ├── WorkTimeError        504
+    ├── ClientLeftError      499
+    └── UnavailableError     503
+        ├── NotReadyError             503
+        ├── QueueFullError            503
+        ├── TooManyBytesError         503
+        ├── StoreGoneError            503
+        ├── WorkerLostError           503
+        ├── RateLimitError            429
+        └── StoppingError             503
 
-A message gives the value, the limit and the remedy, in one or two sentences.
+A message gives the value, the limit and the remedy, in one or two sentences. The docstring of a class says what has happened where
+it is raised.
 """
 
-import difflib
 import re
-from collections.abc import Iterable
 from typing import Any, ClassVar
+
+from app.inference.spelling import nearest_name
 
 
 class Tag2MaskError(Exception):
-    """Base of every error raised on purpose. Every one of them can be sent to another process."""
+    """This is the base of every error raised on purpose. Every one of them can be sent to another process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _error_of, (type(self), self.args), self.__dict__
@@ -66,11 +67,11 @@ def _error_of(kind: type[Tag2MaskError], arguments: tuple[Any, ...]) -> Tag2Mask
 
 
 class ModelCardError(Tag2MaskError):
-    """An ONNX file that does not describe itself as `docs/onnx-contract.md` says."""
+    """An ONNX file does not describe itself as `docs/onnx-contract.md` says."""
 
 
 class ModelStoreError(Tag2MaskError):
-    """The models directory, or a default model, that cannot be served."""
+    """The models directory, or a default model, cannot be served."""
 
 
 class DeviceError(Tag2MaskError):
@@ -86,22 +87,30 @@ class ServerGoneError(Tag2MaskError):
 
 
 class TrainingError(Tag2MaskError):
-    """Base of the errors of the offline package."""
+    """This is the base of the errors of the offline package."""
 
 
 class ConfigError(TrainingError):
-    """A configuration key or value that cannot work."""
+    """A key or value of a run's configuration cannot work."""
 
 
 class DataError(TrainingError):
-    """A photo, a tag, a list or a mask that cannot be used."""
+    """A photo, a tag, a list or a mask cannot be used."""
 
 
 class ServiceError(Tag2MaskError):
-    """Base of the errors a client is told about. `details` become extra members of the problem document."""
+    """This is the base of the errors a client is told about. `details` become extra members of the problem document.
+
+    A class names its HTTP status and its title behind its base; what it does not name is that of its base.
+    """
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The service failed"
+
+    def __init_subclass__(cls, status: int | None = None, title: str | None = None) -> None:
+        super().__init_subclass__()
+        cls.status = cls.status if status is None else status
+        cls.title = cls.title if title is None else title
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -109,64 +118,42 @@ class ServiceError(Tag2MaskError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """HTTP headers that belong to the answer."""
+        """The answer carries these HTTP headers."""
         return {}
 
 
-class UploadError(ServiceError):
-    """A body that carries no photo."""
-
-    status = 400
-    title = "No photo in the request"
+class UploadError(ServiceError, status=400, title="No photo in the request"):
+    """The body carries no photo."""
 
 
-class UnsupportedTypeError(UploadError):
-    """A body that is neither multipart nor an image type, or a picture format outside the allow list."""
-
-    status = 415
-    title = "Type not supported"
+class UnsupportedTypeError(UploadError, status=415, title="Type not supported"):
+    """The body is neither multipart nor an image type, or the picture's format is outside the allow list."""
 
 
-class UploadTooLargeError(UploadError):
-    """A body of more bytes than allowed."""
-
-    status = 413
-    title = "Upload too large"
+class UploadTooLargeError(UploadError, status=413, title="Upload too large"):
+    """The body has more bytes than allowed."""
 
 
-class SlowBodyError(UploadError):
-    """A body that does not arrive in time."""
-
-    status = 408
-    title = "Body too slow"
+class SlowBodyError(UploadError, status=408, title="Body too slow"):
+    """The body does not arrive in time."""
 
 
-class TooManyPixelsError(UploadError):
-    """A photo of more pixels than allowed."""
-
-    status = 413
-    title = "Too many pixels"
+class TooManyPixelsError(UploadError, status=413, title="Too many pixels"):
+    """The photo has more pixels than allowed."""
 
 
-class UndecodableImageError(UploadError):
-    """A photo that is damaged or truncated."""
-
-    status = 422
-    title = "Photo cannot be decoded"
+class UndecodableImageError(UploadError, status=422, title="Photo cannot be decoded"):
+    """The photo is damaged or truncated."""
 
 
-class ParameterError(ServiceError):
-    """A query parameter that is unknown, malformed or out of range."""
-
-    status = 422
-    title = "Parameter not valid"
+class ParameterError(ServiceError, status=422, title="Parameter not valid"):
+    """A query parameter is unknown, malformed or out of range."""
 
 
-class UnknownClassError(ParameterError):
-    """A class name the model was not trained on; `known` lists those it was."""
+class UnknownClassError(ParameterError, title="Unknown class"):
+    """The model was not trained on a class of that name; `known` lists those it was trained on."""
 
-    title = "Unknown class"
-    max_listed: ClassVar[int] = 100  # class names in the message
+    max_listed: ClassVar[int] = 100  # The message lists this many class names at most.
 
     def __init__(self, name: str, known: tuple[str, ...], parameter: str = "class") -> None:
         nearest = nearest_name(name, known)
@@ -186,130 +173,80 @@ class UnknownClassError(ParameterError):
         self.known = known
 
 
-class TooManyClassesError(ParameterError):
-    """A label map asked of a model that has more classes than uint8 has labels."""
-
-    title = "More classes than labels"
+class TooManyClassesError(ParameterError, title="More classes than labels"):
+    """A label map is asked of a model that has more classes than uint8 has labels."""
 
 
-class PriceError(ParameterError):
-    """More work than one request may ask for; `price` and `limit` say how much."""
-
-    title = "Request too dear"
+class PriceError(ParameterError, title="Request too dear"):
+    """The request asks for more work than one may ask for; `price` and `limit` say how much."""
 
 
-class ReplyTooLargeError(ParameterError):
-    """A result larger than the service sends in one reply."""
-
-    title = "Reply too large"
+class ReplyTooLargeError(ParameterError, title="Reply too large"):
+    """The result is larger than the service sends in one reply."""
 
 
-class NotAcceptableError(ServiceError):
+class NotAcceptableError(ServiceError, status=406, title="Nothing acceptable to send"):
     """Nothing the client accepts can be sent; `available` lists what can."""
 
-    status = 406
-    title = "Nothing acceptable to send"
+
+class MissingImageError(ServiceError, status=400, title="No photo named"):
+    """A GET names no photo, neither by `image=` nor by the cookie."""
 
 
-class MissingImageError(ServiceError):
-    """A GET that names no photo, neither by `image=` nor by the cookie."""
-
-    status = 400
-    title = "No photo named"
-
-
-class UnknownImageError(ServiceError):
+class UnknownImageError(ServiceError, status=404, title="Unknown image"):
     """No upload is kept under that id (any more)."""
 
-    status = 404
-    title = "Unknown image"
 
-
-class UnknownModelError(ServiceError):
+class UnknownModelError(ServiceError, status=404, title="Unknown model"):
     """No model of that name or version is served."""
 
-    status = 404
-    title = "Unknown model"
 
-
-class NoModelForTaskError(UnknownModelError):
+class NoModelForTaskError(UnknownModelError, title="No model for this task"):
     """No model of the task that this endpoint needs is served."""
 
-    title = "No model for this task"
 
-
-class WrongTaskError(UnknownModelError):
+class WrongTaskError(UnknownModelError, status=422, title="Model of another task"):
     """The model named does another task than this endpoint needs."""
 
-    status = 422
-    title = "Model of another task"
+
+class SwitchedOffError(ServiceError, status=403, title="Not switched on here"):
+    """The service was started without what is asked of it: no request changes that."""
 
 
-class SwitchedOffError(ServiceError):
-    """What this service was started without: no request changes that."""
-
-    status = 403
-    title = "Not switched on here"
+class CorrectionError(ServiceError, status=422, title="Correction not taken"):
+    """A corrected mask does not fit its photo, or the masks that were corrected before."""
 
 
-class CorrectionError(ServiceError):
-    """A corrected mask that does not fit its photo, or the masks that were corrected before."""
-
-    status = 422
-    title = "Correction not taken"
+class NameTakenError(ServiceError, status=409, title="Name taken"):
+    """Another corrected photo has that name."""
 
 
-class NameTakenError(ServiceError):
-    """A name that another corrected photo has."""
-
-    status = 409
-    title = "Name taken"
+class NotStoredError(ServiceError, status=507, title="Not stored"):
+    """The disk does not take what the service was to keep."""
 
 
-class NotStoredError(ServiceError):
-    """What the service was to keep, and the disk does not take."""
-
-    status = 507
-    title = "Not stored"
+class UnknownHostError(ServiceError, status=421, title="Host not served"):
+    """The service does not answer under that host name."""
 
 
-class UnknownHostError(ServiceError):
-    """A host name under which the service does not answer."""
-
-    status = 421
-    title = "Host not served"
-
-
-class KeyRequiredError(ServiceError):
-    """A request without an API key, or with one that is not known."""
-
-    status = 401
-    title = "API key needed"
+class KeyRequiredError(ServiceError, status=401, title="API key needed"):
+    """The request has no API key, or one that is not known."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": 'Basic realm="tag2mask: the API key is the password", charset="UTF-8"'}
 
 
-class WorkTimeError(ServiceError):
-    """Work that was not done in time."""
-
-    status = 504
-    title = "Took too long"
+class WorkTimeError(ServiceError, status=504, title="Took too long"):
+    """The work was not done in time."""
 
 
-class ClientLeftError(ServiceError):
-    """The client closed the connection while its photo waited; seen in the log only."""
-
-    status = 499
-    title = "Client left"
+class ClientLeftError(ServiceError, status=499, title="Client left"):
+    """The client closed the connection while its photo waited; only the log shows this."""
 
 
-class UnavailableError(ServiceError):
+class UnavailableError(ServiceError, status=503, title="Not available now"):
     """The service cannot answer now but will: try again after `retry_after_seconds`."""
-
-    status = 503
-    title = "Not available now"
 
     def __init__(self, message: str, retry_after_seconds: int = 1, **details: Any) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds, **details)
@@ -320,59 +257,34 @@ class UnavailableError(ServiceError):
         return {"Retry-After": str(self.retry_after_seconds)}
 
 
-class NotReadyError(UnavailableError):
+class NotReadyError(UnavailableError, title="Not ready yet"):
     """The models are still being loaded and warmed."""
 
-    title = "Not ready yet"
 
-
-class QueueFullError(UnavailableError):
+class QueueFullError(UnavailableError, title="Too busy"):
     """As many photos are waiting as may wait."""
 
-    title = "Too busy"
 
-
-class TooManyBytesError(UnavailableError):
+class TooManyBytesError(UnavailableError, title="Too many bytes in flight"):
     """The bodies and replies that are on their way fill the memory they may take."""
 
-    title = "Too many bytes in flight"
 
-
-class StoreGoneError(UnavailableError):
+class StoreGoneError(UnavailableError, title="Kept photos out of reach"):
     """The Redis in which uploads are kept cannot be reached, or refuses."""
 
-    title = "Kept photos out of reach"
+
+class WorkerLostError(UnavailableError, title="Worker lost"):
+    """The process that worked on the photo ended before it was done, or no process is there to work on it."""
 
 
-class WorkerLostError(UnavailableError):
-    """The process that worked on the photo has ended before it was done, or none is there to work on it."""
-
-    title = "Worker lost"
+class RateLimitError(UnavailableError, status=429, title="Too many requests"):
+    """One API key has sent more requests than it may send."""
 
 
-class RateLimitError(UnavailableError):
-    """More requests of one API key than it may send."""
-
-    status = 429
-    title = "Too many requests"
-
-
-class StoppingError(UnavailableError):
+class StoppingError(UnavailableError, title="Shutting down"):
     """The service is shutting down and takes no new work."""
-
-    title = "Shutting down"
-
-
-LIKENESS = 0.6  # Two spellings that are less alike than this, by difflib's ratio, are no slip of the pen.
 
 
 def reason_of(message: str) -> str:
     """Return what a validator of pydantic says is wrong, without what it puts before our own words."""
     return message.removeprefix("Value error, ")
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """Return the entry of `known` spelled most like `name`, or None where none is close."""
-    by_folded = {entry.casefold(): entry for entry in known}
-    matches = difflib.get_close_matches(name.casefold()[:100], by_folded, n=1, cutoff=LIKENESS)
-    return by_folded[matches[0]] if matches else None

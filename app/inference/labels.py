@@ -1,4 +1,4 @@
-"""Class names, colours, and the only place where a class index becomes a label or a label a class index.
+"""Classes have names and colours here, and nowhere else does a class index become a label or a label a class index.
 
 A `class_index` counts the foreground classes, 0..C-1, in channel order; a `label` is what a mask stores:
 0 is background, 1..C are the classes, 255 is "ignore" (left out of every loss and every figure).

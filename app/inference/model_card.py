@@ -1,4 +1,4 @@
-"""The description an ONNX file carries of itself: metadata -> frozen `ModelCard` and back.
+"""An ONNX file carries a description of itself: its metadata become a frozen `ModelCard`, and back.
 
 `docs/onnx-contract.md` lists the keys; every field below is one key, stored as JSON text.
 """
@@ -14,12 +14,12 @@ from app.inference.labels import MAX_CLASSES, MAX_MAP_CLASSES
 SCHEMA_VERSION = 1
 IMAGE_INPUT = "image"
 OUTPUTS = {"cam": ("scores", "cam"), "segmentation": ("logits", "mask")}
-TAGS, MASKS = "tags", "masks"  # what `taught_by` says of a weakly and of a fully supervised network
+TAGS, MASKS = "tags", "masks"  # `taught_by` says this of a weakly and of a fully supervised network.
 CLASS_LIMITS = {"cam": MAX_MAP_CLASSES, "segmentation": MAX_CLASSES}
 
 
 class ModelCard(BaseModel):
-    """What the service needs to know of a model, besides its weights.
+    """It says what the service needs to know of a model, besides its weights.
 
     `synonyms` are further names that requests may call a class by, besides the usual ones (`app.inference.class_names`).
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
@@ -27,7 +27,7 @@ class ModelCard(BaseModel):
     gives no `scores`. `figures` are percentages
     measured by `python -m training evaluate`, `taught_by` says by what a network learned where things are, such as "tags" or
     "tags + 30 masks", and is empty where that is not stated; `measured_on` says on how many photos of which split. `checksum` is that of
-    the file (`app.inference.checksum`), empty where it states none.
+    the file (`app.inference.files.checksum`), empty where it states none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -95,7 +95,7 @@ class ModelCard(BaseModel):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the graph's outputs for this task; a segmenter with presence thresholds gives `scores` as well."""
+        """The graph has outputs of these names for this task; a segmenter with presence thresholds gives `scores` as well."""
         judged = self.task == "segmentation" and self.presence_thresholds
         return (*OUTPUTS[self.task], "scores") if judged else OUTPUTS[self.task]
 

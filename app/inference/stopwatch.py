@@ -1,4 +1,4 @@
-"""How long each stage of one photo's work took."""
+"""A stopwatch says how long each stage of one photo's work took."""
 
 import time
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up the milliseconds of stages by name. One photo's work runs in one thread, so nothing is locked.
+    """It adds up the milliseconds of stages by name. One photo's work runs in one thread, so nothing is locked.
 
     A stage inside another one counts for itself, and the other stands still meanwhile.
     """
 
     def __init__(self) -> None:
         self._milliseconds: dict[str, float] = {}
-        self._running: list[str] = []  # the innermost last
+        self._running: list[str] = []  # The innermost stage comes last.
         self._since = 0.0
 
     @contextmanager
@@ -40,5 +40,5 @@ class Stopwatch:
 
     @property
     def milliseconds(self) -> dict[str, float]:
-        """Stage -> milliseconds so far, to two decimals, in the order in which the stages began to count."""
+        """Each stage has taken so many milliseconds so far, to two decimals, in the order in which the stages began to count."""
         return {name: round(value, 2) for name, value in self._milliseconds.items()}

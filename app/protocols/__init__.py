@@ -1,1 +1,1 @@
-"""Interfaces that others have defined: the Open Inference Protocol and Label Studio's ML backend."""
+"""Interfaces that others have defined are here: the Open Inference Protocol and Label Studio's ML backend."""

@@ -1,18 +1,18 @@
-"""What `/v2/models/NAME/stats` counts: Triton's statistics extension, of the requests to `/v2` since the service started."""
+"""`/v2/models/NAME/stats` counts by these numbers: Triton's statistics extension, of the requests to `/v2` since the service started."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Triton's name of a stage of the work -> ours.
+# Triton calls the stages of the work so; the right side is ours.
 STAGES = {"compute_input": "decode", "compute_infer": "predict", "compute_output": "encode", "queue": "queue"}
-MILLION = 1_000_000  # nanoseconds in a millisecond
+MILLION = 1_000_000  # A millisecond has this many nanoseconds.
 
 
 @dataclass
 class Share:
-    """How often something was done, and how long it took in all."""
+    """It says how often something was done, and how long it took in all."""
 
     count: int = 0
     ns: int = 0
@@ -24,10 +24,10 @@ class Share:
 
 @dataclass
 class ModelStats:
-    """The numbers of one version of a model. They belong to one event loop, so nothing is locked."""
+    """It holds the numbers of one version of a model. They belong to one event loop, so nothing is locked."""
 
     images: int = 0
-    last: int = 0  # milliseconds since 1970
+    last: int = 0  # It is counted in milliseconds since 1970.
     shares: dict[str, Share] = field(default_factory=lambda: {name: Share() for name in ("success", "fail", *STAGES)})
 
     def count(self, milliseconds: Mapping[str, float], images: int, whole: float) -> None:

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol, version 2, over HTTP: raw tensors in and out, as Triton, KServe and their clients speak it.
+"""The Open Inference Protocol, version 2, takes raw tensors and gives them over HTTP, as Triton, KServe and their clients speak it.
 
 https://github.com/open-inference/open-inference-protocol, with Triton's binary tensors (the JSON's length in the header
 `Inference-Header-Content-Length`, the tensors' bytes behind it), its statistics and the index of its model repository. Models are
-read-only: nothing loads or unloads them over the network. Errors are {"error": why}, as the protocol has it (`app.http.problems`). The tensors are read and written by
+read-only: nothing loads or unloads them over the network. Errors are {"error": why}, as the protocol has it (`app.http.reply.problems`). The tensors are read and written by
 `app.protocols.tensors`.
 """
 
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.http.caching import RELEASE
-from app.http.receive import receive_body, wait_for_disconnect
+from app.http.reply.caching import RELEASE
+from app.http.request.receive import receive_body, wait_for_disconnect
 from app.inference.errors import ParameterError, ServiceError, UnsupportedTypeError
 from app.inference.model_card import IMAGE_INPUT
 from app.protocols.model_stats import ModelStats
@@ -30,7 +30,7 @@ MAX_INDEX_BYTES = 10_000  # The body of a request for the index has this many by
 
 
 class IndexRequest(BaseModel):
-    """What is asked of the index: `ready` leaves out what is not served."""
+    """It asks for the index: `ready` leaves out what is not served."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -118,7 +118,7 @@ async def model_stats(request: Request, name: str, version: str = "") -> Respons
 
 @router.post("/repository/index")
 async def repository_index(request: Request) -> Response:
-    """Every version that lies in the models directory, those that are refused with the reason; `{"ready": true}` leaves
+    """List every version that lies in the models directory, those that are refused with the reason; `{"ready": true}` leaves
     these out.
     """
     body = await receive_body(request, MAX_INDEX_BYTES)
@@ -139,14 +139,14 @@ def _index_entry(name: str, version: int, state: str, reason: str) -> dict[str, 
 
 
 def respond_stats(request: Request, engines: list[LoadedModel]) -> Response:
-    """The numbers of these models."""
+    """Return the reply with the numbers of these models."""
     stats, cards = stats_of(request), [engine.card for engine in engines]
     found = [stats[card.name, card.version].describe(card.name, card.version) for card in cards]
     return JSONResponse({"model_stats": found})
 
 
 def stats_of(request: Request) -> defaultdict[Key, ModelStats]:
-    """The numbers that the application of a request keeps: by name and version of the models that it has served."""
+    """Return the numbers that the application of a request keeps, by name and version of the models that it has served."""
     state = request.app.state
     if not hasattr(state, "model_stats"):
         state.model_stats = defaultdict(ModelStats)
@@ -155,5 +155,5 @@ def stats_of(request: Request) -> defaultdict[Key, ModelStats]:
 
 
 def engine_of(request: Request, name: str, version: str) -> LoadedModel:
-    """The model of an address. Raises UnknownModelError."""
+    """Return the model of an address. Raises UnknownModelError."""
     return service_of(request).models.catalog.find(f"{name}/{version}" if version else name)

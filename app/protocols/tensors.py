@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's request -> images, and outputs -> its reply: JSON, with the tensors in it or as bytes behind it.
+"""A request of the Open Inference Protocol becomes images, and outputs its reply: JSON, with the tensors in it or as bytes behind it.
 
 A tensor as JSON takes some hundred times the work of its bytes, so JSON is small (`max_json_bytes`) and every list in it has a
 limit, which is looked at before its entries are. All of this runs on a worker, never on the event loop.
@@ -14,13 +14,12 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError, field_validator
 from starlette.responses import Response
 
-from app.http.receive import whole_number
+from app.http.request.receive import whole_number
 from app.inference.errors import ParameterError, ReplyTooLargeError, UploadTooLargeError
 from app.inference.image.preprocess import MIN_INPUT_SIDE
 from app.inference.model_card import IMAGE_INPUT
 from app.inference.stopwatch import Stopwatch
 from app.runtime.loaded_model import LoadedModel
-from app.runtime.memory import WORTH_TRIMMING, trim_memory
 from app.runtime.settings import Settings
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -57,7 +56,7 @@ class Tensor(BaseModel):
 
 
 class Output(BaseModel):
-    """An output that is asked for."""
+    """It names an output that is asked for."""
 
     name: str
     parameters: Parameters
@@ -79,7 +78,7 @@ class InferRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Inferred:
-    """The reply to a request, the images in it, and the milliseconds of the stages of the work."""
+    """It holds the reply to a request, the number of images in it, and the milliseconds of the stages of the work."""
 
     reply: Response
     images: int
@@ -106,9 +105,6 @@ def infer_from(
         outputs = engine.run(images)
     with stopwatch.stage("encode"):
         reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
-    if len(reply.body) > WORTH_TRIMMING:
-        del outputs
-        trim_memory()
     return Inferred(reply, len(images), stopwatch.milliseconds)
 
 
@@ -184,7 +180,7 @@ def flattened(data: list[Any], shape: list[int]) -> list[int]:
         return data
     if not all(type(value) is int or (type(value) is float and value.is_integer()) for value in data):
         return []
-    return [int(value) for value in data]  # 1.0, as JavaScript and pandas write 1
+    return [int(value) for value in data]  # JavaScript and pandas write 1 as 1.0.
 
 
 def check_size(outputs: dict[str, np.ndarray], binary: dict[str, bool], limit: int) -> None:

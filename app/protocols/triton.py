@@ -1,4 +1,4 @@
-"""The files that let NVIDIA's Triton serve a models directory as it lies: `models/NAME/config.pbtxt`, by `python -m app triton`.
+"""`python -m app triton` writes the files that let NVIDIA's Triton serve a models directory as it lies: `models/NAME/config.pbtxt`.
 
 Triton's names, types and shapes of a model are then those of this service's `/v2` (`app.protocols.open_inference`).
 """
@@ -6,21 +6,22 @@ Triton's names, types and shapes of a model are then those of this service's `/v
 from pathlib import Path
 
 from app.inference.engine import Engine
+from app.inference.files.whole_file import write_whole
 from app.inference.model_card import IMAGE_INPUT
-from app.inference.whole_file import write_whole
 from app.protocols.tensors import CHANNELS
 from app.runtime.model_files import find_model_files
 from app.runtime.settings import Settings
 
 CONFIG_FILE = "config.pbtxt"
-PLATFORM = "onnxruntime_onnx"  # what Triton calls ONNX Runtime and its files
+PLATFORM = "onnxruntime_onnx"  # Triton calls ONNX Runtime and its files so.
 # Triton joins so many images of one size, of whichever requests, into one batch at most.
 MAX_BATCH = 8
 
 
 def write_configs(settings: Settings) -> list[Path]:
     """Write the file of every model in the models directory; returns them. Raises ModelStoreError, ModelCardError."""
-    newest = {name: path for (name, _), path in find_model_files(settings.models).items()}  # sorted, so the last stays
+    # They are sorted, so the last stays.
+    newest = {name: path for (name, _), path in find_model_files(settings.models).items()}
     written = []
     for name, path in newest.items():
         engine = Engine(path, device="cpu")

@@ -1,1 +1,1 @@
-"""What lives as long as the process: settings, models, kept uploads, and the queue before the worker processes."""
+"""What lives as long as the process is here: settings, models, kept uploads, and the queue before the worker processes."""

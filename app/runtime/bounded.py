@@ -1,4 +1,4 @@
-"""What is kept in memory for a while: bounded in bytes and in time, by use."""
+"""Values are kept in memory for a while, bounded in bytes and in time, by use."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class Bounded(Generic[Value]):
-    """Values by key, bounded in bytes (least recently used go first) and in time (from the last use). Safe to share among
+    """It holds values by key, bounded in bytes (least recently used go first) and in time (from the last use). Safe to share among
     threads.
     """
 
@@ -26,12 +26,12 @@ class Bounded(Generic[Value]):
         self._size_of = size_of
         self._clock = clock
         self._lock = threading.Lock()
-        self._values: OrderedDict[str, tuple[Value, float]] = OrderedDict()  # oldest use first
+        self._values: OrderedDict[str, tuple[Value, float]] = OrderedDict()  # The oldest use comes first.
         self._size_bytes = 0
 
     @property
     def size_bytes(self) -> int:
-        """Bytes held now."""
+        """So many bytes are held now."""
         with self._lock:
             self._drop_expired()
             return self._size_bytes

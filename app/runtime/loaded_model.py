@@ -1,4 +1,4 @@
-"""A model that is served, wherever its network is: in this process (`app.inference.engine.Engine`) or in the workers'."""
+"""A model that is served is the same to the service wherever its network is: here (`app.inference.engine.Engine`) or in the workers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ Interface = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class LoadedModel(Model, Protocol):
-    """What the service says of a model, and asks of it. `interface` is that of `Engine`, `sha256` the hash of its file."""
+    """The service says this of a model, and asks this of it. `interface` is that of `Engine`, `sha256` the hash of its file."""
 
     @property
     def path(self) -> Path: ...
@@ -30,7 +30,7 @@ class LoadedModel(Model, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DistantModel:
-    """A model whose network is in the worker processes: on the way there the engine takes its place (`app.runtime.workers.parcel`)."""
+    """The network of this model is in the worker processes: on the way there the engine takes its place (`app.runtime.workers.parcel`)."""
 
     path: Path
     sha256: str
@@ -44,5 +44,5 @@ class DistantModel:
         return cls(model.path, model.sha256, model.card, model.providers, model.interface)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """A distant model is run by the job that is sent to it."""
+        """Refuse to run: the job that is sent to a worker runs the model there."""
         raise AssertionError(f"{self.path} is run by the worker processes, not in the process that serves.")

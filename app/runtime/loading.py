@@ -1,4 +1,4 @@
-"""A model's file -> an engine that has been tried: the one way in for every model, in whichever process."""
+"""A model's file becomes an engine that has been tried: no model comes in another way, in whichever process."""
 
 import logging
 from collections.abc import Collection
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """Who loads the models of a directory, and runs them."""
+    """It loads the models of a directory, and runs them."""
 
     def load(self, name: str, version: int, path: Path) -> LoadedModel:
         """Load and warm one model beside those that serve. Raises DeviceError and ModelCardError."""
 
     def keep(self, models: Collection[LoadedModel]) -> None:
-        """Be ready to run these, all of which have been loaded."""
+        """Make ready to run these, all of which have been loaded."""
 
 
 class InThisProcess:
-    """Loads and runs the models here; `before` tries each of them elsewhere first."""
+    """It loads and runs the models here; `before` tries each of them elsewhere first."""
 
     def __init__(self, settings: Settings, before: Loader | None = None) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""What the cam models said of photos, kept so that further maps of a photo need no network: in this process's memory, or in
+"""What the cam models said of photos is kept, so that further maps of a photo need no network: in this process's memory, or in
 Redis for all replicas of the service.
 
 A key names the photo by the hash of its content, the model by that of its file, and the views (`view_key`); a content is
@@ -15,7 +15,7 @@ from app.inference.errors import StoreGoneError
 
 
 class Contents(Protocol):
-    """Bytes by key, bounded: `app.runtime.bounded.Bounded`, or `app.runtime.redis_store.RedisStore`."""
+    """They are bytes by key, bounded: `app.runtime.bounded.Bounded`, or `app.runtime.redis_store.RedisStore`."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -26,14 +26,14 @@ class Contents(Protocol):
 
 
 class MapStore:
-    """What is kept of maps. A store that cannot be reached keeps nothing, and what is missing is worked out anew."""
+    """It keeps what the cam models said. A store that cannot be reached keeps nothing, and what is missing is worked out anew."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
 
     @property
     def size_bytes(self) -> int:
-        """Bytes held now."""
+        """So many bytes are held now."""
         return self._contents.size_bytes
 
     def known(self, keys: Iterable[str]) -> dict[str, bytes]:

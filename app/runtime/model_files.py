@@ -1,4 +1,4 @@
-"""The files of a models directory: `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
+"""The files of a models directory lie as `NAME/VERSION/model.onnx`, as Triton's model repository has it."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,12 +7,12 @@ from app.inference.errors import ModelStoreError
 
 MODEL_FILE = "model.onnx"
 DEPTH = 2  # A model's file lies this many folders deep: NAME/VERSION.
-Key = tuple[str, int]  # name, version
-Stamp = tuple[int, int, int]  # what a file looks like from outside: time of change, size, inode
+Key = tuple[str, int]  # It is (name, version).
+Stamp = tuple[int, int, int]  # A file looks so from outside: time of change, size, inode.
 
 
 def find_model_files(directory: Path) -> dict[Key, Path]:
-    """(name, version) -> path of every `NAME/VERSION/model.onnx` under `directory`, sorted; hidden folders are left alone.
+    """Return the path of every `NAME/VERSION/model.onnx` under `directory` by (name, version), sorted; hidden folders are left alone.
 
     A version is a whole number above 0 without leading zeros. Raises ModelStoreError where there is no such directory or
     file.
@@ -31,7 +31,7 @@ def find_model_files(directory: Path) -> dict[Key, Path]:
 
 
 def find_misplaced(directory: Path) -> dict[str, dict[str, str]]:
-    """Name -> folder ("" where there is none) -> what is wrong with an ONNX file there, beside the versions.
+    """Return, by name and folder ("" where there is none), what is wrong with an ONNX file there, beside the versions.
 
     Hidden files and folders are left alone, and what lies beside a `model.onnx`.
     """

@@ -1,4 +1,4 @@
-"""The models directory (`app.runtime.model_files`) -> engines, by name and version.
+"""The models directory (`app.runtime.model_files`) becomes engines, by name and version.
 
 The directory may change while the service runs: `ModelStore.refresh` loads what is new beside what serves, and swaps.
 """
@@ -16,8 +16,8 @@ from app.inference.errors import (
     Tag2MaskError,
     UnknownModelError,
     WrongTaskError,
-    nearest_name,
 )
+from app.inference.spelling import nearest_name
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.loading import InThisProcess, Loader
 from app.runtime.model_files import MODEL_FILE, Key, Stamp, find_misplaced, find_model_files, stamps_of
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
-# Of several cam models without a configured default that is taken whose method does best without tags in models/.
+# Where no default is configured, the cam model is taken whose method does best without tags in models/, the first here.
 METHOD_PREFERENCE = ("cam", "drs", "amr", "edam")
 
 
@@ -106,7 +106,7 @@ class Catalog:
 
 
 class ModelStore:
-    """Finds, loads and warms the models, and holds the current catalog."""
+    """It finds, loads and warms the models, and holds the current catalog."""
 
     def __init__(self, settings: Settings, loader: Loader | None = None) -> None:
         """Look for model files, without loading any; without a loader they are loaded into this process.
@@ -116,7 +116,7 @@ class ModelStore:
         self._settings = settings
         self._loader = loader or InThisProcess(settings)
         self._paths = find_model_files(settings.models)
-        self._complaint: str | None = None  # the last warning about the directory as a whole
+        self._complaint: str | None = None  # It is the last warning about the directory as a whole.
         self._stamps: dict[Key, Stamp] = {}  # What the files looked like when they were loaded, or refused.
         self._seen: dict[Key, Stamp] = {}  # What the files looked like at the last look.
         self._catalog: Catalog | None = None
@@ -134,7 +134,7 @@ class ModelStore:
 
     @property
     def catalog(self) -> Catalog:
-        """What is served now. Raises NotReadyError while the models are being loaded."""
+        """The catalog says what is served now. Raises NotReadyError while the models are being loaded."""
         self.check_ready()
         assert self._catalog is not None
         return self._catalog
@@ -161,7 +161,7 @@ class ModelStore:
         before = self.catalog
         try:
             paths = find_model_files(self._settings.models)
-        except ModelStoreError as error:  # all are gone, perhaps for a moment
+        except ModelStoreError as error:  # All are gone, perhaps for a moment.
             self._complain(f"still serving what was loaded: {error}")
             return False
         misplaced = self._find_misplaced(before.misplaced)
@@ -183,7 +183,7 @@ class ModelStore:
         complaint = None
         try:
             defaults = self._choose_defaults(Catalog(engines, {}, refused, misplaced))
-        except ModelStoreError as error:  # the file of a configured default is gone
+        except ModelStoreError as error:  # The file of a configured default is gone.
             complaint = f"still serving the models set as default: {error}"
             defaults = before.defaults
             engines |= {(engine.card.name, engine.card.version): engine for engine in defaults.values()}
@@ -220,7 +220,7 @@ class ModelStore:
         return catalog
 
     def _find_misplaced(self, before: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        """ONNX files that are no NAME/VERSION/model.onnx; what is new since the look before is logged."""
+        """Return the ONNX files that are no NAME/VERSION/model.onnx; what is new since the look before is logged."""
         misplaced = find_misplaced(self._settings.models)
         for name, reasons in misplaced.items():
             for folder, reason in reasons.items():
@@ -257,12 +257,12 @@ class ModelStore:
 
 
 def pin(engine: LoadedModel) -> str:
-    """NAME/VERSION."""
+    """Return NAME/VERSION, which names one version of a model."""
     return f"{engine.card.name}/{engine.card.version}"
 
 
 def _preference(engine: LoadedModel) -> tuple[int, str, int]:
-    """Sort key of defaults: the method (see METHOD_PREFERENCE), then the name, then the highest version."""
+    """Return the key by which defaults are sorted: the method (see METHOD_PREFERENCE), then the name, then the highest version."""
     method = engine.card.method
     rank = METHOD_PREFERENCE.index(method) if method in METHOD_PREFERENCE else len(METHOD_PREFERENCE)
     return rank, engine.card.name, -engine.card.version

@@ -1,4 +1,4 @@
-"""The bounded queue before the workers.
+"""The queue before the workers is bounded.
 
 One job is a whole photo: decode, predict and encode in one go, so that nothing is handed about in between. Each of the pool's
 threads hands its job to a worker process and waits (`app.runtime.workers.fleet`), or does it itself.
@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from app.inference.deadline import time_limit
 from app.inference.errors import ClientLeftError, QueueFullError, StoppingError, WorkTimeError
+from app.runtime.memory import Trimming
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -34,7 +36,7 @@ def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any]) -> None:
 
 
 class Pool:
-    """`workers` threads, and at most `queue_size` jobs waiting for one.
+    """It has `workers` threads, and at most `queue_size` jobs waiting for one.
 
     A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides. `perform` does a job,
     in the thread itself where it is left out.
@@ -55,13 +57,14 @@ class Pool:
         self._patience = work_seconds + queue_seconds
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._lock = threading.Lock()
-        self._jobs = 0  # running or waiting
+        self._jobs = 0  # These run or wait.
         self._mean_seconds = 0.5
         self._stopping = False
+        self._trimming = Trimming()
 
     @property
     def jobs(self) -> int:
-        """Jobs running or waiting now."""
+        """So many jobs are running or waiting now."""
         return self._jobs
 
     def check_room(self) -> None:
@@ -80,7 +83,7 @@ class Pool:
         Raises QueueFullError, StoppingError, ClientLeftError, WorkTimeError, or what the job raises. Where a job does not end
         in time its caller is told so, and the place stays taken until it does.
         """
-        future = self._submit(job, *arguments)
+        future = self._submit(partial(job, *arguments))
         watch = asyncio.ensure_future(gone()) if gone else None
         if watch:
             watch.add_done_callback(lambda task: _drop_if_left(task, future))
@@ -107,10 +110,10 @@ class Pool:
             self._stopping = True
         self._executor.shutdown(wait=True)
 
-    def _submit(self, job: Callable[..., Result], *arguments: Any) -> Future[Result]:
+    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
         with self._lock:
             self._refuse()
-            future = self._executor.submit(self._timed, job, *arguments)
+            future = self._executor.submit(self._timed, work)
             self._jobs += 1
         future.add_done_callback(self._release)
         return future
@@ -127,17 +130,20 @@ class Pool:
                 limit=self.workers + self.queue_size,
             )
 
-    def _timed(self, job: Callable[..., Result], *arguments: Any) -> Result:
+    def _timed(self, work: Callable[[], Result]) -> Result:
         start = time.perf_counter()
         try:
-            result: Result = self._perform(job, *arguments)
+            result: Result = self._perform(work)
             return result
         finally:
             self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
 
-    def _perform_here(self, job: Callable[..., Result], *arguments: Any) -> Result:
-        with time_limit(self._work_seconds):
-            return job(*arguments)
+    def _perform_here(self, work: Callable[[], Result]) -> Result:
+        try:
+            with time_limit(self._work_seconds):
+                return work()
+        finally:
+            self._trimming.work_ended()
 
     def _release(self, _: Future[Any]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Bytes kept in Redis under a key, for all replicas of the service: bounded in bytes and in time, by use.
+"""Bytes are kept in Redis under a key, for all replicas of the service, bounded in bytes and in time, by use.
 
 A value lies under a key of its own, so that Redis forgets it by itself. Beside the values stand a sorted set of all keys by
 their last use and the sum of their bytes; both are changed by scripts, each of which Redis runs as one step. The scripts take
@@ -59,7 +59,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[5])
 return sum
 """
 
-# KEYS as above. ARGV: what the keys of values begin with, the name, the time to live. Returns the value, or nothing.
+# The KEYS are those above. ARGV: what the keys of values begin with, the name, the time to live. It returns the value, or nothing.
 GET = """
 local value = redis.call('GET', ARGV[1] .. ARGV[2])
 if value then
@@ -93,7 +93,7 @@ def connect(address: str) -> redis.Redis:
 
 
 class RedisStore:
-    """Values of one kind, which share `capacity_bytes`; each is forgotten `time_to_live_seconds` after its last use.
+    """It holds values of one kind, which share `capacity_bytes`; each is forgotten `time_to_live_seconds` after its last use.
 
     Safe to share among threads; a call takes some two seconds at most where Redis does not answer.
     """
@@ -107,8 +107,8 @@ class RedisStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.capacity_bytes = capacity_bytes
-        self.size_bytes = 0  # as Redis said it when something was put last
-        self.answers = True  # whether Redis did when it was asked last
+        self.size_bytes = 0  # Redis said so when something was put last.
+        self.answers = True  # It tells whether Redis answered when it was asked last.
         self._lifetime = max(1, round(1000 * time_to_live_seconds))
         # The braces put all keys into one slot of a Redis Cluster.
         self._prefix = f"{{tag2mask:{kind}}}:"

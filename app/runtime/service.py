@@ -1,4 +1,4 @@
-"""What all requests share: the settings, the models, the kept uploads and maps, and the pool. Holds no state of a request."""
+"""All requests share the settings, the models, the kept uploads and maps, and the pool. Nothing here is the state of one request."""
 
 from dataclasses import dataclass, field
 from threading import Event
@@ -35,7 +35,7 @@ class Service:
         Raises ModelStoreError, AddressError.
         """
         apart, workers = settings.worker_processes, settings.worker_count
-        fleet = Fleet(settings, workers if apart else 0)  # without workers it tries models, and serves nobody
+        fleet = Fleet(settings, workers if apart else 0)  # Without workers it tries models, and serves nobody.
         return cls(
             settings,
             ModelStore(settings, fleet if apart else InThisProcess(settings, fleet)),
@@ -80,7 +80,7 @@ def maps_of(settings: Settings) -> MapStore:
     bounds = settings.map_store_bytes, settings.upload_ttl_seconds
     if settings.store is None:
         return MapStore(Bounded[bytes](*bounds, len))
-    from app.runtime.redis_store import RedisStore, connect  # as above
+    from app.runtime.redis_store import RedisStore, connect  # It takes its time to load, as above.
 
     return MapStore(RedisStore(connect(settings.store.get_secret_value()), "maps", *bounds))
 

@@ -1,4 +1,4 @@
-"""The service's configuration: one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
+"""The service's configuration is one frozen object, read from the environment (prefix `TAG2MASK_`) once."""
 
 import ipaddress
 import os
@@ -10,11 +10,11 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.inference.errors import nearest_name
+from app.inference.spelling import nearest_name
 
 try:
     import resource
-except ImportError:  # Windows, which has no such limits
+except ImportError:  # Windows has no such limits.
     resource = None  # type: ignore[assignment]
 
 # So many file descriptors are left for models, the log, listening sockets and connections that are taken to be closed.
@@ -29,195 +29,119 @@ CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 class Settings(BaseSettings):
     """Every setting has an environment variable of its name, `TAG2MASK_DEVICE=cpu` for `device`.
 
-    The description of each field is what `docs/settings.md` says of it (`docs/make_settings.py` writes the page).
+    The sentence below each field is what `docs/settings.md` says of it (`docs/make_settings.py` writes the page).
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
-
-    host: str = Field(
-        default="127.0.0.1", description="The address to listen at; 0.0.0.0 means every address of the machine."
-    )
-    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen at; 0 takes any free one.")
-    root_path: str = Field(
-        default="",
-        description="The path prefix under which clients reach the service, such as /tag2mask. Where it is empty, the header "
-        "X-Forwarded-Prefix of a trusted proxy says it.",
-    )
-    trusted_proxies: str = Field(
-        default="127.0.0.1,::1",
-        description="Addresses or networks of the proxies whose X-Forwarded headers are believed, separated by commas; * "
-        "believes everyone.",
-    )
-    cors_origins: str = Field(
-        default="",
-        description="The sites whose pages may ask the service from a browser, such as https://example.org, separated by "
-        "commas; * means any site.",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Messages of this level and above are logged."
-    )
-    log_format: Literal["json", "text"] = Field(
-        default="json", description="Each line of the log is a JSON object, or text for people."
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
 
-    models: Path = Field(default=Path("models"), description="The directory that holds NAME/VERSION/model.onnx.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto",
-        description="What the networks run on. auto takes CUDA where it can be had; cuda refuses to start without it.",
-    )
-    cam_model: str | None = Field(
-        default=None,
-        description="The cam model (NAME or NAME/VERSION) that answers where a request names none; without it the service "
-        "chooses one.",
-    )
-    segmentation_model: str | None = Field(
-        default=None,
-        description="The segmentation model (NAME or NAME/VERSION) that answers where a request names none; without it the "
-        "service chooses one.",
-    )
-    models_poll_seconds: float = Field(
-        default=5,
-        ge=0,
-        description="The service looks for new and changed models this often; with 0 it looks at a SIGHUP alone.",
-    )
-    model_trial_seconds: float = Field(
-        default=60,
-        gt=0,
-        description="A model must load and run for the first times within this time, or it is refused; one that comes while the "
-        "service runs is tried in a process of its own.",
-    )
+    host: str = "127.0.0.1"
+    """The service listens at this address; 0.0.0.0 means every address of the machine."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """The service listens at this port; 0 takes any free one."""
+    root_path: str = ""
+    """Clients reach the service under this path prefix, such as /tag2mask. Where it is empty, the header X-Forwarded-Prefix of a trusted
+    proxy says it."""
+    trusted_proxies: str = "127.0.0.1,::1"
+    """The X-Forwarded headers of proxies at these addresses or networks, separated by commas, are believed; * believes everyone."""
+    cors_origins: str = ""
+    """The pages of these sites, such as https://example.org, separated by commas, may ask the service from a browser; * means any site."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Messages of this level and above are logged."""
+    log_format: Literal["json", "text"] = "json"
+    """Each line of the log is a JSON object, or text for people."""
 
-    intra_op_threads: int = Field(default=1, ge=1, description="The threads that one photo's network runs on.")
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        description="The photos that are worked on at a time; without it the number of cores divided by "
-        "TAG2MASK_INTRA_OP_THREADS.",
-    )
-    worker_processes: bool = Field(
-        default=True,
-        description="Every worker is a process of its own, which holds the models and is replaced where it crashes or does not end; "
-        "with 0 the workers are threads, which share the models (for a GPU with little memory).",
-    )
-    queue_size: int = Field(
-        default=32,
-        ge=0,
-        description="The photos that may wait for a worker; one more is answered 503 with Retry-After.",
-    )
-    queue_seconds: float = Field(
-        default=60, gt=0, description="A photo may wait this long for a worker; then its client is answered 504."
-    )
-    work_seconds: float = Field(
-        default=60,
-        gt=0,
-        description="The work on one photo may take this long; then it is ended, and its client is answered 504.",
-    )
-    drain_grace_seconds: float = Field(
-        default=2, ge=0, description="After a SIGTERM the service goes on listening this long, while /readyz says 503."
-    )
-    drain_seconds: int = Field(
-        default=30,
-        ge=0,
-        description="After TAG2MASK_DRAIN_GRACE_SECONDS the photos that were taken have this long to be finished.",
-    )
+    models: Path = Path("models")
+    """This directory holds the models as NAME/VERSION/model.onnx."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The networks run on this device. auto takes CUDA where it can be had; cuda refuses to start without it."""
+    cam_model: str | None = None
+    """This cam model (NAME or NAME/VERSION) answers where a request names none; without it the service chooses one."""
+    segmentation_model: str | None = None
+    """This segmentation model (NAME or NAME/VERSION) answers where a request names none; without it the service chooses one."""
+    models_poll_seconds: float = Field(default=5, ge=0)
+    """The service looks for new and changed models this often; with 0 it looks at a SIGHUP alone."""
+    model_trial_seconds: float = Field(default=60, gt=0)
+    """A model must load and run for the first times within this time, or it is refused; one that comes while the service runs is tried in a
+    process of its own."""
 
-    max_upload_bytes: int = Field(default=20_000_000, ge=1, description="A larger upload is answered 413.")
-    max_image_pixels: int = Field(
-        default=25_000_000, ge=1, description="A photo of more pixels (width x height) is answered 413."
-    )
-    max_input_pixels: int = Field(
-        default=2_000_000, ge=1, description="The images of one request to /v2 may have this many pixels together."
-    )
-    max_json_bytes: int = Field(
-        default=4_000_000,
-        ge=1,
-        description="The JSON of a request to /v2 or of Label Studio may be this large; tensors go as binary data.",
-    )
-    max_price: float = Field(
-        default=150,
-        gt=0,
-        description="A request for which the networks would look at more than this many million pixels is answered 422 (docs/operations.md).",
-    )
-    max_reply_bytes: int = Field(
-        default=128_000_000, ge=1, description="A reply that would be larger is answered 422 before it is made."
-    )
-    store: SecretStr | None = Field(
-        default=None,
-        description="The Redis in which photos are kept for GET requests, for all replicas of the service: redis://HOST:PORT, "
-        "rediss:// for TLS, redis://:PASSWORD@HOST. Without it they are kept in the memory of the process.",
-    )
-    upload_store_bytes: int = Field(
-        default=256_000_000,
-        ge=0,
-        description="The memory for photos that are kept for GET requests; the photo that was unused for longest makes room, and 0 keeps none.",
-    )
-    map_store_bytes: int = Field(
-        default=64_000_000,
-        ge=0,
-        description="The memory for what the cam models said of photos, some 200 kB each, so that further maps of a photo need no network; 0 keeps none.",
-    )
-    upload_ttl_seconds: float = Field(
-        default=3600,
-        gt=0,
-        description="A photo that is kept, and what the models said of it, is forgotten this long after its last use.",
-    )
+    intra_op_threads: int = Field(default=1, ge=1)
+    """The network of one photo runs on this many threads."""
+    workers: int | None = Field(default=None, ge=1)
+    """This many photos are worked on at a time; without it the number of cores divided by TAG2MASK_INTRA_OP_THREADS is taken."""
+    worker_processes: bool = True
+    """Every worker is a process of its own, which holds the models and is replaced where it crashes or does not end; with 0 the workers are
+    threads, which share the models (for a GPU with little memory)."""
+    queue_size: int = Field(default=32, ge=0)
+    """This many photos may wait for a worker; one more is answered 503 with Retry-After."""
+    queue_seconds: float = Field(default=60, gt=0)
+    """A photo may wait this long for a worker; then its client is answered 504."""
+    work_seconds: float = Field(default=60, gt=0)
+    """The work on one photo may take this long; then it is ended, and its client is answered 504."""
+    drain_grace_seconds: float = Field(default=2, ge=0)
+    """After a SIGTERM the service goes on listening this long, while /readyz says 503."""
+    drain_seconds: int = Field(default=30, ge=0)
+    """After TAG2MASK_DRAIN_GRACE_SECONDS the photos that were taken have this long to be finished."""
 
-    corrections: Path | None = Field(
-        default=None,
-        description="The folder that corrected masks go into, with their photos, for training to learn from; without it the service "
-        "takes none, and the page has no brush. Whoever may use the service may then write there: set API keys.",
-    )
+    max_upload_bytes: int = Field(default=20_000_000, ge=1)
+    """A larger upload is answered 413."""
+    max_image_pixels: int = Field(default=25_000_000, ge=1)
+    """A photo of more pixels (width x height) is answered 413."""
+    max_input_pixels: int = Field(default=2_000_000, ge=1)
+    """The images of one request to /v2 may have this many pixels together."""
+    max_json_bytes: int = Field(default=4_000_000, ge=1)
+    """The JSON of a request to /v2 or of Label Studio may be this large; tensors go as binary data."""
+    max_price: float = Field(default=150, gt=0)
+    """A request for which the networks would look at more than this many million pixels is answered 422 (docs/operations.md)."""
+    max_reply_bytes: int = Field(default=128_000_000, ge=1)
+    """A reply that would be larger is answered 422 before it is made."""
+    store: SecretStr | None = None
+    """Photos are kept for GET requests in this Redis, for all replicas of the service: redis://HOST:PORT, rediss:// for TLS,
+    redis://:PASSWORD@HOST. Without it they are kept in the memory of the process."""
+    upload_store_bytes: int = Field(default=256_000_000, ge=0)
+    """Photos that are kept for GET requests take this much memory; the photo that was unused for longest makes room, and 0 keeps none."""
+    map_store_bytes: int = Field(default=64_000_000, ge=0)
+    """What the cam models said of photos, some 200 kB each, takes this much memory, so that further maps of a photo need no network; 0
+    keeps none."""
+    upload_ttl_seconds: float = Field(default=3600, gt=0)
+    """A photo that is kept, and what the models said of it, is forgotten this long after its last use."""
 
-    header_seconds: float = Field(default=10, gt=0, description="A client has this long for the headers of a request.")
-    body_seconds: float = Field(
-        default=20,
-        gt=0,
-        description="A client has this long for the body, and a second more for every 50,000 bytes that have come.",
-    )
-    reply_seconds: float = Field(
-        default=20,
-        gt=0,
-        description="A client has this long to read the reply, and a second more for every 50,000 bytes that it has read.",
-    )
-    max_connections: int = Field(
-        default=400,
-        ge=1,
-        description="The connections that may be open; fewer where the system allows fewer files (ulimit -n).",
-    )
-    max_bytes_in_flight: int = Field(
-        default=512_000_000, ge=1, description="The memory for all bodies and replies on their way."
-    )
-    allowed_hosts: str = Field(
-        default="",
-        description="The host names that are answered, separated by commas; *.example.org means all below example.org, and without any name every host is answered.",
-    )
-    api_key: SecretStr | None = Field(default=None, description="The API key that python -m app label --server sends.")
-    api_keys: SecretStr | None = Field(
-        default=None,
-        description="The SHA-256 of API keys, NAME:HASH, separated by commas; where one is set, nobody else is served.",
-    )
-    api_keys_file: Path | None = Field(default=None, description="A file of the same, with NAME HASH on each line.")
-    key_requests_per_minute: int = Field(
-        default=0, ge=0, description="The requests that each API key may make in a minute; 0 means any number."
-    )
+    corrections: Path | None = None
+    """Corrected masks go into this folder, with their photos, for training to learn from; without it the service takes none, and the page
+    has no brush. Whoever may use the service may then write there: set API keys."""
 
-    label_studio_url: str | None = Field(
-        default=None,
-        description="The address of the Label Studio whose tasks get predictions, such as http://localhost:8080.",
-    )
-    label_studio_token: SecretStr | None = Field(
-        default=None, description="A legacy or a personal access token of that Label Studio."
-    )
-    label_studio_storage: str = Field(
-        default="",
-        description="The hosts of cloud storage to which that Label Studio may send for photos (its pre-signed addresses), separated by commas; *.example.org means all below example.org.",
-    )
+    header_seconds: float = Field(default=10, gt=0)
+    """A client has this long for the headers of a request."""
+    body_seconds: float = Field(default=20, gt=0)
+    """A client has this long for the body, and a second more for every 50,000 bytes that have come."""
+    reply_seconds: float = Field(default=20, gt=0)
+    """A client has this long to read the reply, and a second more for every 50,000 bytes that it has read."""
+    max_connections: int = Field(default=400, ge=1)
+    """This many connections may be open; it is fewer where the system allows fewer files (ulimit -n)."""
+    max_bytes_in_flight: int = Field(default=512_000_000, ge=1)
+    """All bodies and replies on their way may take this much memory."""
+    allowed_hosts: str = ""
+    """Requests for these host names, separated by commas, are answered; *.example.org means all below example.org, and without any name
+    every host is answered."""
+    api_key: SecretStr | None = None
+    """python -m app label --server sends this API key."""
+    api_keys: SecretStr | None = None
+    """Only who sends one of these API keys is served, where any is set: the SHA-256 of each as NAME:HASH, separated by commas."""
+    api_keys_file: Path | None = None
+    """This file holds API keys in the same way, with NAME HASH on each line."""
+    key_requests_per_minute: int = Field(default=0, ge=0)
+    """Each API key may make this many requests in a minute; 0 means any number."""
 
-    label_studio_project: int | None = Field(
-        default=None,
-        ge=1,
-        description="The project there, by the number in its address, that the page opens photos in; without it the page does not offer it.",
-    )
+    label_studio_url: str | None = None
+    """The tasks of the Label Studio at this address, such as http://localhost:8080, get predictions."""
+    label_studio_token: SecretStr | None = None
+    """The service signs in there with this token, a legacy or a personal access token of that Label Studio."""
+    label_studio_storage: str = ""
+    """That Label Studio may send for photos to these hosts of cloud storage (its pre-signed addresses), separated by commas;
+    *.example.org means all below example.org."""
+    label_studio_project: int | None = Field(default=None, ge=1)
+    """The page opens photos in this project there, by the number in its address; without it the page does not offer that."""
 
     @field_validator("port", mode="before")
     @classmethod
@@ -265,7 +189,7 @@ class Settings(BaseSettings):
 
     @property
     def connection_limit(self) -> int:
-        """Open connections: as set, and fewer where the system allows this process too few files."""
+        """So many connections may be open: as set, and fewer where the system allows this process too few files."""
         if resource is None:
             return self.max_connections
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -284,9 +208,7 @@ def is_named(host: str, names: Collection[str]) -> bool:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return a sentence for every variable of the service's prefix that is no setting. Kubernetes' own are none of the
-    user's.
-    """
+    """Return a sentence for every variable of the service's prefix that is no setting; those that Kubernetes sets are left out."""
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     sentences = []
     for name, value in sorted(environment.items()):
@@ -303,7 +225,7 @@ def is_of_kubernetes(name: str, value: str) -> bool:
 
 
 def available_cores() -> int:
-    """Cores this process may use: its CPU affinity, and a container's CPU quota (cgroup v2) where one is set."""
+    """Return the number of cores this process may use: its CPU affinity, and a container's CPU quota (cgroup v2) where one is set."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CGROUP_CPU_LIMIT.read_text().split()

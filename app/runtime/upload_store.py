@@ -1,4 +1,4 @@
-"""Uploads kept under the hash of their content, for the requests that follow: in this process's memory, or in Redis for all
+"""Uploads are kept under the hash of their content, for the requests that follow: in this process's memory, or in Redis for all
 replicas of the service.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Upload:
-    """The bytes of a picture file as they came. `id` is their SHA-256 in hexadecimal, `name` what the client calls the file."""
+    """It holds the bytes of a picture file as they came. `id` is their SHA-256 in hexadecimal, `name` what the client calls the file."""
 
     id: str
     data: bytes
@@ -31,7 +31,7 @@ class Upload:
 
 
 class UploadStore(Protocol):
-    """Bounded in bytes (least recently used go first) and in time (from the last use). Safe to share among threads.
+    """It is bounded in bytes (least recently used go first) and in time (from the last use). Threads may share it.
 
     `put` and `get` may wait for another machine, so the event loop leaves them to a thread.
     """
@@ -42,7 +42,7 @@ class UploadStore(Protocol):
 
     @property
     def answers(self) -> bool:
-        """Whether what is kept can be looked up."""
+        """It tells whether what is kept can be looked up."""
 
     def put(self, upload: Upload) -> None:
         """Keep an upload; one larger than the whole store is not kept, and none is where the store cannot be reached."""
@@ -61,7 +61,7 @@ def unknown_image(image_id: str, time_to_live_seconds: float) -> UnknownImageErr
 
 
 class MemoryUploads:
-    """Uploads in the memory of this process."""
+    """It keeps uploads in the memory of this process."""
 
     answers = True
 
@@ -88,7 +88,7 @@ class MemoryUploads:
 
 
 class RedisUploads:
-    """Uploads in Redis: a line of JSON with the name, and behind it the bytes."""
+    """It keeps uploads in Redis: a line of JSON with the name, and behind it the bytes."""
 
     def __init__(self, store: "RedisStore", time_to_live_seconds: float) -> None:
         self._store = store
@@ -96,12 +96,12 @@ class RedisUploads:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes held when an upload was kept last."""
+        """So many bytes were held when an upload was kept last."""
         return self._store.size_bytes
 
     @property
     def answers(self) -> bool:
-        """Whether Redis answered when it was asked last."""
+        """It tells whether Redis answered when it was asked last."""
         return self._store.answers
 
     def put(self, upload: Upload) -> None:

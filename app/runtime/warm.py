@@ -1,4 +1,4 @@
-"""The first runs of a model, before it serves: they allocate its memory, and its answers are held against its card.
+"""A model runs twice before it serves: these runs allocate its memory, and its answers are held against its card.
 
 What can be wrong with a file that loads: channels that are not those of its classes, sizes fixed at the export, values that are
 not finite, scores that are no probabilities. Each would otherwise fail one request after another, or answer wrongly.
@@ -11,7 +11,7 @@ from app.inference.errors import ModelCardError, WorkTimeError
 from app.inference.image.preprocess import geometry_of
 from app.inference.labels import label_count
 
-LANDSCAPE, PORTRAIT = (3, 4), (4, 3)  # height, width
+LANDSCAPE, PORTRAIT = (3, 4), (4, 3)  # It is (height, width).
 SMALLER = 0.5  # The second run sees this share of the preferred size.
 ROUNDING = 1e-3  # A score may leave [0, 1] by this much, which is rounding.
 
@@ -30,7 +30,7 @@ def warm(engine: Engine) -> None:
                 f"{engine.path} takes more than {error.details['limit']:g} seconds for its first runs "
                 f"(TAG2MASK_MODEL_TRIAL_SECONDS). Export a smaller model, without loops that do not end."
             ) from None
-        except Exception as error:  # ONNX Runtime raises classes of its own
+        except Exception as error:  # ONNX Runtime raises classes of its own.
             raise ModelCardError(
                 f"{engine.path} fails at images of shape {images.shape}: {_first_line(error)} Export it with dynamic sizes "
                 f"(N, H and W), as docs/onnx-contract.md says."

@@ -1,4 +1,4 @@
-// What the service sends as numbers -> typed arrays: numpy's file format, and COCO's compressed run lengths.
+// What the service sends as numbers becomes typed arrays: numpy's file format, and COCO's compressed run lengths.
 
 const ARRAY_TYPES = { "<f4": Float32Array, "|u1": Uint8Array };
 
@@ -17,7 +17,7 @@ export function parseNpy(buffer) {
   return { shape, values: new type(buffer.slice(end)) };
 }
 
-// Calls mark(index) for every pixel of a region, index counting along the rows; `size` is [height, width].
+// Call mark(index) for every pixel of a region, index counting along the rows; `size` is [height, width].
 export function forEachPixel({ size: [height, width], counts }, mark) {
   let position = 0;
   runLengths(counts).forEach((length, index) => {
@@ -27,7 +27,7 @@ export function forEachPixel({ size: [height, width], counts }, mark) {
   });
 }
 
-// Runs of 0 and 1 in turn, down the columns. Each number takes characters of 5 bits, lowest first, with a bit for "more
+// The runs are of 0 and 1 in turn, down the columns. Each number takes characters of 5 bits, lowest first, with a bit for "more
 // follow" and a sign; from the third on it is the difference to the run two before.
 function runLengths(text) {
   const runs = [];

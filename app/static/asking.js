@@ -1,4 +1,4 @@
-// Asking about any photo on the page: its scores, and whatever else, after it was made to fit.
+// Here the service is asked about any photo on the page, after it was made to fit: for its scores, and whatever else.
 
 import { shrink } from "./photos.js";
 import { askForJson, scoresRequest } from "./requests.js";
@@ -21,7 +21,7 @@ export async function fitting(photo, { limits }, act) {
   }
 }
 
-// [{class, score, present}] of a photo; where its tags are known, they are what is present.
+// Give [{class, score, present}] of a photo; where its tags are known, they are what is present.
 export async function scoresOf(photo, state, options) {
   const { classes } = await askForJson(photo, scoresRequest(state), options);
   return classes.map(({ class: name, score, present: found }) => {

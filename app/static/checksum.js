@@ -1,4 +1,4 @@
-// CRC-32, the checksum of ZIP archives and of PNG files.
+// CRC-32 is the checksum of ZIP archives and of PNG files.
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, index) => {
   let value = index;

@@ -28,10 +28,10 @@ export function receiveControls(page) {
   byId("save").addEventListener("click", page.save);
   byId("save-all").addEventListener("click", page.saveAll);
   byId("copy").addEventListener("click", async () => say(await panel.copyCommands()));
-  addEventListener("hashchange", () => location.reload()); // an address typed or followed, not one that the page wrote
+  addEventListener("hashchange", () => location.reload()); // The address was typed or followed, and not written by the page.
 }
 
-// What changes the picture alone, without a question to the service.
+// These change the picture alone, without a question to the service.
 function receiveLook({ viewer, drawSliders, drawPanel, repaint, opacityKind, opacityOf }) {
   byId("opacity").addEventListener("input", ({ target }) => {
     state.opacity[opacityKind()] = target.value / 100;
@@ -42,7 +42,7 @@ function receiveLook({ viewer, drawSliders, drawPanel, repaint, opacityKind, opa
     state.threshold = target.value / 100;
     drawSliders();
     repaint();
-    drawPanel(); // what is saved and the commands carry the threshold
+    drawPanel(); // What is saved, and the commands, carry the threshold.
   });
   byId("threshold").addEventListener("change", writeAddress);
   byId("names").addEventListener("change", ({ target }) => {
@@ -57,7 +57,7 @@ function receiveLook({ viewer, drawSliders, drawPanel, repaint, opacityKind, opa
   byId("zoom-fit").addEventListener("click", () => viewer.zoom(0));
 }
 
-// What the service is asked for anew.
+// For these the service is asked anew.
 function receiveMethod({ change, drawSliders, served }) {
   receiveThresholds((changes) => {
     Object.assign(state, changes);

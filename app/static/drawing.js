@@ -1,6 +1,6 @@
-// What is drawn over the photo on a canvas: a layer with its names, and rings about a place.
+// These are drawn over the photo on a canvas: a layer with its names, and rings about a place.
 
-// The layer of a pane and its names, where the photo lies on the canvas; `unit` is the length of a CSS pixel there.
+// Draw the layer of a pane and its names, where the photo lies on the canvas; `unit` is the length of a CSS pixel there.
 export function drawOver(context, { layer, opacity, labels }, { left, top, width, height }, unit) {
   context.globalAlpha = opacity;
   context.drawImage(layer, left, top, width, height);
@@ -20,7 +20,7 @@ export function drawOver(context, { layer, opacity, labels }, { left, top, width
   }
 }
 
-// Circles in one another, each in a colour of its own, the first one outside.
+// Draw circles in one another, each in a colour of its own, the first one outside.
 export function drawRing(context, x, y, radius, colours) {
   context.lineWidth = 1.5 * devicePixelRatio;
   colours.forEach((colour, index) => {

@@ -1,4 +1,4 @@
-// Making and finding elements. Text goes in as text: names of classes, files and models are never read as HTML.
+// Elements are made and found here. Text goes in as text: names of classes, files and models are never read as HTML.
 
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);

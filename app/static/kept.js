@@ -1,4 +1,4 @@
-// Photos that outlive a reload: the browser keeps them for this tab (IndexedDB), for a day at most.
+// Photos outlive a reload: the browser keeps them for this tab (IndexedDB), for a day at most.
 
 const DAY_MS = 86_400_000;
 const TAB = "tag2mask-tab";
@@ -13,7 +13,7 @@ export async function keep(photos) {
   });
 }
 
-// [{file, name, tags, example}] that this tab had; what other tabs left behind long ago is thrown away.
+// Give [{file, name, tags, example}] that this tab had; what other tabs left behind long ago is thrown away.
 export async function recall() {
   const [kept, keys] = (await work("readwrite", (store) => [store.get(tab()), store.getAllKeys()])) ?? [];
   for (const key of keys ?? []) {
@@ -22,7 +22,7 @@ export async function recall() {
   return kept?.entries ?? [];
 }
 
-// The name of this tab, which begins with when it was opened.
+// Give the name of this tab, which begins with when it was opened.
 function tab() {
   let name = sessionStorage.getItem(TAB);
   if (!name) {
@@ -43,7 +43,7 @@ async function work(mode, act) {
       transaction.onabort = () => reject(transaction.error);
     });
   } catch {
-    return undefined; // a private window, or a full disk: the page works without
+    return undefined; // It is a private window, or the disk is full: the page works without.
   }
 }
 

@@ -1,6 +1,6 @@
-// Arithmetic on maps (values in [0, 1], row by row) and their colours.
+// Maps (values in [0, 1], row by row) are computed with and coloured here.
 
-// The polynomial of matplotlib's "inferno" that the service uses as well; constant term first, one triple per power.
+// The service uses this polynomial of matplotlib's "inferno" as well; the constant term comes first, one triple per power.
 const INFERNO = [
   [0.0002189403691192265, 0.001651004631001012, -0.01948089843709184],
   [0.1065134194856116, 0.5639564367884091, 3.932712388889277],
@@ -11,7 +11,7 @@ const INFERNO = [
   [25.13112622477341, -12.24266895238567, -23.07032500287172],
 ];
 
-// 256 RGB triples, dark for 0 and light for 1.
+// They are 256 RGB triples, dark for 0 and light for 1.
 export const HEAT = Array.from({ length: 256 }, (_, index) =>
   [0, 1, 2].map((channel) => {
     const value = INFERNO.reduceRight((sum, power) => sum * (index / 255) + power[channel], 0);
@@ -19,7 +19,7 @@ export const HEAT = Array.from({ length: 256 }, (_, index) =>
   }),
 );
 
-// Bilinear, pixel centres at halves, as the service enlarges its maps.
+// Enlarge bilinearly, with pixel centres at halves, as the service enlarges its maps.
 export function resample({ width, height, values }, newWidth, newHeight) {
   const columns = positions(width, newWidth);
   const rows = positions(height, newHeight);
@@ -44,7 +44,7 @@ function positions(size, newSize) {
   });
 }
 
-// Where maps of one size differ: per pixel the largest minus the smallest value, or the standard deviation.
+// Give where maps of one size differ: per pixel the largest minus the smallest value, or the standard deviation.
 export function disagreement(maps, measure) {
   const { width, height } = maps[0];
   const values = new Float32Array(width * height);
@@ -66,7 +66,7 @@ export function average(values) {
   return sum / values.length;
 }
 
-// A map in colours on a canvas: the higher the value, the more opaque; transparent where it does not exceed the threshold.
+// Draw a map in colours on a canvas: the higher the value, the more opaque; transparent where it does not exceed the threshold.
 export function paintMap({ width, height, values }, threshold, canvas) {
   canvas.width = width;
   canvas.height = height;

@@ -1,4 +1,4 @@
-// What the page says besides results: what it is doing, and what was refused.
+// Besides results the page says what it is doing, and what was refused.
 
 import { byId, show } from "./elements.js";
 

@@ -1,4 +1,4 @@
-// The page: what happens when a photo comes, a control moves or an answer arrives. What is shown stands in state.js.
+// The page acts when a photo comes, a control moves or an answer arrives. What is shown stands in state.js.
 
 import { correctedPanes, Correcting } from "./brush/correcting.js";
 import { drawOffer, openTask } from "./brush/offer.js";
@@ -20,8 +20,8 @@ import { drawModels, drawWelcome, exampleFile } from "./welcome.js";
 
 const viewer = new Viewer(byId("stage"));
 let served = null;
-let shown = null; // what the view made of the answers
-let scores = []; // of the photo's classes, by the chosen model
+let shown = null; // The view made this of the answers.
+let scores = []; // They are those of the photo's classes, by the chosen model.
 let running = new AbortController();
 const correcting = new Correcting(viewer, () => {
   drawPhotos();
@@ -59,7 +59,7 @@ async function refresh() {
   }
 }
 
-// The scores of all classes; where no class is chosen yet, or not one of them, the best is.
+// Show the scores of all classes; where no class is chosen yet, or not one of them, the best is.
 async function askForScores(photo, options) {
   const found = await scoresOf(photo, state, options);
   if (options.signal.aborted) return;
@@ -92,7 +92,7 @@ async function checkOthers(photos) {
       const request = () => (served.cams.length ? scoresRequest(state) : maskRequest({ ...state, photo }, served));
       await fitting(photo, served, () => askForJson(photo, request(), {}));
     } catch (error) {
-      if (!isRefusal(error) || photo.id) continue; // it is asked again when it is shown
+      if (!isRefusal(error) || photo.id) continue; // It is asked again when it is shown.
       mark(photo, error.message);
       refused.push(photo);
     }
@@ -102,7 +102,7 @@ async function checkOthers(photos) {
   complain(reasons.length > 1 ? `${reasons.length} files were refused. ${reasons.join(" ")}` : reasons[0], { lasting: true });
 }
 
-// The photo without results, before they come and where there are none.
+// Show the photo without results, before they come and where there are none.
 function showBare(photo) {
   if (photo.bitmap) viewer.show(photo, [{ title: photo.name, description: photo.name }], 1);
   else viewer.clear("");
@@ -322,7 +322,7 @@ async function start() {
   panel.drawServed(served, canFuse(served), ALL);
   drawWelcome(served, takeExample);
   const kept = await recall();
-  if (state.photos.length) return; // one came in meanwhile
+  if (state.photos.length) return; // One came in meanwhile.
   if (kept.length) add(kept.map(({ file, ...rest }) => photoOf(file, rest)));
   else for (const name of examples) await takeExample(name);
 }

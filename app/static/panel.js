@@ -1,4 +1,4 @@
-// The controls beside the photo: class chips, legend, tags, downloads. They show the state and report what is wanted.
+// These are the controls beside the photo: class chips, legend, tags, downloads. They show the state and report what is wanted.
 
 import { byId, element, show } from "./elements.js";
 import { curlOf, FORMAT_NAMES } from "./requests.js";
@@ -7,7 +7,7 @@ import { figureOf, sentenceOf } from "./served.js";
 const FEW_CHIPS = 8;
 const MANY_CHIPS = 200;
 
-// Chips of {class, score, present}, the present ones first; few at first, all on request.
+// Draw chips of {class, score, present}, the present ones first; few at first, all on request.
 export function drawChips(scores, state, { choose, toggleAll }) {
   const wanted = byId("find-class").value.trim().toLowerCase();
   const sorted = [...scores].sort((one, other) => other.present - one.present || other.score - one.score);
@@ -37,7 +37,7 @@ export function drawChips(scores, state, { choose, toggleAll }) {
   show("find-class", state.allClasses && scores.length > FEW_CHIPS);
 }
 
-// From which score on the class in view counts as present.
+// Say from which score on the class in view counts as present.
 export function drawPresence({ photo, className, model }, { cams }) {
   const cam = cams.find(({ pin }) => pin === model);
   const threshold = cam?.presence_thresholds[cam.classes.indexOf(className)];
@@ -45,7 +45,7 @@ export function drawPresence({ photo, className, model }, { cams }) {
     `Filled: present. Every class has a threshold of its own: ${className} counts from ${threshold.toFixed(2)} on.`;
 }
 
-// One row per region, whose box shows or hides it.
+// Draw one row per region, whose box shows or hides it.
 export function drawLegend(regions, changed) {
   const rows = regions.map((region) => {
     const box = element("input", { type: "checkbox", checked: region.visible });
@@ -62,7 +62,7 @@ export function drawLegend(regions, changed) {
   byId("legend").replaceChildren(...(rows.length ? rows : [element("li", { className: "hint", textContent: "background alone" })]));
 }
 
-// The photo's tags, each with a button that takes it out; one that the model does not know is marked.
+// Draw the photo's tags, each with a button that takes it out; one that the model does not know is marked.
 export function drawTags(tags, classes, remove) {
   byId("tags").replaceChildren(
     ...tags.map((tag) => {
@@ -80,7 +80,7 @@ export function drawTags(tags, classes, remove) {
   byId("tag-unsent").textContent = strange.length ? `The chosen model does not know ${strange.join(", ")} and is not told.` : "";
 }
 
-// The tags typed into the field: on Enter, a comma, or the choice of a suggestion. What `add(words)` gives back stays there.
+// Take the tags typed into the field, on Enter, a comma, or the choice of a suggestion. What `add(words)` gives back stays there.
 export function receiveTags(add) {
   const field = byId("tag");
   const take = () => {
@@ -95,7 +95,7 @@ export function receiveTags(add) {
   });
   field.addEventListener("input", (event) => {
     sayOfTag("");
-    if (event.inputType === "insertReplacementText" || !event.inputType) take(); // a suggestion was chosen
+    if (event.inputType === "insertReplacementText" || !event.inputType) take(); // A suggestion was chosen.
   });
   field.addEventListener("change", take);
 }
@@ -106,7 +106,7 @@ export function sayOfTag(text) {
   byId("tag").ariaInvalid = String(Boolean(text));
 }
 
-// The methods to compare, each with a box, what it is and how good.
+// Draw the methods to compare, each with a box, what it is and how good.
 export function drawMethods(cams, without, change) {
   const rows = cams.map((model) => {
     const box = element("input", { type: "checkbox", checked: !without.includes(model.pin), id: `method-${model.pin}` });
@@ -120,7 +120,7 @@ export function drawMethods(cams, without, change) {
   if (focused?.startsWith("method-")) byId(focused)?.focus();
 }
 
-// The models to choose from, as [value, text], each with its figure.
+// Give the models to choose from, as [value, text], each with its figure.
 export function optionsOf(models) {
   return models.map((model) => [model.pin, [model.pin, shortFigure(model)].filter(Boolean).join(" – ")]);
 }
@@ -130,7 +130,7 @@ function shortFigure(model) {
   return figure === null ? "" : `${model.task === "cam" ? "maps" : "masks"} ${Math.round(figure)} %`;
 }
 
-// What can be saved of what is shown, and the same as commands.
+// Offer what can be saved of what is shown, and the same as commands.
 export function drawSaving(photo, requests, format, photoCount) {
   drawOptions("format", Object.entries(FORMAT_NAMES), format);
   byId("save").textContent = requests.length > 1 && format !== "shown" ? `Save ${requests.length} files` : "Save";
@@ -151,21 +151,21 @@ export async function copyCommands() {
   }
 }
 
-// Options of a selection, as [value, text].
+// Fill a selection with options, as [value, text].
 export function drawOptions(id, options, chosen) {
   byId(id).replaceChildren(
     ...options.map(([value, text]) => element("option", { value, textContent: text, selected: value === chosen })),
   );
 }
 
-// The models and classes to choose from.
+// Fill the selections of models and classes.
 export function drawServed({ cams, segmenters, names }, fusable, all) {
   drawOptions("model", fusable ? [...optionsOf(cams), [all, "all, fused"]] : optionsOf(cams), cams[0]?.pin);
   drawOptions("segmenter", optionsOf(segmenters), segmenters[0]?.pin);
   byId("class-names").replaceChildren(...names.map((name) => new Option(name, name)));
 }
 
-// The sliders and boxes as the state has them; those of the pseudo-label are drawn in thresholds.js.
+// Set the sliders and boxes as the state has them; those of the pseudo-label are drawn in thresholds.js.
 export function drawSliders({ threshold, maskThreshold, smallest, names, refine, conditional, spread }, opacity) {
   const set = (id, value, text) => {
     byId(id).value = value;

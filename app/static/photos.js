@@ -1,8 +1,8 @@
-// The photos on the page: chosen, dropped or pasted files, and the strip of thumbnails that switches between them.
+// The photos on the page are chosen, dropped or pasted files; a strip of thumbnails switches between them.
 
 import { element } from "./elements.js";
 
-// One photo. `id` is the service's name for it, `results` what was asked about it so far; `example` its name among the
+// It is one photo. `id` is the service's name for it, `results` what was asked about it so far; `example` its name among the
 // page's own photos, null for any other.
 export function photoOf(file, { name = file.name || "photo", tags = [], example = null } = {}) {
   return {
@@ -17,14 +17,14 @@ export function photoOf(file, { name = file.name || "photo", tags = [], example 
     height: 0,
     results: new Map(),
     refused: false,
-    task: null, // the address of its task in Label Studio
-    corrected: null, // {model, values, layer}: what was saved of it by the brush
-    shrunk: null, // what was done to it where it was too large for the service
+    task: null, // Its task in Label Studio has this address.
+    corrected: null, // {model, values, layer} is what was saved of it by the brush.
+    shrunk: null, // It says what was done to it where it was too large for the service.
   };
 }
 
-const QUALITY = 0.92; // of the JPEG that a photo is shrunk to
-const LESS = 0.8; // of a side, from one try to the next
+const QUALITY = 0.92; // A photo is shrunk to a JPEG of this quality.
+const LESS = 0.8; // From one try to the next a side shrinks to this share.
 
 // Make a photo as small as the service takes it. Nothing is done where the browser cannot read it.
 export async function shrink(photo, { max_upload_bytes: bytes, max_image_pixels: pixels }) {
@@ -80,7 +80,7 @@ export function receiveFiles(input, take) {
     take([...input.files]);
     input.value = "";
   });
-  let depth = 0; // of the elements a dragged file has entered
+  let depth = 0; // A dragged file has entered this many elements.
   const over = (change) => {
     depth = Math.max(0, depth + change);
     document.body.classList.toggle("dragging", depth > 0);
@@ -101,7 +101,7 @@ export function receiveFiles(input, take) {
   });
 }
 
-// Thumbnails: one button per photo that shows it, and one that removes it.
+// Draw thumbnails: one button per photo that shows it, and one that removes it.
 export function drawStrip(list, photos, shown, { select, remove }) {
   const items = photos.map((photo) => {
     const picture = element("img", { src: photo.url, alt: "", onerror: () => picture.classList.add("unreadable") });

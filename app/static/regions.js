@@ -1,13 +1,13 @@
-// Regions of a mask on a canvas: filled, with a dark and a bright line where they end, and a place for each one's name.
+// Regions of a mask are drawn on a canvas: filled, with a dark and a bright line where they end, and a place for each one's name.
 
-export const IGNORED = "#e0e0c0"; // as the service paints the label 255
-const NAME_GRID = 160; // cells along the longer side, in which the places for names are sought
+export const IGNORED = "#e0e0c0"; // The service paints the label 255 so.
+const NAME_GRID = 160; // Places for names are sought in this many cells along the longer side.
 
 // Fill the regions, each {rle, color} with `color` as #rrggbb, and draw a line of full colour about each, a dark one beside it.
 export function paintRegions(regions, forEachPixel, width, height, canvas) {
   canvas.width = width;
   canvas.height = height;
-  const values = new Uint8Array(width * height); // 0: no region, else its number from 1
+  const values = new Uint8Array(width * height); // 0 is no region, any other its number from 1.
   regions.forEach(({ rle }, index) => forEachPixel(rle, (at) => {
     values[at] = index + 1;
   }));
@@ -57,7 +57,7 @@ function lineOf(width, height) {
   return Math.max(1, Math.round(Math.max(width, height) / 500));
 }
 
-// {x, y} for the name of a region, as shares of the sides: the place of a coarse grid that lies deepest in it.
+// Give {x, y} for the name of a region, as shares of the sides: the place of a coarse grid that lies deepest in it.
 export function placeOf({ rle }, forEachPixel) {
   const [height, width] = rle.size;
   const cell = Math.max(1, Math.ceil(Math.max(width, height) / NAME_GRID));

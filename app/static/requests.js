@@ -1,13 +1,13 @@
-// The requests behind what is shown: for the page itself, for what is saved, and for the command line.
+// Requests are behind what is shown: for the page itself, for what is saved, and for the command line.
 
 import { address, askAbout } from "./service.js";
 import { parseNpy } from "./arrays.js";
 import { foregroundAbove } from "./thresholds.js";
 
-export const ALL = "all"; // in the place of a model: the maps of all, fused
-export const SHOWN = "shown"; // a format of the page's own: the picture as it is on the page
-const KEPT_RESULTS = 60; // per photo
-const LARGEST_MASK_PIXELS = 4_000_000; // larger photos get their mask at the size the model saw
+export const ALL = "all"; // In the place of a model it means the maps of all, fused.
+export const SHOWN = "shown"; // It is a format of the page's own: the picture as it is on the page.
+const KEPT_RESULTS = 60; // So many results of each photo are kept.
+const LARGEST_MASK_PIXELS = 4_000_000; // Larger photos get their mask at the size the model saw.
 
 export const FORMAT_NAMES = {
   shown: "Picture as shown (PNG)",
@@ -36,7 +36,7 @@ export function mapRequest(state, model, served) {
       ...tagsAndRefinement(state, served.classesOf(model)),
       inference: inferenceOf(state),
     },
-    download: () => ({ threshold: state.threshold || null }), // asked when it is saved: the slider asks the service nothing
+    download: () => ({ threshold: state.threshold || null }), // It is asked when it is saved: the slider asks the service nothing.
     name: `${state.className}-${model}`,
     title: model === ALL ? "all, fused" : model,
   };
@@ -72,7 +72,7 @@ export function pseudoLabelRequest(state, served) {
   };
 }
 
-// A map as {width, height, values, score}.
+// Give a map as {width, height, values, score}.
 export function askForMap(photo, { path, parameters }, options) {
   return ask(photo, path, { ...parameters, format: "npy", size: "model" }, options, async (reply) => {
     const { shape: [height, width], values } = parseNpy(await reply.arrayBuffer());
@@ -80,7 +80,7 @@ export function askForMap(photo, { path, parameters }, options) {
   });
 }
 
-// A description. Regions in it come as run lengths: the mask, its scores and its shares are one reply.
+// Give a description. Regions in it come as run lengths: the mask, its scores and its shares are one reply.
 export function askForJson(photo, { path, parameters }, options) {
   const small = photo.width * photo.height <= LARGEST_MASK_PIXELS;
   const size = path !== "cam" && !small ? "model" : null;
@@ -91,7 +91,7 @@ export function askForJson(photo, { path, parameters }, options) {
   });
 }
 
-// The labels of a mask at the photo's own size, as {width, height, values}.
+// Give the labels of a mask at the photo's own size, as {width, height, values}.
 export async function askForLabels(photo, { path, parameters }, options) {
   const reply = await askAbout(photo, path, { ...parameters, format: "npy" }, options);
   const { shape: [height, width], values } = parseNpy(await reply.arrayBuffer());
@@ -108,13 +108,13 @@ async function ask(photo, path, parameters, options, read) {
   return photo.results.get(key);
 }
 
-// The answer to a request as a file of that format.
+// Give the answer to a request as a file of that format.
 export async function askForFile(photo, { path, parameters, download }, format, options) {
   const reply = await askAbout(photo, path, { ...parameters, ...download?.(), format }, options);
   return reply.blob();
 }
 
-// The command that sends the photo and writes the answer to a file.
+// Give the command that sends the photo and writes the answer to a file.
 export function curlOf(photo, { path, parameters, download, name }, format) {
   const sent = format === SHOWN ? "overlay" : format;
   const url = address(path, { ...parameters, ...download?.(), format: sent });
@@ -123,7 +123,7 @@ export function curlOf(photo, { path, parameters, download, name }, format) {
   return [...words, "-o", fileName(photo, name, sent)].map(quote).join(" ");
 }
 
-// Says photo, what is saved of it, by which model and in which format: PHOTO-mask-deeplab-4-gray8.png.
+// Give a name that says the photo, what is saved of it, by which model and in which format: PHOTO-mask-deeplab-4-gray8.png.
 export function fileName(photo, name, format) {
   const stem = photo.name.replace(/\.\w+$/, "");
   const suffix = SUFFIXES[format] ?? (format === "json" ? "json" : `${format}.json`);
@@ -131,7 +131,7 @@ export function fileName(photo, name, format) {
   return `${stem}-${name}${kind}`.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^-+/, "") + `.${suffix}`;
 }
 
-// A word for a POSIX shell.
+// Write a word for a POSIX shell.
 function quote(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replace(/'/g, "'\\''")}'`;
 }
@@ -144,7 +144,7 @@ function inferenceOf(state) {
   return state.conditional ? "class-conditional" : null;
 }
 
-// Of the photo's tags those that the model knows: another would be refused.
+// Give those of the photo's tags that the model knows: another would be refused.
 function tagsAndRefinement({ photo, refine }, classes) {
   const tags = photo.tags.filter((tag) => classes.includes(tag));
   return { tags: tags.join(",") || null, refine: refine ? "pamr" : null };

@@ -1,4 +1,4 @@
-// What is saved: the picture as it is on the page, or an answer of the service, of one photo or of all of them in a ZIP.
+// What is saved is the picture as it is on the page, or an answer of the service, of one photo or of all of them in a ZIP.
 
 import { bestOf, fitting, scoresOf } from "./asking.js";
 import { drawOver } from "./drawing.js";
@@ -8,9 +8,9 @@ import { askForFile, fileName, SHOWN } from "./requests.js";
 import { VIEWS } from "./views.js";
 import { zip } from "./zip.js";
 
-const NAMES_PER_SIDE = 700; // px of a photo's longer side for which a name is written as large as on the page
+const NAMES_PER_SIDE = 700; // At this many px of a photo's longer side a name is written as large as on the page.
 
-// {files, missing} of photos, each with its own tags and, where none is chosen, its own best class. inView: {photo, result}
+// Give {files, missing} of photos, each with its own tags and, where none is chosen, its own best class. inView: {photo, result}
 // of the one that is shown already.
 export async function filesOfAll(photos, state, served, inView, opacity, progress) {
   const files = [];
@@ -44,7 +44,7 @@ async function measure(photo) {
   releaseBitmap(photo);
 }
 
-// The files of a photo: one of each request, or as shown of each pane. result: of the view; opacity: of the layers.
+// Give the files of a photo: one of each request, or as shown of each pane. result: of the view; opacity: of the layers.
 async function filesOf(photo, result, { format, threshold }, opacity, options) {
   if (format !== SHOWN) {
     const files = result.requests.map(async (request) => ({
@@ -65,7 +65,7 @@ async function filesOf(photo, result, { format, threshold }, opacity, options) {
   return made;
 }
 
-// A pane at the photo's own size.
+// Draw a pane at the photo's own size.
 async function asShown(photo, pane) {
   const { width, height } = photo;
   const canvas = new OffscreenCanvas(width, height);

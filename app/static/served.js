@@ -1,4 +1,4 @@
-// What the service serves: its models, what each is and how good, and how classes are written and coloured.
+// The service serves models: here is what each is and how good, and how classes are written and coloured.
 
 import { ALL } from "./requests.js";
 import { address, ask } from "./service.js";
@@ -42,7 +42,7 @@ export async function askWhatIsServed(options) {
   };
 }
 
-// The background threshold that a cam model has of itself. Of all, fused, it is that of the first by name, as the service has it.
+// Give the background threshold that a cam model has of itself. Of all, fused, it is that of the first by name, as the service has it.
 export function ownThreshold({ cams }, model) {
   const [first] = cams.map(({ name }) => name).sort();
   const newest = cams.filter(({ name }) => name === first).sort((one, other) => other.version - one.version);
@@ -50,14 +50,14 @@ export function ownThreshold({ cams }, model) {
   return card?.background_threshold ?? 0;
 }
 
-// Whether the maps of several cam models can be fused: by the service's rule, the newest of every name that knows the same
+// Tell whether the maps of several cam models can be fused: by the service's rule, the newest of every name that knows the same
 // classes as the default.
 export function canFuse({ cams }) {
   const names = new Set(cams.filter((model) => knowSame(model, cams[0])).map(({ name }) => name));
   return names.size > 1 && names.size <= 8;
 }
 
-// The segmenter for a cam model: one of the same classes where there is one, the default first.
+// Give the segmenter for a cam model: one of the same classes where there is one, the default first.
 export function segmenterFor({ cams, segmenters }, pin) {
   const model = cams.find((each) => each.pin === pin) ?? cams[0];
   return (segmenters.find((each) => model && knowSame(each, model)) ?? segmenters[0])?.pin ?? null;
@@ -67,12 +67,12 @@ export function knowSame(one, other) {
   return JSON.stringify(one.classes) === JSON.stringify(other.classes);
 }
 
-// How good a model is, as a share: the mean IoU of its masks, or of its maps where the tags are given. Null where unknown.
+// Say how good a model is, as a share: the mean IoU of its masks, or of its maps where the tags are given. Null where unknown.
 export function figureOf({ figures, task }) {
   return figures?.[task === "cam" ? "cam_miou" : "miou"] ?? null;
 }
 
-// What a model is and how good, in one sentence, from its card.
+// Say what a model is and how good, in one sentence, from its card.
 export function sentenceOf(model) {
   const { task, method, backbone, measured_on: where, figures = {} } = model;
   const network = backbone.replace("timm/tf_", "").replaceAll("_", "-");
@@ -91,7 +91,7 @@ export function sentenceOf(model) {
   return `${what}; ${good}.`;
 }
 
-// The class that somebody means, by the service's rule: as it is written, in any case, by a usual word; null for none.
+// Give the class that somebody means, by the service's rule: as it is written, in any case, by a usual word; null for none.
 export function classNamed(written, { names, synonyms }) {
   const folded = fold(written);
   const meant = new Set(synonyms.filter((group) => group.includes(folded)).flat());
@@ -99,13 +99,13 @@ export function classNamed(written, { names, synonyms }) {
     names.find((name) => meant.has(fold(name))) ?? null;
 }
 
-// Groups of words for one class: those of the models' own cards first, then the usual ones.
+// Give groups of words for one class: those of the models' own cards first, then the usual ones.
 function synonymsOf(models, usual) {
   const own = models.flatMap((model) => Object.entries(model.synonyms ?? {}).map(([name, words]) => [name, ...words]));
   return [...own, ...usual].map((group) => group.map(fold));
 }
 
-// Known classes that are written much like it.
+// Give known classes that are written much like it.
 export function nearTo(written, names) {
   const near = (name) => distance(fold(name), fold(written)) <= Math.max(1, Math.floor(name.length / 3));
   return names.filter(near).slice(0, 3);
@@ -115,7 +115,7 @@ function fold(name) {
   return name.normalize("NFKC").toLowerCase().replace(/[\s_/-]+/g, "");
 }
 
-// Letters to change, add or leave out, and neighbours to swap.
+// Count letters to change, add or leave out, and neighbours to swap.
 function distance(one, other) {
   const rows = [[...Array(other.length + 1).keys()]];
   for (let i = 1; i <= one.length; i++) {

@@ -1,4 +1,4 @@
-// Requests to the service: addresses, uploads, one more try where it is busy, and its problems as exceptions.
+// Requests go to the service from here: addresses, uploads, one more try where it is busy, and its problems as exceptions.
 
 const LONGEST_WAIT_SECONDS = 30;
 
@@ -10,7 +10,7 @@ export class Problem extends Error {
   }
 }
 
-// The address of a request, relative to the page so that a prefix set by a proxy stays.
+// Give the address of a request, relative to the page so that a prefix set by a proxy stays.
 export function address(path, parameters = {}) {
   const query = Object.entries(parameters)
     .filter(([, value]) => value !== null && value !== undefined && value !== "")
@@ -18,7 +18,7 @@ export function address(path, parameters = {}) {
   return new URL(query.length ? `${path}?${query.join("&")}` : path, document.baseURI).href;
 }
 
-// The reply about a photo: by its id where the service keeps it, else with the photo itself.
+// Give the reply about a photo: by its id where the service keeps it, else with the photo itself.
 export async function askAbout(photo, path, parameters, options = {}) {
   if (photo.id) {
     try {
@@ -35,7 +35,7 @@ export async function askAbout(photo, path, parameters, options = {}) {
   return reply;
 }
 
-// A successful reply. Where the service is busy, it is asked once more after the time it names.
+// Give a successful reply. Where the service is busy, it is asked once more after the time it names.
 export async function ask(url, request = {}, { signal, onBusy } = {}) {
   let reply = await send(url, request, signal);
   const seconds = Number(reply.headers.get("Retry-After"));

@@ -1,4 +1,4 @@
-// What is shown and how: one object, of which the address carries what is not as it was at the start.
+// One object says what is shown and how; the address carries what is not as it was at the start.
 
 import { ALL, SHOWN } from "./requests.js";
 import { canFuse, segmenterFor } from "./served.js";
@@ -6,23 +6,23 @@ import { VIEWS } from "./views.js";
 
 export const state = {
   photos: [],
-  photo: null, // the one in view; its tags are its own
+  photo: null, // It is the one in view; its tags are its own.
   view: "heatmap",
   className: null,
-  chosen: false, // whether somebody chose the class; else the best of every photo is shown
+  chosen: false, // It tells whether somebody chose the class; otherwise the best of every photo is shown.
   model: null,
   segmenter: null,
-  without: [], // methods that are not compared
+  without: [], // These methods are not compared.
   refine: false,
   conditional: false,
-  threshold: 0, // of a heatmap
-  background: null, // the pseudo-label's thresholds, as in thresholds.js
+  threshold: 0, // It is that of a heatmap.
+  background: null, // These are the pseudo-label's thresholds, as in thresholds.js.
   foreground: null,
   maskThreshold: 0,
-  smallest: 0, // region of a mask, as share of the photo
+  smallest: 0, // A region of a mask must have this share of the photo.
   opacity: { map: 0.85, mask: 0.85 },
   spread: "range",
-  names: true, // on regions
+  names: true, // They stand on regions.
   format: SHOWN,
   allClasses: false,
 };
@@ -31,7 +31,7 @@ const isShare = (value) => value >= 0 && value <= 1;
 const share = (key) => ({ of: () => state[key], to: (text) => isShare(Number(text)) && { [key]: Number(text) } });
 const flag = (key) => ({ of: () => state[key] || null, to: (text) => ({ [key]: text === "true" }) });
 
-// Of each name in the address: how it is read from the state, and what a text there changes, if it means anything.
+// For each name in the address it says how it is read from the state, and what a text there changes, if it means anything.
 const FIELDS = {
   view: { of: () => state.view, to: (text, served) => VIEWS[text]?.possible(served) && { view: text } },
   class: {

@@ -1,10 +1,10 @@
-// The two thresholds of the pseudo-label: at or below the first a pixel is background, above the second it gets a class,
+// The pseudo-label has two thresholds: at or below the first a pixel is background, above the second it gets a class,
 // between the two it is ignored. Null in the state means what the service does of itself: the model's first threshold, and
 // a second one equal to it. A second one that the first has passed is not sent; it holds again once the first lies below it.
 
 import { byId, show } from "./elements.js";
 
-// Both sliders; `own` is the model's threshold.
+// Draw both sliders; `own` is the model's threshold.
 export function drawThresholds(state, own) {
   const low = state.background ?? own;
   const high = Math.max(low, state.foreground ?? low);
@@ -18,7 +18,7 @@ export function drawThresholds(state, own) {
   show("thresholds-reset", state.background !== null || state.foreground !== null);
 }
 
-// The second threshold where it lies above the first, else null.
+// Give the second threshold where it lies above the first, else null.
 export function foregroundAbove(low, foreground) {
   return foreground > low ? foreground : null;
 }

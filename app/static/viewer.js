@@ -1,24 +1,24 @@
-// Panes side by side that show one photo, each under a layer of its own; zoom and pan are shared.
+// Panes side by side show one photo, each under a layer of its own; zoom and pan are shared.
 
 import { drawOver, drawRing } from "./drawing.js";
 
 const MAX_ZOOM = 16;
-export const STEP = 1.4; // one press of a zoom button or key
-const CAPTION_HEIGHT = 30; // px, of a pane, as in page.css
-const MIDDLE = 1; // button of a mouse
-const GAP = 10; // px, between panes, as in page.css
+export const STEP = 1.4; // One press of a zoom button or key zooms by this factor.
+const CAPTION_HEIGHT = 30; // A pane's caption has this height in px, as in page.css.
+const MIDDLE = 1; // A mouse calls its middle button so.
+const GAP = 10; // Panes lie this many px apart, as in page.css.
 const NARROW = matchMedia("(max-width: 820px)");
 
 export class Viewer {
   #stage;
-  #photo = null; // {bitmap or null, width, height}
-  #panes = []; // {title, note, layer, opacity, valueAt} and the elements that show them
-  #view = { zoom: 1, x: 0.5, y: 0.5 }; // x, y: what of the photo stands in the middle of a pane, as share of its sides
+  #photo = null; // It is {bitmap or null, width, height}.
+  #panes = []; // They are {title, note, layer, opacity, valueAt} and the elements that show them.
+  #view = { zoom: 1, x: 0.5, y: 0.5 }; // x and y say what of the photo stands in the middle of a pane, as share of its sides.
   #pointers = new Map();
-  #bare = false; // whether the photo is shown without its layers
-  #cursor = null; // the place pointed at, as share of the photo's sides
-  #tool = null; // what draws on the photo, as `use` has it
-  #stroke = null; // the pointer that draws
+  #bare = false; // It tells whether the photo is shown without its layers.
+  #cursor = null; // It is the place pointed at, as share of the photo's sides.
+  #tool = null; // It draws on the photo, as `use` has it.
+  #stroke = null; // This pointer draws.
 
   constructor(stage) {
     this.#stage = stage;
@@ -28,7 +28,7 @@ export class Viewer {
     stage.addEventListener("pointerdown", (event) => this.#down(event));
     stage.addEventListener("pointermove", (event) => this.#move(event));
     for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => this.#up(event));
-    stage.addEventListener("mousedown", (event) => this.#tool && event.button === MIDDLE && event.preventDefault()); // no scrolling by itself
+    stage.addEventListener("mousedown", (event) => this.#tool && event.button === MIDDLE && event.preventDefault()); // The page must not scroll by itself.
     stage.addEventListener("keyup", (event) => event.key === " " && this.compare(false));
     stage.addEventListener("blur", () => this.compare(false));
     stage.addEventListener("pointerleave", () => this.#point(null));
@@ -36,7 +36,7 @@ export class Viewer {
     stage.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  // The photo, and the panes over it, with this opacity of the layers. The part in view stays as long as the photo does.
+  // Show the photo, and the panes over it, with this opacity of the layers. The part in view stays as long as the photo does.
   show(photo, panes, opacity) {
     if (photo !== this.#photo) this.#view = { zoom: 1, x: 0.5, y: 0.5 };
     this.#photo = photo;
@@ -55,7 +55,7 @@ export class Viewer {
     this.draw();
   }
 
-  // Nothing but a sentence.
+  // Show nothing but a sentence.
   clear(sentence) {
     this.#photo = null;
     this.#panes = [];
@@ -88,7 +88,7 @@ export class Viewer {
     this.draw();
   }
 
-  // Columns and heights that show the photo as large as the stage allows.
+  // Choose columns and heights that show the photo as large as the stage allows.
   #arrange() {
     if (!this.#photo || !this.#panes.length) return;
     const { width, height } = this.#photo;
@@ -118,7 +118,7 @@ export class Viewer {
     this.draw();
   }
 
-  // Pixels of the canvas per pixel of the photo, and where the photo's corner lies; keeps the view within the photo.
+  // Give the pixels of the canvas per pixel of the photo, and where the photo's corner lies; the view is kept within the photo.
   #placement(canvas) {
     const { width, height } = this.#photo;
     const scale = Math.min(canvas.width / width, canvas.height / height) * this.#view.zoom;
@@ -153,7 +153,7 @@ export class Viewer {
     }
   }
 
-  // The place of the photo under a pointer, as share of its sides; null beside every pane, unless a stroke has led there.
+  // Give the place of the photo under a pointer, as share of its sides; null beside every pane, unless a stroke has led there.
   #placeOf(event, anywhere = false) {
     const pane = this.#panes.find(({ figure }) => {
       const box = figure.getBoundingClientRect();
@@ -192,7 +192,7 @@ export class Viewer {
     this.#pointers.set(event.pointerId, event);
     this.#stage.setPointerCapture(event.pointerId);
     if (!this.#tool) return;
-    if (this.#stroke !== null) this.#finish("cancel"); // a second finger: the photo is moved
+    if (this.#stroke !== null) this.#finish("cancel"); // A second finger moves the photo.
     else if (this.#pointers.size === 1 && !event.button && !event.shiftKey) {
       const place = this.#placeOf(event);
       if (!place) return;
@@ -228,7 +228,7 @@ export class Viewer {
     const canvas = this.#panes[0]?.canvas;
     if (!canvas) return;
     const { width, height } = this.#placement(canvas);
-    const share = other ? 0.5 : 1; // of two fingers each moves the photo by half
+    const share = other ? 0.5 : 1; // Of two fingers each moves the photo by half.
     this.#view.x -= (share * (event.clientX - before.clientX) * devicePixelRatio) / width;
     this.#view.y -= (share * (event.clientY - before.clientY) * devicePixelRatio) / height;
     this.#pointers.set(event.pointerId, event);

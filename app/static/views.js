@@ -1,4 +1,4 @@
-// The views: what each asks the service for, and the panes, legend and words it makes of the answers.
+// Each view says what it asks the service for, and makes panes, legend and words of the answers.
 
 import { forEachPixel } from "./arrays.js";
 import { average, disagreement, paintMap, resample } from "./maps.js";
@@ -6,9 +6,9 @@ import { IGNORED, paintRegions, placeOf } from "./regions.js";
 import { ALL, askForJson, askForMap, mapRequest, maskRequest, pseudoLabelRequest } from "./requests.js";
 import { knowSame } from "./served.js";
 
-const LAYER_SIDE = 800; // px, the longer side of a map's layer
+const LAYER_SIDE = 800; // A map's layer has this longer side in px.
 
-// Each: title; kind of layer, "map" (threshold slider) or "mask" (legend); possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions, model}; the last two of masks alone.
+// Each has a title; a kind of layer, "map" (threshold slider) or "mask" (legend); possible(served), whether it can be chosen; load(photo, state, served, options) -> {panes, requests, caption, regions, model}; the last two of masks alone.
 export const VIEWS = {
   heatmap: {
     title: "Heatmap",
@@ -79,7 +79,7 @@ export const VIEWS = {
   },
 };
 
-// The maps of all methods that know the class, one request after the other.
+// Load the maps of all methods that know the class, one request after the other.
 async function askAll(photo, state, served, options) {
   const answers = [];
   const able = knowing(state, served);
@@ -161,7 +161,7 @@ function knowing(state, served) {
   return compared(state, served).filter(({ classes }) => classes.includes(state.className));
 }
 
-// The methods to compare: those that are ticked.
+// Give the methods to compare: those that are ticked.
 export function compared(state, { cams }) {
   return cams.filter(({ pin }) => !state.without.includes(pin));
 }

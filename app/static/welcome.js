@@ -1,12 +1,12 @@
-// The first thing that is seen: what the service knows, how good it is, and photos to try it on.
+// This is seen first: what the service knows, how good it is, and photos to try it on.
 
 import { byId, element, show } from "./elements.js";
 import { sentenceOf } from "./served.js";
 
 const EXAMPLES = { "cat.jpg": "A cat", "astronaut.jpg": "A person", "coffee.jpg": "None of its classes" };
-const LISTED = 24; // classes
+const LISTED = 24; // So many classes are listed.
 
-// What the default models know and how good they are; `take(name)` is called for an example photo.
+// Say what the default models know and how good they are; `take(name)` is called for an example photo.
 export function drawWelcome({ cams, segmenters, names }, take) {
   const listed = names.slice(0, LISTED).join(", ") + (names.length > LISTED ? " …" : "");
   byId("knows").textContent = `It knows ${names.length} classes: ${listed}.`;
@@ -19,14 +19,14 @@ export function drawWelcome({ cams, segmenters, names }, take) {
   show("try", true);
 }
 
-// An example photo as a file, as if it had been chosen. Throws for a name that is none.
+// Give an example photo as a file, as if it had been chosen. Throws for a name that is none.
 export async function exampleFile(name) {
   if (!(name in EXAMPLES)) throw new Error(`There is no example photo ${name}.`);
   const reply = await fetch(`static/examples/${name}`);
   return new File([await reply.blob()], name, { type: "image/jpeg" });
 }
 
-// What the chosen models are, beside their names.
+// Say what the chosen models are, beside their names.
 export function drawModels({ cams, segmenters }, { model, segmenter }) {
   const cam = cams.find(({ pin }) => pin === model);
   byId("model-about").textContent = cam ? sentenceOf(cam) : "The maps of the newest model of every name, joined by where they agree.";

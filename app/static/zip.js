@@ -1,11 +1,11 @@
-// Files -> one ZIP archive, stored as they are: pictures do not get smaller by packing them again.
+// Files go into one ZIP archive, stored as they are: pictures do not get smaller by packing them again.
 
 import { checksum } from "./checksum.js";
 
-const UTF8 = 0x0800; // names are UTF-8
+const UTF8 = 0x0800; // This flag says that names are UTF-8.
 const VERSION = 20;
 
-// files: [{name, blob}]. Equal names get a number.
+// Make an archive of files, [{name, blob}]. Equal names get a number.
 export async function zip(files) {
   const parts = [];
   const directory = [];
@@ -33,7 +33,7 @@ function free(name, taken) {
   return path;
 }
 
-// Numbers of so many bytes each, lowest byte first.
+// Write numbers of so many bytes each, lowest byte first.
 function record(fields) {
   const bytes = new Uint8Array(fields.reduce((sum, [size]) => sum + size, 0));
   let at = 0;

@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Device, Engine
 from app.inference.errors import DeviceError
 from app.inference.image.preprocess import geometry_of, resize_image
+from app.inference.options import Options
 from app.main import create_app
 from app.runtime.settings import Settings
 

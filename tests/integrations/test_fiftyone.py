@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, voc_palette
 from app.runtime.settings import Settings
 

@@ -68,6 +68,8 @@ def test_a_mask_as_array_picture_and_coco(client: Client, tmp_path: Path) -> Non
     assert list(mask.names.values()) == ["cat"]
     assert mask.region("cat").mean() > 0.2
     assert not mask.region("dog").any()
+    assert "cat" in repr(mask)
+    assert "array" not in repr(mask)
     assert set(np.unique(mask.labels)) == {0, *mask.names}
     picture = mask.to_pillow()
     assert picture.mode == "P"
@@ -170,7 +172,7 @@ def test_a_busy_service_is_asked_again_and_another_server_is_told_apart(other: s
 
 
 def test_no_service_at_all() -> None:
-    with pytest.raises(ServerGoneError, match="does not answer"):
+    with pytest.raises(ServerGoneError, match="does not answer \\(Connection refused\\). Start the service there"):
         Client("http://127.0.0.1:9", retries=0).models()
     with pytest.raises(ValueError, match="write http://HOST:PORT"):
         Client("localhost:8000")

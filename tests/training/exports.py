@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from app.inference.files.whole_file import whole_file
 from app.inference.model_card import ModelCard
-from app.inference.whole_file import whole_file
 from training.export.onnx_file import export_model, next_version, write_card
 from training.export.served import ServedClassifier, ServedSegmenter
 

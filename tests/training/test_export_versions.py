@@ -1,6 +1,6 @@
 """The version an export takes, and the checksum it leaves in its file."""
 
-from app.inference.checksum import checksum_of
+from app.inference.files.checksum import checksum_of
 from tests.app.colour_models import write_cam_model
 from training.export.onnx_file import card_of, next_version, write_card
 

@@ -19,7 +19,9 @@ from torch.utils.data import Dataset
 from app.inference.errors import ConfigError
 from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler, repeat_factors
-from training.fit import fit, learning_rate_factor, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
+from training.fit.optimizer import learning_rate_factor
 
 
 class Line(nn.Module):
@@ -127,7 +129,8 @@ from pathlib import Path
 sys.path.insert(0, ".")
 from tests.training.test_fit import Line, Points
 from training.config.learning import FitConfig
-from training.fit import fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
 config = FitConfig(epochs=2, batch_size=8, lr=0.05, accelerator="cpu", log_every=1, checkpoint_seconds=0)
 fabric = make_fabric(config)
 torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""The authors' own work: their weight files as models that serve, and agreement with their code."""
+"""The authors' own work is brought in: their weight files become models that serve, and our code is compared with theirs."""

@@ -1,4 +1,4 @@
-"""The verb `import`: an authors' weight file -> our module -> an ONNX file that serves.
+"""The verb `import` makes an ONNX file that serves of an authors' weight file, through our module.
 
 The networks know VOC's twenty classes. The files say nothing of thresholds: a class counts as present from 0.5 on.
 """
@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """The network of a released file in our terms; `options` looks at the authors' keys."""
+    """It says in our terms which network a released file holds; `options` looks at the authors' keys."""
 
     module: type[Classifier]
     method: str

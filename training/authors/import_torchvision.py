@@ -1,4 +1,4 @@
-"""The verb `import --torchvision`: a network of torchvision, with its weights, as a model that serves.
+"""The verb `import --torchvision` makes a model that serves of a network of torchvision, with its weights.
 
 A classifier that ends in global average pooling and one linear layer holds class activation maps already (Zhou et al.,
 "Learning Deep Features for Discriminative Localization", CVPR 2016, https://arxiv.org/abs/1512.04150):
@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum, segmentation
 
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
 from app.inference.labels import VOC_CLASSES
 from app.inference.model_card import ModelCard
+from app.inference.spelling import nearest_name
 from training.authors.import_released import fill
 from training.backbones.backbone import download
 from training.checkpoint import read_state
@@ -42,10 +43,10 @@ from training.segmenters import SEGMENTERS
 PRESENCE_THRESHOLD = 0.2
 BACKGROUND_THRESHOLD = 0.2  # Zhou et al. cut a map at this share of its maximum (section 3.2).
 MEASURED_SIDE = 64  # A network's output stride is measured on an image of this side in px.
-AUXILIARY = "aux_classifier."  # a second head that torchvision's segmenters have in training alone
-OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # its weight files write norm.1 for norm1
+AUXILIARY = "aux_classifier."  # Torchvision's segmenters have this second head in training alone.
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # Its weight files write norm.1 for norm1.
 
-# how a family's names begin -> the part of its networks that is pooled
+# A family's names begin so; the right side is the part of its networks that is pooled.
 TRUNKS: dict[str, Callable[[Any], nn.Module]] = {
     **dict.fromkeys(
         ("resnet", "resnext", "wide_resnet"),
@@ -65,7 +66,7 @@ COCO_TERMS = "COCO: annotations CC BY 4.0, photos by Flickr's terms"
 
 
 class PooledClassifier(nn.Module):
-    """A network that pools the features of `trunk` and applies `linear`, its maps laid open: a `Classifier` to serve."""
+    """It is a `Classifier` to serve, which pools the features of `trunk` and applies `linear`; its maps are laid open."""
 
     def __init__(self, trunk: nn.Module, linear: nn.Linear) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class PooledClassifier(nn.Module):
 
 
 class CoarseSegmenter(nn.Module):
-    """A network of torchvision before it enlarges its logits: a `Segmenter` to serve."""
+    """It is a `Segmenter` to serve: a network of torchvision before it enlarges its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class CoarseSegmenter(nn.Module):
 
 @dataclass(frozen=True)
 class Origin:
-    """What torchvision states of a network's weights, and where they come from: the file `checkpoint`, or a download."""
+    """It holds what torchvision states of a network's weights, and where they come from: the file `checkpoint`, or a download."""
 
     name: str
     weights: WeightsEnum
@@ -131,7 +132,7 @@ class Origin:
 
     @property
     def source(self) -> str:
-        """The file's name or address, for messages."""
+        """Messages call the file by this name or address."""
         return str(self.checkpoint or self.weights.url)
 
     def card(self, served: str | None, output_stride: int, **fields: Any) -> ModelCard:
@@ -242,7 +243,7 @@ def find_trunk(name: str) -> Callable[[Any], nn.Module]:
 
 
 def unique_names(categories: Sequence[str]) -> tuple[str, ...]:
-    """ImageNet's class names; those spelled alike but for capitals get their index: "Cardigan (264)", a dog."""
+    """Return ImageNet's class names; those spelled alike but for capitals get their index: "Cardigan (264)", a dog."""
     count = Counter(name.casefold() for name in categories)
     return tuple(f"{name} ({i})" if count[name.casefold()] > 1 else name for i, name in enumerate(categories))
 

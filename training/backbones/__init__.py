@@ -1,4 +1,4 @@
-"""Backbones: photo -> feature maps of four stages.
+"""Backbones turn a photo into feature maps of four stages.
 
 `timm/NAME` is any convolutional network of timm; the others, one file and one entry each, have the layers and names of
 the papers' released weights.
@@ -29,7 +29,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "vgg16": vgg16,
 }
 PRETRAINED = "pretrained"
-OWNED = "backbone."  # stands before a backbone's keys in a network's state dict
+OWNED = "backbone."  # It stands before a backbone's keys in a network's state dict.
 
 __all__ = ["BACKBONES", "Activation", "Backbone", "Modulation", "ResidualBackbone", "build_backbone", "relu"]
 

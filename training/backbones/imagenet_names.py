@@ -1,4 +1,4 @@
-"""What the name of a class means among ImageNet's 1,000 classes.
+"""The name of a class means some of ImageNet's 1,000 classes.
 
 `imagenet_names.csv` holds the nouns of WordNet 3.0 (Princeton University, free licence) with the ImageNet classes that are
 one of them or a kind of it; `experiments/make_imagenet_names.py` writes it.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 TABLE = Path(__file__).with_suffix(".csv")
-# Names of VOC that WordNet does not know, or knows in another sense, and the nouns that say the same.
+# WordNet does not know these names of VOC, or knows them in another sense; the nouns say the same.
 SYNONYMS = {
     "cow": ("cattle",),
     "diningtable": ("dining table",),
@@ -23,7 +23,7 @@ SYNONYMS = {
 
 @lru_cache(maxsize=1)
 def nouns() -> dict[str, tuple[int, ...]]:
-    """Noun -> indices of the ImageNet classes it means."""
+    """Return, for each noun, the indices of the ImageNet classes it means."""
     with TABLE.open(newline="", encoding="utf-8") as file:
         return {row["noun"]: tuple(map(int, row["imagenet_classes"].split())) for row in csv.DictReader(file)}
 

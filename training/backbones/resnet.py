@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNet-101 of torchvision, cut before their pooling, with a module of its own for every activation."""
+"""ResNet-50 and ResNet-101 of torchvision are cut before their pooling, with a module of its own for every activation."""
 
 from typing import Any
 
@@ -11,13 +11,14 @@ from app.inference.errors import ConfigError
 from training.backbones.backbone import Activation, Backbone, Modulation, ResidualBackbone, download, unmodulated
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}  # the papers'; V2 blends photos
-# Which of the last three stages are dilated instead of strided, by output stride.
+# The papers take V1; V2 blends photos.
+WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
+# For each output stride, these of the last three stages are dilated instead of strided.
 DILATED = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
 
 
 class ResNet(ResidualBackbone):
-    """Strides 4, 8, 16, 32 at output stride 32; dilation instead of stride in the last stages below that.
+    """Its strides are 4, 8, 16, 32 at output stride 32; below that the last stages are dilated instead of strided.
 
     The modules keep torchvision's names, so torchvision's weight files fit. With `dilate_last=False`, at output stride
     16, the last stage has stride 1 and no dilation: what IRN, AdvCAM and AMR use.
@@ -73,7 +74,7 @@ class ResNet(ResidualBackbone):
         return features
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """torchvision's IMAGENET1K_V1 weights, downloaded to torch's cache."""
+        """Return torchvision's IMAGENET1K_V1 weights, downloaded to torch's cache."""
         return download(WEIGHTS[self.depth])
 
 

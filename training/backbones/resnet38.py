@@ -1,4 +1,4 @@
-"""ResNet-38: the wide, pre-activation residual network of PSA, EDAM, SEAM and CCRM.
+"""ResNet-38 is the wide, pre-activation residual network of PSA, EDAM, SEAM and CCRM.
 
 Wu, Shen and van den Hengel, "Wider or Deeper: Revisiting the ResNet Model for Visual Recognition", model A1,
 https://arxiv.org/abs/1611.10080, as Ahn and Kwak, "Learning Pixel-level Semantic Affinity" (PSA), CVPR 2018, use it:
@@ -23,15 +23,15 @@ from training.backbones.backbone import Activation, Backbone
 from training.checkpoint import read_state
 
 STEM = 64
-# blocks, middle and output channels, stride of the first block, dilation: b2 to b5, the stages 0 to 3
+# Each row gives blocks, middle and output channels, stride of the first block and dilation of b2 to b5, the stages 0 to 3.
 BASIC_STAGES = ((3, 128, 128, 2, 1), (3, 256, 256, 2, 1), (6, 512, 512, 2, 1), (3, 512, 1024, 1, 2))
-# input channels, output channels, share of the channels dropped in training: b6 and b7, together stage 4
+# Each row gives input channels, output channels and the share of channels dropped in training of b6 and b7, together stage 4.
 BOTTLENECKS = ((1024, 2048, 0.3), (2048, 4096, 0.5))
 WEIGHTS_FILE = "ilsvrc-cls_rna-a1_cls1000_ep-0001.pth"
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; the first is strided and, as in PSA, dilated by 1 wherever the shape changes."""
+    """It has two 3x3 convolutions; the first is strided and, as in PSA, dilated by 1 wherever the shape changes."""
 
     def __init__(
         self, in_channels: int, middle: int, channels: int, stride: int, dilations: tuple[int, int],
@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
             self.conv_branch1 = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride), and the activated input."""
+        """Return (N, channels, H / stride, W / stride) of (N, in_channels, H, W), and the activated input."""
         activated = self.act_branch2a(self.bn_branch2a(x))
         shortcut = x if self.conv_branch1 is None else self.conv_branch1(activated)
         y = self.act_branch2b1(self.bn_branch2b1(self.conv_branch2a(activated)))
@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to a quarter, 3x3 (dilation 4) to a half, 1x1 to all of `channels`, whole channels dropped in between."""
+    """It goes by 1x1 to a quarter, by 3x3 (dilation 4) to a half, by 1x1 to all of `channels`, and drops whole channels in between."""
 
     def __init__(
         self, in_channels: int, channels: int, dropout: float, stages: tuple[int, int], activation: Activation
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, in_channels, h, w) -> (N, channels, h, w), and the activated input."""
+        """Return (N, channels, h, w) of (N, in_channels, h, w), and the activated input."""
         activated = self.act_branch2a(self.bn_branch2a(x))
         y = self.act_branch2b1(self.bn_branch2b1(self.conv_branch2a(activated)))
         y = self.act_branch2b2(self.bn_branch2b2(self.conv_branch2b1(self.dropout(y))))
@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet38(Backbone):
-    """Strides 4, 8, 8, 8. 105 million parameters."""
+    """Its strides are 4, 8, 8, 8, and it has 105 million parameters."""
 
     channels = (256, 512, 1024, 4096)
     stride4_stage = 0
@@ -134,7 +134,7 @@ class ResNet38(Backbone):
         return [*features, self.act7(self.bn7(x))]
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """PSA's ImageNet weights, converted from MXNet, from torch's cache. Raises ConfigError where they are not."""
+        """Return PSA's ImageNet weights, converted from MXNet, from torch's cache. Raises ConfigError where they are not."""
         path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
         if not path.is_file():
             raise ConfigError(

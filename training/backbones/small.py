@@ -1,4 +1,4 @@
-"""`small`: a residual network of 4.2 million parameters that trains on two cores.
+"""`small` is a residual network of 4.2 million parameters that trains on two cores.
 
 Plain 3x3 convolutions in basic blocks (He et al., "Deep Residual Learning", CVPR 2016), which a CPU runs at a far better
 rate than depthwise ones. The stem is one convolution of stride 2 without pooling, so that 64 px photos, on which it is
@@ -19,7 +19,7 @@ DEPTHS = (1, 2, 3, 2)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """It has two 3x3 convolutions and a shortcut."""
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, dilation: int, stage: int, activation: Activation
@@ -39,13 +39,13 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride)."""
+        """Return (N, channels, H / stride, W / stride) of (N, in_channels, H, W)."""
         y = self.act1(self.bn1(self.conv1(x)))
         return self.act2(self.modulation(self.bn2(self.conv2(y))) + self.shortcut(x))
 
 
 class Small(ResidualBackbone):
-    """Stem of stride 2, four stages of basic blocks; strides 2, 4, 8, 16 at output stride 16."""
+    """It has a stem of stride 2 and four stages of basic blocks; its strides are 2, 4, 8, 16 at output stride 16."""
 
     channels = WIDTHS
     stride4_stage = 1
@@ -72,7 +72,7 @@ class Small(ResidualBackbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, BasicBlock):  # every block starts as its shortcut (Goyal et al. 2017, 5.1)
+            if isinstance(module, BasicBlock):  # Every block starts as its shortcut (Goyal et al. 2017, 5.1).
                 nn.init.zeros_(module.bn2.weight)
         for number, (width, residuals) in enumerate(zip(WIDTHS, stages, strict=True), start=1):
             for residual in residuals:

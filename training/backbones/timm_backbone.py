@@ -1,4 +1,4 @@
-"""`timm/NAME`: any convolutional network of timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0).
+"""`timm/NAME` is any convolutional network of timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0).
 
 timm builds the network, dilates its last stages where the output stride is small, and knows its normalisation. This file
 cuts the network into four stages and puts the modules of the methods into it:
@@ -22,20 +22,22 @@ from timm.layers import activations as timm_activations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
+from app.inference.spelling import nearest_name
 from training.backbones.backbone import Activation, Backbone, Modulation, relu, unmodulated
 from training.backbones.efficientnet_lite import LITE_PACKAGES, lite_state
 
 PREFIX = "timm/"
 LAST_FOUR = (-4, -3, -2, -1)  # These feature maps are taken of those timm lists, coarsest last.
-WATCHED_SIZE = (96, 128)  # px, height and width of the photo watched; 3 to 4 tells (N, C, H, W) from (N, H, W, C)
+# The photo watched has this height and width in px; their ratio of 3 to 4 tells (N, C, H, W) from (N, H, W, C).
+WATCHED_SIZE = (96, 128)
 GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, timm_activations.Sigmoid, timm_activations.HardSigmoid)
 ACTIVATION_MODULES = (nn.modules.activation.__name__, timm_activations.__name__)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A module seen at work in a forward pass.
+    """It notes a module that was seen at work in a forward pass.
 
     Attributes:
         name: of the module, for `get_submodule`.
@@ -51,19 +53,19 @@ class Place:
 
 
 class ChannelsLast(nn.Module):
-    """A module for maps (N, C, H, W) where a network holds them as (N, H, W, C)."""
+    """It lets a module for maps (N, C, H, W) work where a network holds them as (N, H, W, C)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> (N, H, W, C)."""
+        """Return (N, H, W, C) of (N, H, W, C)."""
         return self.module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding for even sizes, at every size: (k // 2 - 1) before, k // 2 + 1 behind.
+    """It is a convolution with TensorFlow's "same" padding for even sizes, at every size: (k // 2 - 1) before, k // 2 + 1 behind.
 
     TensorFlow's own padding depends on whether the size is even. Here the last column of the padding is left unread by a
     stride of 2 where the size is even, and where it is odd the pixels are sampled as for the next even size. So the graph
@@ -71,7 +73,7 @@ class SameConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, D, ceil(H / stride), ceil(W / stride))."""
+        """Return (N, D, ceil(H / stride), ceil(W / stride)) of (N, C, H, W)."""
         (height, width), (dilation, _) = self.kernel_size, self.dilation
         rows, columns = dilation * (height - 1) // 2, dilation * (width - 1) // 2
         padded = F.pad(x, (columns - 1, columns + 1, rows - 1, rows + 1))
@@ -79,7 +81,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class TimmBackbone(Backbone):
-    """Four stages of a timm network; the last one ends with the convolution before the average where there is one.
+    """It has four stages of a timm network; the last one ends with the convolution before the average where there is one.
 
     Images come normalised by ImageNet's mean and deviation, as for every backbone; `gain` and `shift` turn that into the
     network's own normalisation, and are part of the exported graph.
@@ -130,7 +132,7 @@ class TimmBackbone(Backbone):
         self.channels = channels_of(self.net, self.head)
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """ImageNet weights: those of EfficientNet-Lite from the packages of the extra `training`, others from timm's hub."""
+        """Return ImageNet weights: those of EfficientNet-Lite from the packages of the extra `training`, others from timm's hub."""
         return self.adapt_state(imagenet_state(self.name))
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -141,7 +143,8 @@ class TimmBackbone(Backbone):
                    if key.startswith(("conv_head.", "bn2."))}  # fmt: skip
         for key in self.net.state_dict():
             first, dot, rest = key.partition(".")
-            unflattened = f"{first.replace('_', '.')}{dot}{rest}"  # timm's lists of features write stages.0 as stages_0
+            # timm's lists of features write stages.0 as stages_0.
+            unflattened = f"{first.replace('_', '.')}{dot}{rest}"
             for known in (key, unflattened):
                 if known in state:
                     adapted[f"net.{key}"] = state[known]
@@ -163,7 +166,7 @@ def create(name: str, output_stride: int) -> tuple[nn.Module, nn.Sequential]:
             f"convolutional network such as timm/resnet18"
         ) from None
     for module in net.modules():
-        if getattr(module, "drop_path", module) is None:  # ResNet's blocks name it and leave it out
+        if getattr(module, "drop_path", module) is None:  # ResNet's blocks name it and leave it out.
             module.drop_path = nn.Identity()
         if type(module) is Conv2dSame and module.stride == (2, 2) and min(module.kernel_size) > 2:
             module.__class__ = SameConv2d  # type: ignore[assignment]  # the same layer with another padding
@@ -190,7 +193,7 @@ def head_of(name: str) -> nn.Sequential:
 
 
 def channels_of(net: Any, head: nn.Sequential) -> tuple[int, int, int, int]:
-    """C of the four stages, the last one after `head` where there is one."""
+    """Return C of the four stages, that of the last one after `head` where there is one."""
     first, second, third, last = net.feature_info.channels()
     convolution = next(iter(head), None)
     return first, second, third, convolution.out_channels if isinstance(convolution, nn.Conv2d) else last
@@ -210,7 +213,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         return lite_state(name)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # timm, its hub client and the network below each have errors of their own
+    except Exception as error:  # timm, its hub client and the network below each have errors of their own.
         raise ConfigError(
             f"ImageNet weights of timm/{name} could not be had ({str(error).splitlines()[0]}); name a file of them in "
             f"`weights`, or use {' or '.join(PREFIX + lite for lite in LITE_PACKAGES)}, whose weights are installed"
@@ -221,7 +224,7 @@ def imagenet_head(name: str) -> Tensor:
     """Return the rows (1000, D) by which the network names ImageNet's classes, from its averaged last features (D,)."""
     state = imagenet_state(name)
     config = timm.get_pretrained_cfg(name)
-    assert config is not None  # else there were no weights
+    assert config is not None  # There were no weights otherwise.
     key = config.classifier
     return state[f"{key}.weight"].flatten(1)
 
@@ -247,7 +250,7 @@ def watch(backbone: TimmBackbone) -> list[Place]:
         height, width = WATCHED_SIZE
         last = output.shape[1] * width == output.shape[2] * height
         channels = output.shape[3] if last else output.shape[1]
-        if output.shape[2:].numel() > 1:  # one number a channel is a gate's, no map
+        if output.shape[2:].numel() > 1:  # One number a channel is a gate's, and no map.
             places.append(Place(name, stage, channels, last))
 
     for name, module in backbone.named_modules():

@@ -1,4 +1,4 @@
-"""VGG16 as the papers use it: thirteen convolutions, the last block dilated, stride 8 or 16."""
+"""VGG16 is as the papers use it: thirteen convolutions, the last block dilated, stride 8 or 16."""
 
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
@@ -10,7 +10,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG16(Backbone):
-    """Five blocks; the stages returned are blocks 2, 3, 4 and 5.
+    """It has five blocks; the stages returned are blocks 2, 3, 4 and 5.
 
     After block 4 a 3x3 max-pool keeps the resolution (stride 1, padding 1) and block 5 is dilated by 2: with a 2x2
     pool of stride 2 after blocks 1 to 3 the output stride is 8 (DRS, released code). At output stride 16 the last pool
@@ -51,7 +51,7 @@ class VGG16(Backbone):
         return features
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """torchvision's IMAGENET1K_V1 weights, downloaded to torch's cache."""
+        """Return torchvision's IMAGENET1K_V1 weights, downloaded to torch's cache."""
         return download(VGG16_Weights.IMAGENET1K_V1)
 
 

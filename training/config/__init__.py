@@ -1,1 +1,1 @@
-"""A run's configuration: its tables, with every key's default and meaning, and the file that holds them."""
+"""A run's configuration consists of tables, with every key's default and meaning, and is read from one file."""

@@ -1,4 +1,4 @@
-"""The `[data]` table of a run's configuration."""
+"""The `[data]` table of a run's configuration says where photos and tags come from."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.inference.labels import MAX_CLASSES
 
-# What tools call the part of a mask that belongs to no class, or to no measurement.
+# Tools call the part of a mask so that belongs to no class, or to no measurement.
 RESERVED = ("background", "_background_", "__background__", "__ignore__", "_ignore_")
-MAX_SCENE_CLASSES = 6  # `training.data.scenes` draws so many kinds of things
+MAX_SCENE_CLASSES = 6  # `training.data.scene_painting` paints this many kinds of things.
 
 
 class _Table(BaseModel):
@@ -19,7 +19,7 @@ class _Table(BaseModel):
 
 
 class VocConfig(_Table):
-    """Lists of the VOC devkit: a name of `ImageSets/Segmentation`, or the path of a text file.
+    """It names lists of the VOC devkit: a name of `ImageSets/Segmentation`, or the path of a text file.
 
     Without `train_list`, `trainaug` is taken where the devkit has it, else `train`.
     """
@@ -29,7 +29,7 @@ class VocConfig(_Table):
 
 
 class CocoConfig(_Table):
-    """Instances files and photo folders, relative to `root`. A `val_instances` that does not exist means: split the
+    """It names instances files and photo folders, relative to `root`. A `val_instances` that does not exist means: split the
     training photos by `val_fraction`.
     """
 
@@ -40,7 +40,7 @@ class CocoConfig(_Table):
 
 
 class ScenesConfig(_Table):
-    """Generated photos: how many, how large (`size` is the side in pixels), of how many classes."""
+    """It says of generated photos how many there are, how large they are (`size` is the side in pixels), and how many classes they show."""
 
     random_seed: int = Field(default=0, ge=0)
     count: int = Field(default=400, ge=1)
@@ -69,10 +69,10 @@ def fault_of(classes: Sequence[str]) -> str | None:
 
 
 class DataConfig(_Table):
-    """Where tagged photos come from.
+    """It says where tagged photos come from.
 
     extra: a second folder of the same form (source "folder"), whose photos are all trained on; nobody measures on them.
-    choices: what somebody decided about the folder's photos (`choices.csv` of `review.html`, `app.inference.choices`): tags
+    choices: what somebody decided about the folder's photos (`choices.csv` of `review.html`, `app.inference.files.choices`): tags
     that hold instead of those of labels.csv, photos that are left out.
     classes: class names in channel order; None takes a folder's classes.txt, else the VOC classes where every tag is one of them, else the sorted
     set of tags less those that look misspelt (COCO: its categories by id).
@@ -108,5 +108,5 @@ class DataConfig(_Table):
 
     @property
     def checks_pixels(self) -> bool:
-        """Whether every photo is decoded in full before training starts."""
+        """It tells whether every photo is decoded in full before training starts."""
         return (self.check or ("pixels" if self.on_error == "skip" else "header")) == "pixels"

@@ -1,4 +1,4 @@
-"""The configurations of `corrections learn`, by which a served segmenter goes on with corrected masks, and `simulate`."""
+"""`corrections learn`, by which a served segmenter goes on with corrected masks, and `simulate` have these configurations."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from training.config.learning import CorrectionsConfig, FitConfig, Section
 
 
 class LastLayersFitConfig(FitConfig):
-    """How the last layers of a served segmenter are trained: as any module, with other defaults; the number of steps ends it.
+    """The last layers of a served segmenter are trained as any module, with other defaults; the number of steps ends it.
 
     A network whose normalisation keeps its statistics takes gentler steps than one that normalises each batch.
     """
@@ -25,37 +25,37 @@ class LastLayersFitConfig(FitConfig):
 
 
 class LearnConfig(Section):
-    """What is learned from, by which segmenter, and where its next version goes."""
+    """It says what is learned from, by which segmenter, and where its next version goes."""
 
     out: Path
-    """The folder that receives what is made on the way, and the report."""
+    """What is made on the way goes into this folder, and the report."""
     data: DataConfig
-    """The photos and their tags, as in the file of a run."""
+    """The photos and their tags come from here, as in the file of a run."""
     corrections: CorrectionsConfig
-    """The corrected masks."""
+    """The corrected masks teach as this table says."""
     model: Path = Path("models/deeplab")
-    """The segmenter that goes on: NAME/VERSION/model.onnx, or the folder NAME, which means its newest version."""
+    """This segmenter goes on: NAME/VERSION/model.onnx, or the folder NAME, which means its newest version."""
     photos: int = Field(default=60, ge=1)
     """This many other photos of `train` are seen as well, evenly spaced; the segmenter's own masks, kept to the tags, are their labels."""
     earlier_share: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the earlier weights in those that are kept."""
+    """The earlier weights have this share in those that are kept."""
     crop: int = Field(default=192, ge=32)
     """A view is a square of this side in px, of the photo at the size at which the model is run."""
     fit: LastLayersFitConfig = LastLayersFitConfig()
-    """How the last layers are trained; all others stay as they are."""
+    """The last layers are trained so; all others stay as they are."""
 
 
 class SimulateConfig(LearnConfig):
-    """What corrections would be worth: true masks of the first photos of several orders stand for them."""
+    """It says how to find out what corrections would be worth: true masks of the first photos of several orders stand for them."""
 
     cam: Path = Path("models/cam")
-    """The cam model whose opinion of a photo is compared with the segmenter's, as `python -m app label` does."""
+    """The opinion of this cam model of a photo is compared with the segmenter's, as `python -m app label` does."""
     pool: int | None = Field(default=None, ge=1)
     """The orders sort this many photos of `train`, evenly spaced; all where it is left out."""
     orders: tuple[str, ...] = ("random", "review", "balance", "typical", "disagreement", "entropy")
-    """The orders, names in `training.pipeline.orders.ORDERS`."""
+    """These orders are compared, names in `training.pipeline.orders.ORDERS`."""
     split: str | None = None
-    """The split that is measured; the one that is reported where it is left out."""
+    """This split is measured; it is the one that is reported where it is left out."""
     counts: tuple[Annotated[int, Field(ge=1)], ...] = (10, 30, 100)
     """So many photos of each order are corrected."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)

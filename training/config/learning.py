@@ -1,4 +1,4 @@
-"""The tables of learning: how a network is trained, and what it is shown. Unknown keys are refused by name."""
+"""The tables of learning say how a network is trained, and what it is shown. Unknown keys are refused by name."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,15 +9,15 @@ TRIAL_SIDE = 64  # The photos, views and maps of a trial have this side in px.
 
 
 class Section(BaseModel):
-    """A table of the file."""
+    """It is a table of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    # What a trial of the recipe on a few small scenes (`--dry-run`) sets instead.
+    # A trial of the recipe on a few small scenes (`--dry-run`) sets these instead.
     trial: ClassVar[dict[str, Any]] = {}
 
 
 class FitConfig(Section):
-    """How a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
+    """It says how a module is trained (`training.fit`); several GPUs are used where torchrun starts several processes."""
 
     epochs: int = Field(default=10, ge=0)
     """Training sees every photo this many times; 0 trains nothing."""
@@ -28,9 +28,9 @@ class FitConfig(Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum is what the papers take; AdamW suits refinement networks."""
     lr: float = Field(default=0.01, gt=0)
-    """The base learning rate; groups of parameters take a multiple of it."""
+    """This is the base learning rate; groups of parameters take a multiple of it."""
     momentum: float = Field(default=0.9, gt=0, lt=1)
-    """The momentum of SGD."""
+    """SGD has this momentum."""
     nesterov: bool = True
     """SGD looks ahead by Nesterov's rule."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -38,7 +38,7 @@ class FitConfig(Section):
     schedule: Literal["poly", "cosine", "step"] = "poly"
     """The rate falls by a power of the steps left, along a cosine, or by a factor of ten at each milestone."""
     poly_power: float = 0.9
-    """The power of the schedule "poly"."""
+    """The schedule "poly" has this power."""
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     """The schedule "step" lowers the rate at these shares of the run."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -52,7 +52,7 @@ class FitConfig(Section):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU where there is one."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    """The precision that losses are computed in; 16 bits save memory of a GPU."""
+    """Losses are computed in this precision; 16 bits save memory of a GPU."""
     workers: int = Field(default=0, ge=0)
     """This many processes load photos; 0 loads them in the training process."""
     log_every: int = Field(default=20, ge=1)
@@ -62,20 +62,20 @@ class FitConfig(Section):
 
 
 class PretrainConfig(Section):
-    """`pretrain`: a backbone learns to name the classes of small photos (`root` holds train.zip and val.zip)."""
+    """The verb `pretrain` reads it: a backbone learns to name the classes of small photos (`root` holds train.zip and val.zip)."""
 
     root: Path
-    """The folder that holds train.zip and val.zip of CLASS/NAME photos."""
+    """This folder holds train.zip and val.zip of CLASS/NAME photos."""
     out: Path
-    """The folder that receives backbone.pt and the log."""
+    """backbone.pt and the log go into this folder."""
     backbone: str = "small"
-    """The backbone to train, by its name."""
+    """The backbone of this name is trained."""
     output_stride: int = 16
-    """The stride of the backbone's last stage."""
+    """The backbone's last stage has this stride."""
     weights: str | None = None
-    """What the backbone starts from, as in [classifier]."""
+    """The backbone starts from this, as in [classifier]."""
     size: int = Field(default=64, ge=16)
-    """The side of the photos in px."""
+    """The photos have this side in px."""
     first_size: int | None = Field(default=None, ge=16)
     """Training begins with photos of this side in px, which grow to `size`; they have `size` from the start where it is left out."""
     mix: float = Field(default=0.0, ge=0, le=1)
@@ -87,7 +87,7 @@ class PretrainConfig(Section):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """This share of the certainty is spread over all classes."""
     fit: FitConfig = FitConfig()
-    """How it is trained."""
+    """It is trained so."""
 
     @model_validator(mode="after")
     def _growing(self) -> "PretrainConfig":
@@ -97,7 +97,7 @@ class PretrainConfig(Section):
 
 
 class ViewConfig(Section):
-    """Random views for training: a photo is resized, then a square is cut out of it."""
+    """It says how random views for training are made: a photo is resized, then a square is cut out of it."""
 
     long_side: tuple[int, int] = (224, 384)
     """The photo's long side is drawn between these two sizes in px."""
@@ -112,7 +112,7 @@ class ViewConfig(Section):
     cutout: int = Field(default=0, ge=0)
     """This many squares of a view are painted over; AMR's first stage takes 3."""
     cutout_size: int = Field(default=128, ge=1)
-    """The side of these squares in px."""
+    """These squares have this side in px."""
 
     @field_validator("long_side")
     @classmethod
@@ -123,10 +123,10 @@ class ViewConfig(Section):
 
 
 class MosaicConfig(Section):
-    """Photos of single objects as further tags (`training.data.mosaic`)."""
+    """Photos of single objects serve as further tags (`training.data.mosaic`)."""
 
     photos: Path
-    """The zip of CLASS/NAME photos of single objects."""
+    """This zip holds CLASS/NAME photos of single objects."""
     share: float = Field(default=0.25, gt=0, lt=1)
     """This share of the views is made of them."""
     classes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
@@ -134,10 +134,10 @@ class MosaicConfig(Section):
 
 
 class CorrectionsConfig(Section):
-    """Masks that people corrected, as further labels; a table, or the folder alone."""
+    """Masks that people corrected serve as further labels; it is a table, or the folder alone."""
 
     folder: Path = Path("corrections")
-    """The folder of corrections that the service, or `corrections add`, writes."""
+    """The service, or `corrections add`, writes this folder of corrections."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """This share of what training sees is corrected photos."""
     weight: float = Field(default=1.0, gt=0)
@@ -152,28 +152,28 @@ class CorrectionsConfig(Section):
 
 
 class RecognizerConfig(Section):
-    """The network beside a segmenter that says what is in the photo (`training.segmenters.recognizer`)."""
+    """A network beside a segmenter says what is in the photo (`training.segmenters.recognizer`)."""
 
     backbone: str = "timm/tf_efficientnet_lite0"
-    """The backbone, as in [classifier]; it stays as its weights are."""
+    """It stands on this backbone, named as in [classifier], which stays as its weights are."""
     weights: str | None = "pretrained"
-    """Where its weights come from, as in [classifier]."""
+    """Its weights come from there, named as in [classifier]."""
     output_stride: int = 32
-    """The stride of its last stage; the one that it was trained with recognises best."""
+    """Its last stage has this stride; the one that it was trained with recognises best."""
     scale: float = Field(default=1.0, gt=0, le=1)
     """It sees the photo at this many times the segmenter's size."""
     decay: float = Field(default=3e-3, gt=0)
-    """How strongly the regression's weights are pulled towards their start."""
+    """The regression's weights are pulled towards their start with this strength."""
     names: bool = True
     """The start is what ImageNet's head knows of the classes' names; where this is false it is zero."""
 
 
 class RegressionConfig(Section):
-    """The start of the head by a logistic regression on frozen features (`training.stages.regression`)."""
+    """The head starts by a logistic regression on frozen features (`training.stages.regression`)."""
 
     size: int = Field(default=320, ge=32)
-    """The long side in px of the photos that features are taken of."""
+    """Features are taken of photos of this long side in px."""
     decay: float = Field(default=3e-3, gt=0)
-    """How strongly weights are pulled towards their start."""
+    """Weights are pulled towards their start with this strength."""
     names: bool = True
     """The start is what ImageNet's head knows of the classes' names; where this is false it is zero."""

@@ -1,4 +1,4 @@
-"""A run's configuration: one TOML file -> its tables (`training.config.tables`), checked against one another."""
+"""A run's configuration is one TOML file, whose tables (`training.config.tables`) are checked against one another."""
 
 import tomllib
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
+from app.inference.spelling import nearest_name
 from training.config.data import DataConfig
 from training.config.learning import Section
 from training.config.map_tables import ClassifierConfig, LocalizeConfig, RefineConfig
@@ -16,7 +17,7 @@ from training.label_rules import RULES
 
 
 class RunConfig(Section):
-    """A whole run. `out` receives everything it makes; `saliency`, `refine` and `segmenter` may be left out."""
+    """It describes a whole run. `out` receives everything it makes; `saliency`, `refine` and `segmenter` may be left out."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")
     out: Path
@@ -32,7 +33,7 @@ class RunConfig(Section):
 
     @property
     def supervised(self) -> bool:
-        """Whether this is the fully supervised upper bound, which trains no classifier."""
+        """It tells whether this is the fully supervised upper bound, which trains no classifier."""
         return self.segmenter is not None and self.segmenter.labels == "ground-truth"
 
     @model_validator(mode="after")
@@ -147,7 +148,7 @@ def _set(values: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
+        value = text  # A bare word is a string.
     *tables, last = key.split(".")
     for table in tables:
         values = values.setdefault(table, {})

@@ -1,4 +1,4 @@
-"""The tables of the road from maps to models: saliency, pseudo-labels, the segmenter, export, and what a run needs."""
+"""The tables of the road from maps to models are saliency, pseudo-labels, the segmenter, export, and what a run needs."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,18 +9,18 @@ from training.config.learning import CorrectionsConfig, FitConfig, RecognizerCon
 from training.label_rules import RULES, RuleOptions
 from training.label_rules.edam import ALPHA, BETA
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # the name of a served model
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # A served model has such a name.
 
-Precision = Literal["float32", "float16", "int8"]  # how weights are stored
+Precision = Literal["float32", "float16", "int8"]  # Weights are stored so.
 
 
 class SaliencyConfig(Section):
-    """Where saliency comes from: either a folder or an estimate."""
+    """Saliency comes either from a folder or from an estimate."""
 
     folder: Path | None = None
-    """A folder of grey PNGs, one NAME.png for each photo."""
+    """This folder holds grey PNGs, one NAME.png for each photo."""
     estimate: str | None = None
-    """The unsupervised estimate that makes them, a name in `training.stages.saliency.ESTIMATORS`."""
+    """This unsupervised estimate makes them, a name in `training.stages.saliency.ESTIMATORS`."""
     limit: int = Field(default=50, ge=0, lt=255)
     """A pixel is salient above this value of 255; DRS takes 50, EDAM 20."""
 
@@ -32,20 +32,20 @@ class SaliencyConfig(Section):
 
 
 class PseudoLabelConfig(Section):
-    """How maps become labels: a rule, and how the maps are smoothed before."""
+    """Maps become labels by a rule, and may be smoothed before."""
 
     rule: str = "threshold"
-    """The label rule, a name in `training.label_rules.RULES`."""
+    """Labels follow this rule, a name in `training.label_rules.RULES`."""
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     """A pixel whose best map is not above it is background."""
     foreground_threshold: float | None = Field(default=None, ge=0, le=1)
-    """A pixel whose best map lies between the two thresholds is ignored; none is where it is left out."""
+    """A pixel whose best map lies between the two thresholds is ignored; no pixel is where it is left out."""
     refine: Literal["none", "pamr", "crf", "grabcut"] = "none"
-    """How maps are smoothed before: PAMR, the dense CRF, or graph cuts, which need OpenCV."""
+    """The maps are smoothed before by PAMR, the dense CRF, or graph cuts, which need OpenCV."""
     saliency_share: float = Field(default=0.0, ge=0, lt=1)
-    """The share of saliency in the maps that are smoothed and compared with the thresholds."""
+    """Saliency has this share in the maps that are smoothed and compared with the thresholds."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The rule's own options."""
+    """These are the rule's own options."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,12 +59,12 @@ class PseudoLabelConfig(Section):
 
     @property
     def reads_saliency(self) -> bool:
-        """Whether labels depend on the run's saliency."""
+        """It tells whether labels depend on the run's saliency."""
         return RULES[self.rule].reads_saliency or self.saliency_share > 0
 
     @property
     def rule_options(self) -> RuleOptions:
-        """The options of the rule, checked."""
+        """The rule has these options, which are checked."""
         return RULES[self.rule].options.model_validate(self.options)
 
     @model_validator(mode="after")
@@ -85,14 +85,14 @@ class PseudoLabelConfig(Section):
 
 
 class SegmenterConfig(Section):
-    """The segmenter, which is trained on pseudo-labels."""
+    """The segmenter is trained on pseudo-labels."""
 
     architecture: str = "deeplabv3plus"
-    """The architecture, a name in `training.segmenters.SEGMENTERS`."""
+    """The segmenter has this architecture, a name in `training.segmenters.SEGMENTERS`."""
     backbone: str = "small"
-    """The backbone, as in [classifier]."""
+    """It stands on this backbone, named as in [classifier]."""
     output_stride: int = 16
-    """The stride of the backbone's last stage."""
+    """The backbone's last stage has this stride."""
     weights: str | None = "classifier"
     """"classifier" starts from the run's classifier; else as in [classifier]."""
     labels: Literal["pseudo", "ground-truth"] = "pseudo"
@@ -102,13 +102,13 @@ class SegmenterConfig(Section):
     rounds: int = Field(default=1, ge=1)
     """The segmenter is trained this many times; each time but the first its own masks help to make the labels."""
     early_epochs: int | None = Field(default=None, ge=1)
-    """The rounds before the last see every photo this many times; as often as the last where it is left out."""
+    """The rounds before the last see every photo this many times; they see it as often as the last where it is left out."""
     own_share: float = Field(default=0.8, ge=0, le=1)
-    """The share of these masks in the next round's labels; the maps have the rest."""
+    """These masks have this share in the next round's labels; the maps have the rest."""
     go_on: bool = False
-    """A round starts from the weights of the one before; else where the first did."""
+    """A round starts from the weights of the one before; where this is false it starts where the first did."""
     earlier_share: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the last round but one in the weights that are kept, where rounds go on from each other."""
+    """The last round but one has this share in the weights that are kept, where rounds go on from each other."""
     activated_quantile: float = Field(default=0.9, gt=0, lt=1)
     """What lies above this quantile of a map counts as activated, for options.saliency_weight."""
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)
@@ -116,17 +116,17 @@ class SegmenterConfig(Section):
     crf: bool = False
     """The masks are measured after a dense CRF as well."""
     preferred_size: int | None = Field(default=None, ge=32, le=4096)
-    """The long side in px that the segmenter sees; [localize]'s where it is left out."""
+    """The segmenter sees photos of this long side in px; it is [localize]'s where it is left out."""
     recognizer: RecognizerConfig | None = None
-    """A second network says what is in the photo; the tag head does where it is left out."""
+    """A second network says what is in the photo; the tag head says it where it is left out."""
     presence_threshold: float | None = Field(default=None, ge=0, le=1)
     """A class that is held to be less likely in the photo gets no pixel unless it is named; any may where it is left out."""
     views: ViewConfig = ViewConfig()
-    """What the segmenter sees of a photo."""
+    """The segmenter sees these views of a photo."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The architecture's own options."""
+    """These are the architecture's own options."""
     fit: FitConfig = FitConfig()
-    """How the segmenter is trained."""
+    """The segmenter is trained so."""
 
     @model_validator(mode="after")
     def _averaged(self) -> "SegmenterConfig":
@@ -142,37 +142,37 @@ class SegmenterConfig(Section):
 
 
 class ExportConfig(Section):
-    """Where the models go, and what their cards say."""
+    """It says where the models go, and what their cards say."""
 
     models: Path = Path("models")
-    """The folder that receives NAME/VERSION/model.onnx."""
+    """NAME/VERSION/model.onnx goes into this folder."""
     classifier: Name | None = None
-    """The name the classifier is served under; the run's name and the method where it is left out."""
+    """The classifier is served under this name; it is the run's name and the method where it is left out."""
     segmenter: Name | None = None
-    """The name the segmenter is served under; the run's name and the architecture where it is left out."""
+    """The segmenter is served under this name; it is the run's name and the architecture where it is left out."""
     version: int | None = Field(default=None, ge=1)
-    """The version of the models; the next free one where it is left out."""
+    """The models get this version; it is the next free one where it is left out."""
     segmenter_version: int | None = Field(default=None, ge=1)
-    """The version of the segmenter, where it is another."""
+    """The segmenter gets this version, where it is another."""
     background_threshold: Annotated[float, Field(ge=0, le=1)] | Literal["saliency"] | None = None
-    """The threshold of the served maps: a number, "saliency", or the pseudo-labels' where it is left out."""
+    """The served maps have this threshold: a number, "saliency", or the pseudo-labels' where it is left out."""
     precision: Precision = "float32"
-    """The precision that weights are stored in; a smaller one is taken back where it costs half a point."""
+    """Weights are stored in this precision; a smaller one is taken back where it costs half a point."""
     common: tuple[str, ...] = ()
     """Classes for a second mean IoU, over them and the background."""
     data: str = "unnamed photos"
-    """What the models were trained on, for their cards."""
+    """The cards of the models say that they were trained on this."""
     data_licence: str = "not stated"
-    """The licence of that data, for the cards."""
+    """The cards say that this is the licence of that data."""
 
     @property
     def version_of_segmenter(self) -> int | None:
-        """The segmenter's version; None for the next free one."""
+        """The segmenter gets this version; None means the next free one."""
         return self.segmenter_version or self.version
 
 
 class NeedsConfig(Section):
-    """What a run needs besides what its tables name. The needs are printed and checked before it starts."""
+    """It lists what a run needs besides what its tables name. The needs are printed and checked before it starts."""
 
     gpu_memory_gib: float | None = Field(default=None, gt=0)
     """The run needs a GPU with this many GiB."""

@@ -1,4 +1,4 @@
-"""Tagged photos for training: one interface (`TaggedPhotos`), four sources, chosen by `DataConfig.source`."""
+"""Tagged photos for training come through one interface (`TaggedPhotos`) from four sources, chosen by `DataConfig.source`."""
 
 from training.config.data import DataConfig
 from training.data.coco import open_coco

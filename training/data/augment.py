@@ -1,4 +1,4 @@
-"""Random views of photos: every function takes its own random generator, so a view depends on (seed, epoch, index) alone.
+"""Random views of photos are made here: every function takes its own random generator, so a view depends on (seed, epoch, index) alone.
 
 Photos are PIL images or uint8 (H, W, 3); labels of pixels uint8 (H, W).
 """
@@ -81,6 +81,6 @@ def cut_out(image: Tensor, size: int, rng: np.random.Generator) -> None:
 
 
 def normalize(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (3, H, W) with ImageNet mean and standard deviation taken off."""
+    """Return float32 (3, H, W) of uint8 (H, W, 3), with ImageNet's mean taken off and divided by its standard deviation."""
     values = (image.astype(np.float32) / 255 - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
     return torch.from_numpy(values).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Photos of single objects, a zip of CLASS/NAME.webp (or .jpg, .png): for pre-training, and for mosaics."""
+"""A zip of CLASS/NAME.webp (or .jpg, .png) holds photos of single objects, for pre-training and for mosaics."""
 
 import zipfile
 from collections.abc import Callable, Collection
@@ -19,7 +19,7 @@ EXAMPLES = 5  # An error names this many classes.
 
 
 class ClassZip(Dataset):
-    """All photos of one zip, or those of the classes in `only`, decoded once and kept in memory as uint8 (N, size, size, 3).
+    """It holds all photos of one zip, or those of the classes in `only`, decoded once and kept in memory as uint8 (N, size, size, 3).
 
     An item for the key (epoch, index) is {"images": float32 (3, size, size), "class_indices": int64 ()}: a
     random view of `view_size(epoch)` px a side, or, where that is None, the photo as it is.

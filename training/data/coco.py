@@ -1,4 +1,4 @@
-"""COCO instances JSON: the tags of a photo are the categories of its annotations.
+"""COCO's instances JSON gives the tags of a photo: the categories of its annotations.
 
 Crowd regions (`iscrowd`) count as tags, since the photo does show the class. A photo in which no annotation has one of
 the classes is normal in COCO: it is left out of train, and counted; in other splits it stays, with no tag.
@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
-from app.inference.tags import name_of
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import name_of
 from training.config.data import DataConfig
 from training.data.folder import require_directory
 from training.data.source import (
@@ -164,7 +164,7 @@ def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> 
 
 
 def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int | str, tuple[str, ...]]:
-    """Image id -> tags, in the order of `classes`; images without any are left out."""
+    """Return the tags for each image id, in the order of `classes`; images without any are left out."""
     found: dict[int | str, set[str]] = {}
     for annotation in instances.annotations:
         found.setdefault(annotation["image_id"], set()).add(instances.category(annotation))

@@ -1,4 +1,4 @@
-"""A folder of photos with a `labels.csv`, whose form is that of `app.inference.tags`.
+"""A folder of photos has a `labels.csv`, whose form is that of `app.inference.files.tags`.
 
     ROOT/labels.csv                   name,classes: one row per photo
     ROOT/JPEGImages/NAME.jpg          or ROOT/images/, or the photos directly in ROOT; .jpg .png .webp .tif .bmp .heic and the like
@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.inference.choices import Choice, choice_of, read_choices
 from app.inference.errors import DataError
-from app.inference.file_names import normalized, spellings
-from app.inference.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
+from app.inference.files.choices import Choice, choice_of, read_choices
+from app.inference.files.file_names import normalized, spellings
+from app.inference.files.tags import PHOTO_SUFFIXES, name_of, read_rows, surplus_of
 from training.config.data import RESERVED, DataConfig
 from training.data.source import (
     Intake,
@@ -140,7 +140,7 @@ def photo_directory(root: Path) -> Path:
 
 
 def read_labels(path: Path, intake: Intake) -> dict[str, Row]:
-    """labels.csv -> name -> row, in the file's order. Raises DataError where it is not such a file."""
+    """Return the row of labels.csv for each name, in the file's order. Raises DataError where it is not such a file."""
     columns, lines = read_rows(path)
     rows: dict[str, Row] = {}
     for number, cells, tags in lines:
@@ -202,7 +202,7 @@ def read_lists(directory: Path, rows: Mapping[str, Row], intake: Intake) -> Spli
 
 
 class PhotoIndex:
-    """The photo files of one directory by name; listed once, so that thousands of look-ups touch the disk once."""
+    """It lists the photo files of one directory by name, once, so that thousands of look-ups touch the disk once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

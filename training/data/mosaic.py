@@ -1,4 +1,4 @@
-"""Photos of single objects as further tags: four of them side by side make one view with all their classes.
+"""Photos of single objects serve as further tags: four of them side by side make one view with all their classes.
 
 For classes of which the tagged photos show few. The four lie in quarters of the view, so that they are as small as things
 in a photo, and each has its place in the map.
@@ -22,13 +22,13 @@ STREAM = 1  # Mosaics draw from this stream of random numbers, besides that of t
 
 
 class MosaicViews(Dataset):
-    """`views`, of which a share are mosaics instead: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}.
+    """It gives `views`, of which a share are mosaics instead: a key (epoch, index) gives {"images" (3, S, S), "image_labels" (C,)}.
 
     A quarter's class is drawn evenly from those of `config.classes`, then one of its photos.
     """
 
     def __init__(self, views: TaggedViews, config: MosaicConfig) -> None:
-        """Raises ConfigError for a class that the data does not know, DataError for one that the zip lacks, or no zip."""
+        """Open the zip. Raises ConfigError for a class that the data does not know, DataError for one that the zip lacks, or no zip."""
         self.views, self.share = views, config.share
         numbers = {name: number for number, name in enumerate(views.photos.classes)}
         if unknown := sorted(set(config.classes) - set(numbers)):

@@ -1,4 +1,4 @@
-"""Groups of photos that share a class, computed from the tags: what EDAM classifies together.
+"""Groups of photos that share a class are computed from the tags: EDAM classifies them together.
 
 The released code of EDAM reads a list of pairs of VOC photos made once; here the groups of an epoch are a function of
 (seed, epoch) for any tags and any group size.
@@ -13,7 +13,7 @@ from training.data.sampling import EpochSampler
 
 
 class GroupSampler(EpochSampler):
-    """An `EpochSampler` whose every `group_size` consecutive keys are photos with at least one class in common.
+    """It is an `EpochSampler` whose every `group_size` consecutive keys are photos with at least one class in common.
 
     An epoch visits the photos in random order. The first one not yet visited opens a group, one of its classes is drawn,
     and the group is filled with the next photos of that class: those not yet visited first, then visited ones. So nearly
@@ -44,7 +44,8 @@ class GroupSampler(EpochSampler):
         visits = super().order()
         rng = np.random.default_rng((self.seed, self.epoch, self.group_size))
         queues: list[list[int]] = [[] for _ in self.photos_of]
-        for visit in range(len(visits) - 1, -1, -1):  # reversed: the next visit is popped from the end
+        # The order is reversed, since the next visit is popped from the end.
+        for visit in range(len(visits) - 1, -1, -1):
             for class_index in self.tags[visits[visit]]:
                 queues[class_index].append(visit)
         done = np.zeros(len(visits), bool)
@@ -53,7 +54,8 @@ class GroupSampler(EpochSampler):
             if not done[visit]:
                 done[visit] = True
                 groups.append(self._group(int(photo), queues, visits, done, rng))
-        kept = np.array(groups)[: len(visits) // self.group_size]  # photos that fill a group a second time cost a place
+        # Photos that fill a group a second time cost a place.
+        kept = np.array(groups)[: len(visits) // self.group_size]
         return rng.permutation(kept).ravel()
 
     def _group(

@@ -1,4 +1,4 @@
-"""Which photos an epoch visits, in which order: a function of (seed, epoch) alone, so that a run can resume anywhere."""
+"""An epoch visits photos in an order that is a function of (seed, epoch) alone, so that a run can resume anywhere."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) keys of this process's share of an epoch, in batches' order.
+    """It yields (epoch, index) keys of this process's share of an epoch, in batches' order.
 
     Process r of R takes every R-th photo of each global batch, so that R processes see what one would. The last,
     incomplete batch is dropped. `repeats` are repeat factors per photo (`repeat_factors`).
@@ -74,6 +74,6 @@ def with_share(repeats: np.ndarray, chosen: np.ndarray, share: float) -> np.ndar
 
 
 def evenly_spaced(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
-    """`count` of the names, the first and the last among them; all where there are no more, or where None."""
+    """Return `count` of the names, the first and the last among them; all where there are no more, or where None."""
     count = min(len(names), count or len(names))
     return tuple(names[index] for index in np.linspace(0, len(names) - 1, count).astype(int))

@@ -1,4 +1,4 @@
-"""The one interface to tagged photos, and what its sources share.
+"""All sources give tagged photos through one interface, and share what stands here.
 
 `TaggedPhotos` knows names, tags and how to read a photo; it holds no path of a mask and no way to one. Masks are read
 by `training.masks.ground_truth`, which measuring imports and weakly supervised training does not.
@@ -18,21 +18,22 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from app.inference.errors import DataError, UploadError, nearest_name
-from app.inference.file_names import safe_name
+from app.inference.errors import DataError, UploadError
+from app.inference.files.file_names import safe_name
 from app.inference.image.decode import decode, measure
 from app.inference.labels import VOC_CLASSES
+from app.inference.spelling import nearest_name
 from training.config.data import DataConfig, fault_of
 
 logger = logging.getLogger(__name__)
 
 BLACK = (0, 0, 0)
-FREQUENT, SLIP_SIMILARITY = 5, 0.65  # photos; difflib ratio: 'dgo' is 0.67 like 'dog'
+FREQUENT, SLIP_SIMILARITY = 5, 0.65  # A message names this many photos; by difflib's ratio 'dgo' is 0.67 like 'dog'.
 CHOOSING, REPORTED = "val_dev", "val_report"
 
 
 class PhotoReader(Protocol):
-    """Reads photos by name; picklable."""
+    """It reads photos by name, and can be pickled."""
 
     def image(self, name: str) -> np.ndarray: ...
 
@@ -83,7 +84,7 @@ class TaggedPhotos:
 
     @property
     def report_split(self) -> str:
-        """The split whose figures are published."""
+        """The figures of this split are published."""
         return REPORTED if self._declared else "val"
 
     @property
@@ -130,7 +131,7 @@ class TaggedPhotos:
 
 @dataclass
 class Intake:
-    """What becomes of a row that cannot be used: a DataError, or a line in `skipped`."""
+    """It says what becomes of a row that cannot be used: a DataError, or a line in `skipped`."""
 
     config: DataConfig
     skipped: list[str] = field(default_factory=list)
@@ -185,7 +186,7 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Photo file -> writable uint8 RGB (H, W, 3), decoded as the service does (`app.inference.image.decode`). Raises DataError."""
+    """Return a photo file as writable uint8 RGB (H, W, 3), decoded as the service does (`app.inference.image.decode`). Raises DataError."""
     with reading(f"photo {path}"):
         photo = decode(path.read_bytes())
     if photo.note:
@@ -200,7 +201,7 @@ def say_once(path: Path, note: str) -> None:
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Any picture file -> shades of grey, uint8 (H, W); transparent pixels are black. Raises DataError."""
+    """Return any picture file as shades of grey, uint8 (H, W); transparent pixels are black. Raises DataError."""
     with reading(str(path)):
         return np.array(Image.fromarray(decode(path.read_bytes(), backdrop=BLACK).image).convert("L"))
 

@@ -1,4 +1,4 @@
-"""Random views of a source's photos as tensors: what the classifier and the segmenter are trained on."""
+"""Random views of a source's photos become tensors: the classifier and the segmenter are trained on them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +50,7 @@ class TaggedViews(Dataset):
 
 
 class LabelledViews(TaggedViews):
-    """It gives photos and label maps, written as NAME.png into `label_maps`: adds "label_maps" (S, S) to every item.
+    """It gives photos and label maps, which lie as NAME.png in `label_maps`: it adds "label_maps" (S, S) to every item.
 
     `planes` are folders of further PNGs, of which each adds, under its own key, bool (S, S): where the pixel is above the
     limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.

@@ -1,4 +1,4 @@
-"""The PASCAL VOC devkit: tags from `Annotations/NAME.xml`, splits from `ImageSets/Segmentation`.
+"""The PASCAL VOC devkit gives tags in `Annotations/NAME.xml` and splits in `ImageSets/Segmentation`.
 
 The tags of a photo are the names of all its objects, "difficult" and "truncated" ones included: so do the class labels
 that AffinityNet and its successors (AMR, DRS, EDAM among them) train on. Parts of objects (head, hand, foot) do not count.
@@ -11,14 +11,14 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
 from app.inference.labels import VOC_CLASSES
 from training.config.data import DataConfig
 from training.data.folder import PhotoIndex, name_of, read_list, require_directory
 from training.data.source import Intake, PhotoFiles, TaggedPhotos, nearest, require_photos
 
 YEAR_DIRECTORY = "VOC2012"
-TRAIN_LISTS = ("trainaug", "train")  # the first the devkit has
+TRAIN_LISTS = ("trainaug", "train")  # The first that the devkit has is taken.
 
 
 def open_voc(config: DataConfig) -> TaggedPhotos:
@@ -95,7 +95,7 @@ def read_tags(path: Path, where: str, intake: Intake) -> tuple[str, ...] | None:
     except FileNotFoundError:
         intake.refuse(where, f"no annotation {path}", "Add the file or remove the row")
         return None
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # an encoding that nobody knows
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # Nobody knows its encoding.
         intake.refuse(where, f"annotation {path} cannot be read ({error})", "Replace the file or remove the row")
         return None
     return tuple(dict.fromkeys(normalized((thing.findtext("name") or "").strip()) for thing in objects))

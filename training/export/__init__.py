@@ -1,1 +1,1 @@
-"""A trained network as it is served, and the ONNX file that holds it."""
+"""A trained network becomes what is served, and the ONNX file that holds it."""

@@ -1,4 +1,4 @@
-"""The verb `export`: a trained network -> `models/NAME/VERSION/model.onnx`, checked against torch before it is written."""
+"""The verb `export` writes a trained network as `models/NAME/VERSION/model.onnx`, after it was checked against torch."""
 
 import datetime
 import hashlib
@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import torch
 
-from app.inference.checksum import UNKNOWN, with_checksum
 from app.inference.engine import Engine
 from app.inference.errors import TrainingError
+from app.inference.files.checksum import UNKNOWN, with_checksum
+from app.inference.files.whole_file import whole_file
 from app.inference.model_card import IMAGE_INPUT, ModelCard
-from app.inference.whole_file import whole_file
 from training.config.tables import Precision
 from training.export.served import ServedClassifier, ServedSegmenter
 
@@ -65,7 +65,7 @@ def write_onnx(module: ServedClassifier | ServedSegmenter, partial: Path) -> Non
         module, (example,), dynamo=True, dynamic_shapes=(dims,), input_names=[IMAGE_INPUT], output_names=names,
         opset_version=OPSET, optimize=True, verbose=False,
     )  # fmt: skip
-    assert program is not None  # the dynamo exporter gives one
+    assert program is not None  # The dynamo exporter gives one.
     program.save(partial)
 
 
@@ -111,7 +111,7 @@ def check_export(module: ServedClassifier | ServedSegmenter, engine: Engine) -> 
 
 
 def natural_noise(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-    """Random photos with structure at several scales, uint8 (count, height, width, 3)."""
+    """Return random photos with structure at several scales, uint8 (count, height, width, 3)."""
     image = np.zeros((count, height, width, 3))
     for cell in (4, 16, 48):
         coarse = rng.uniform(0, 255, (count, -(-height // cell), -(-width // cell), 3))
@@ -178,7 +178,7 @@ def shrink_weights(path: Path, precision: Precision) -> Path:
 
 
 def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (N, ...) -> int8 (N, ...) in -127..127 and the scales (N, 1, ...) they are multiplied with."""
+    """Return float32 (N, ...) as int8 (N, ...) in -127..127, and the scales (N, 1, ...) they are multiplied with."""
     largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
     scales = (np.where(largest > 0, largest, 1) / INT8_MAX).astype(np.float32)
     return np.rint(values / scales).astype(np.int8), scales

@@ -1,4 +1,4 @@
-"""Networks as they are served: normalisation inside, outputs as `docs/onnx-contract.md` names them."""
+"""Networks are served so: they normalise inside, and their outputs have the names of `docs/onnx-contract.md`."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +13,7 @@ from training.segmenters.aspp import enlarge
 
 
 class Normalize(nn.Module):
-    """uint8 RGB (N, H, W, 3) -> float (N, 3, H, W), ImageNet mean and standard deviation taken off."""
+    """It turns uint8 RGB (N, H, W, 3) into float (N, 3, H, W), with ImageNet's mean taken off and divided by its standard deviation."""
 
     mean: Tensor
     std: Tensor
@@ -29,7 +29,7 @@ class Normalize(nn.Module):
 
 
 class ServedClassifier(nn.Module):
-    """image -> (scores, cam)."""
+    """It gives (scores, cam) of an image."""
 
     outputs = ("scores", "cam")
 
@@ -38,13 +38,13 @@ class ServedClassifier(nn.Module):
         self.normalize, self.network = Normalize(), classifier
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, 3) -> probabilities (N, C), activated maps (N, C, h, w)."""
+        """Return probabilities (N, C) and activated maps (N, C, h, w) of uint8 (N, H, W, 3)."""
         logits, cams = self.network(self.normalize(image))
         return logits.sigmoid(), cams
 
 
 class ServedSoftmaxClassifier(ServedClassifier):
-    """image -> (scores, cam) of the classes `kept` of a network that was trained on one class per photo.
+    """It gives (scores, cam) of an image, for the classes `kept` of a network that was trained on one class per photo.
 
     A class's score is its probability among all classes of the network, kept or not.
     """
@@ -54,20 +54,20 @@ class ServedSoftmaxClassifier(ServedClassifier):
         self.register_buffer("kept", torch.tensor(kept))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, 3) -> probabilities (N, K), activated maps (N, K, h, w)."""
+        """Return probabilities (N, K) and activated maps (N, K, h, w) of uint8 (N, H, W, 3)."""
         logits, cams = self.network(self.normalize(image))
         return logits.softmax(dim=1)[:, self.kept], cams[:, self.kept]
 
 
 class Predictor(Protocol):
-    """What a served segmenter is made of; `Segmenter` is one."""
+    """A served segmenter is made of one; `Segmenter` is one."""
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised images (N, 3, H, W) -> logits (N, C + 1, h, w), and of the tags (N, C) where it has a tag head."""
+        """Return logits (N, C + 1, h, w) of normalised images (N, 3, H, W), and of the tags (N, C) where it has a tag head."""
 
 
 class ServedSegmenter(nn.Module):
-    """image -> (logits, mask), and with `scored` the probabilities of the classes in the whole photo (`TagHead`, `Recognizer`)."""
+    """It gives (logits, mask) of an image, and with `scored` the probabilities of the classes in the whole photo (`TagHead`, `Recognizer`)."""
 
     def __init__(self, segmenter: Predictor, scored: bool = False) -> None:
         super().__init__()
@@ -75,19 +75,19 @@ class ServedSegmenter(nn.Module):
         self.outputs = ("logits", "mask", "scores") if scored else ("logits", "mask")
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (N, H, W, 3) -> logits (N, C + 1, h, w), labels uint8 (N, H, W): arg-max of the enlarged logits; and,
+        """Return, of uint8 (N, H, W, 3), logits (N, C + 1, h, w) and labels uint8 (N, H, W): arg-max of the enlarged logits; and,
         with `scored`, probabilities (N, C).
         """
         logits, tag_logits = self.network.predict(self.normalize(image))
         mask = enlarge(logits, image.shape[1:3]).argmax(dim=1).to(torch.uint8)
         if not self.scored:
             return logits, mask
-        assert tag_logits is not None  # `serve_segmenter` asks for scores of networks that tell alone
+        assert tag_logits is not None  # `serve_segmenter` asks for scores of networks that tell alone.
         return logits, mask, tag_logits.sigmoid()
 
 
 class TorchModel:
-    """A served network run by torch: the `app.inference.maps.localization.Model` of the training package."""
+    """It is a served network run by torch: the `app.inference.maps.localization.Model` of the training package."""
 
     def __init__(self, module: ServedClassifier | ServedSegmenter, card: ModelCard, device: torch.device) -> None:
         self.card = card
@@ -96,7 +96,7 @@ class TorchModel:
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 (N, H, W, 3) -> outputs by name."""
+        """Return the outputs of uint8 (N, H, W, 3) by name."""
         outputs = self._module(torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self._device))
         return {name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
                 for name, value in zip(self._module.outputs, outputs, strict=True)}  # fmt: skip

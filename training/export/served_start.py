@@ -1,4 +1,4 @@
-"""The weights in a segmenter's ONNX file, as a network in torch to go on from: all that a user of a shipped model has.
+"""The weights in a segmenter's ONNX file become a network in torch to go on from: a user of a shipped model has nothing else.
 
 The file keeps torch's names (`network.decoder.0.0.weight`), but for what the exporter computed beforehand:
 
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from app.inference.engine import Engine
 from app.inference.errors import DataError
+from app.inference.files.whole_file import whole_file
 from app.inference.model_card import ModelCard
-from app.inference.whole_file import whole_file
 from training.export.onnx_file import ExportError, check_export, quantize, write_card
 from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter
 
 NETWORK = "network."  # `ServedSegmenter` calls the segmenter so.
-STORED, WIDE, SCALES = ".stored", ".wide", ".scales"  # what `shrink_weights` calls weights of fewer bits
+STORED, WIDE, SCALES = ".stored", ".wide", ".scales"  # `shrink_weights` calls weights of fewer bits so.
 FOLDED_BIAS = "weight_bias"  # The exporter calls the bias so that it made of a batch normalisation.
 PROBE = (1, 3, 64, 64)  # The network is run once on a blank photo of this shape.
 
@@ -46,7 +46,7 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
         module, _, part = key.rpartition(".")
         if module in folded:
             continue
-        if segmenter.recognizer is not None and key.startswith("tag_head."):  # it is not served
+        if segmenter.recognizer is not None and key.startswith("tag_head."):  # It is not served.
             state[key] = current
             continue
         value = values.get(f"{NETWORK}{key}")
@@ -63,7 +63,7 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
     for convolution, norm in pairs.items():
         if norm in folded:
             bias = bias_of(values, convolution)
-            assert bias is not None  # by the choice of `folded`
+            assert bias is not None  # The choice of `folded` sees to it.
             state |= identity_norm(norm, modules[norm], torch.from_numpy(bias.astype(np.float32)))
     segmenter.load_state_dict(state)
     try:
@@ -141,7 +141,7 @@ def frequency_of(values: dict[str, np.ndarray], segmenter: Segmenter) -> np.ndar
     They stand in the one constant of that shape that is no weight.
     """
     head = segmenter.deciding_tag_head()
-    assert head is not None  # the only network with such an entry
+    assert head is not None  # It is the only network with such an entry.
     shape = tuple(head.frequency.shape)
     found = [
         value

@@ -1,4 +1,4 @@
-"""Label rules: the maps of a photo -> its label map. Every paper has one file, every rule one entry here."""
+"""Label rules turn the maps of a photo into its label map. Every paper has one file, every rule one entry here."""
 
 from training.label_rules.drs import DRS
 from training.label_rules.edam import EDAM, EDAM_PAPER

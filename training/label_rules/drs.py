@@ -1,4 +1,4 @@
-"""The rule "drs": pseudo-labels of DRS from maps and a saliency map.
+"""The rule "drs" makes pseudo-labels of DRS from maps and a saliency map.
 
 Kim, Han and Kim, "Discriminative Region Suppression for Weakly-Supervised Semantic Segmentation", AAAI 2021,
 https://arxiv.org/abs/2103.07246, section "Pseudo-label". With the saliency s, the maps A_k of the tagged classes and t the
@@ -19,7 +19,7 @@ from training.smoothing.crf import refine_crf
 
 
 def label(photo: PhotoMaps, settings: Settings, options: Any) -> np.ndarray:
-    """uint8 (H, W) label map of a photo whose maps may be refined before."""
+    """Return the uint8 (H, W) label map of a photo whose maps may be refined before."""
     maps, threshold = photo.full_size(settings.refine), settings.background_threshold
     if settings.refine == "crf" and photo.class_indices:
         maps = refine_crf(photo.image, maps, threshold)

@@ -1,4 +1,4 @@
-"""The rules "edam" and "edam-paper": pseudo-labels of EDAM from class masks and a saliency map.
+"""The rules "edam" and "edam-paper" make pseudo-labels of EDAM from class masks and a saliency map.
 
 Wu et al., "Embedded Discriminative Attention Mechanism for Weakly Supervised Semantic Segmentation", CVPR 2021. The
 released code and the paper give different rules; both are here. s is the saliency, v_k the score of class k, M the
@@ -23,21 +23,21 @@ from app.inference.labels import BACKGROUND, label_of
 from training.label_rules.rule import PhotoMaps, Rule, RuleOptions, Settings
 from training.smoothing.crf import PSA_APPEARANCE, SMOOTHNESS, dense_field
 
-SALIENCY_LIMIT = 20  # theta = 0.2 of the released code, which multiplies it by 100, of values up to 255
+SALIENCY_LIMIT = 20  # The released code has theta = 0.2, and multiplies it by 100, of values up to 255.
 ALPHA, BETA = 1e-6, 0.99999
 CERTAIN, IMPOSSIBLE = 2.0, -2.0
 CRF_STEPS = 3  # The released code takes this many steps.
 
 
 class EdamOptions(RuleOptions):
-    """The two thresholds between which a score counts as it is."""
+    """Between these two thresholds a score counts as it is."""
 
     alpha: float = Field(default=ALPHA, ge=0, le=1)
     beta: float = Field(default=BETA, ge=0, le=1)
 
 
 def label_as_released(photo: PhotoMaps, settings: Settings, options: EdamOptions) -> np.ndarray:
-    """uint8 (H, W) label map by the released code's rule, of maps that may be refined before."""
+    """Return the uint8 (H, W) label map by the released code's rule, of maps that may be refined before."""
     maps = normalize_edam(photo.full_size(settings.refine))
     if settings.refine == "crf" and photo.class_indices:
         maps = smooth_edam(photo.image, maps)
@@ -46,7 +46,7 @@ def label_as_released(photo: PhotoMaps, settings: Settings, options: EdamOptions
 
 
 def label_as_in_the_paper(photo: PhotoMaps, settings: Settings, options: EdamOptions) -> np.ndarray:
-    """uint8 (H, W) label map by the paper's rule.
+    """Return the uint8 (H, W) label map by the paper's rule.
 
     Masks of untagged classes count as the background's, for the squares of a pixel's masks sum to 1.
     """

@@ -1,4 +1,4 @@
-"""What every label rule has in common: a way from the maps of a photo to its label map.
+"""Every label rule is a way from the maps of a photo to its label map.
 
 A new rule is one file with a `Rule` and one entry in `training.label_rules`.
 """
@@ -22,7 +22,7 @@ class RuleOptions(BaseModel):
 
 
 class Settings(Protocol):
-    """What all rules read of the table [pseudo_label]."""
+    """All rules read these keys of the table [pseudo_label]."""
 
     @property
     def background_threshold(self) -> float: ...
@@ -36,7 +36,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class PhotoMaps:
-    """What a rule sees of a photo.
+    """It holds what a rule sees of a photo.
 
     Attributes:
         image: the photo, uint8 (H, W, 3).
@@ -58,7 +58,7 @@ class PhotoMaps:
 
     @property
     def salience(self) -> np.ndarray:
-        """The saliency of a rule that reads it; the configuration has seen to it that there is one."""
+        """A rule that reads saliency gets it here; the configuration has seen to it that there is one."""
         assert self.saliency is not None
         return self.saliency
 

@@ -1,4 +1,4 @@
-"""The rule "threshold": the best map of a pixel against a background and a foreground threshold.
+"""The rule "threshold" compares the best map of a pixel with a background and a foreground threshold.
 
 It is the rule of `app.inference.label_maps.pseudo_label`, which the service answers with; the dense CRF and graph cuts are training's own.
 """
@@ -16,7 +16,7 @@ from training.smoothing.grabcut import cut_labels
 
 
 def label(photo: PhotoMaps, settings: Settings, options: Any) -> np.ndarray:
-    """uint8 (H, W) label map by two thresholds, of maps refined as `settings.refine` says."""
+    """Return the uint8 (H, W) label map by two thresholds, of maps refined as `settings.refine` says."""
     background = settings.background_threshold
     if settings.refine == "grabcut":
         return cut_labels(photo.image, photo.maps, photo.class_indices, background)

@@ -1,1 +1,1 @@
-"""Everything that may read true masks: measuring, pictures, and the fully supervised upper bound."""
+"""Everything that may read true masks is here: measuring, pictures, and the fully supervised upper bound."""

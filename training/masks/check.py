@@ -1,4 +1,4 @@
-"""Whether the masks of a data set can be measured against, looked at before a run starts: they are read at its end."""
+"""Whether masks can be measured against is looked at before a run starts, since they are read at its end."""
 
 from app.inference.errors import DataError
 from training.config.data import DataConfig

@@ -1,4 +1,4 @@
-"""Counts of pixels: which label was answered where which label is true, at one threshold or at all of them at once."""
+"""Pixels are counted by the label that was answered and the label that is true, at one threshold or at all of them at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from training.stages.ranking import THRESHOLDS
 
 @dataclass
 class Confusion:
-    """Pixel counts (labels, labels): rows are the truth, columns the prediction."""
+    """It counts pixels (labels, labels): rows are the truth, columns the prediction."""
 
     counts: np.ndarray
 
@@ -31,7 +31,7 @@ class Confusion:
         self.counts += np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)
 
     def iou(self) -> np.ndarray:
-        """Intersection over union per label, percent; NaN for a label that is neither there nor predicted."""
+        """Return intersection over union per label, in percent; NaN for a label that is neither there nor predicted."""
         hit = np.diag(self.counts).astype(float)
         union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - hit
         with np.errstate(invalid="ignore"):
@@ -55,7 +55,7 @@ class Confusion:
 
 
 class Sweep:
-    """Pixel counts at every threshold of `THRESHOLDS` at once: (T + 1, labels, labels), by how many a pixel exceeds."""
+    """It counts pixels at every threshold of `THRESHOLDS` at once: (T + 1, labels, labels), by how many a pixel exceeds."""
 
     def __init__(self, class_count: int) -> None:
         labels = label_count(class_count)

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: figures of an exported model through ONNX Runtime, on photos with masks.
+"""The verb `evaluate` takes the figures of an exported model through ONNX Runtime, on photos with masks.
 
 All figures are percentages. IoU of a label is intersection over union of its pixels over the whole split (VOC); mIoU is
 its mean over the background and all classes that occur in the masks or the answers; pixels of 255 do not count. The figures of a cam model:
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.arrays import resize_bilinear, softmax
 from app.inference.engine import Engine
 from app.inference.errors import DataError
@@ -28,6 +28,7 @@ from app.inference.label_maps.segmentation import TEST_SCALES, run_views
 from app.inference.labels import BACKGROUND, label_of
 from app.inference.maps.localization import Model
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.masks.confusion import Confusion, Sweep
@@ -53,7 +54,7 @@ class Evaluation:
 
     @property
     def measured_on(self) -> str:
-        """Say in words what was measured on."""
+        """These words say what was measured on."""
         return f"{self.photos} photos of {self.split}"
 
 
@@ -207,7 +208,7 @@ def sweep_maps(
 
 
 def label_figures(data: DataConfig, photos: TaggedPhotos, directory: Path) -> dict[str, dict[str, float]]:
-    """Figures of the label maps `directory`/NAME.png, beside those of an answer that is background everywhere.
+    """Return the figures of the label maps `directory`/NAME.png, beside those of an answer that is background everywhere.
 
     Over the photos of `train` and of the report split that have a mask; a split without one is left out.
     """
@@ -227,11 +228,11 @@ def label_figures(data: DataConfig, photos: TaggedPhotos, directory: Path) -> di
 
 
 def common_figures(prefix: str, confusion: Confusion, card: ModelCard, common: tuple[str, ...]) -> dict[str, float]:
-    """`{prefix}miou_common` over the background and the classes of `common` that the model knows."""
+    """Return `{prefix}miou_common` over the background and the classes of `common` that the model knows."""
     known = [label_of(card.classes.index(name)) for name in common if name in card.classes]
     return {f"{prefix}miou_common": confusion.miou([BACKGROUND, *known])} if known else {}
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:
-    """Two decimals, as they go into the card; what could not be measured is left out."""
+    """Return figures with two decimals, as they go into the card; what could not be measured is left out."""
     return {name: round(float(value), 2) for name, value in figures.items() if np.isfinite(value)}

@@ -1,4 +1,4 @@
-"""Masks, for measuring and for the fully supervised upper bound only.
+"""True masks serve measuring and the fully supervised upper bound, and nothing else.
 
 Nothing a weakly supervised run uses imports this file: `evaluate`, `report`, `sheet` and `supervised` do.
 """
@@ -27,11 +27,11 @@ from training.data.voc import voc_root
 POLYGON_NUMBERS = 6  # A polygon has three points at least; pycocotools takes 4 numbers for a box.
 NO_CROWD = (None, 0, "0", "")  # Exporters write these for a region that is one object.
 MAX_COORDINATE = 1e5  # A coordinate may be this far from 0, in px: beyond the longest side that is decoded, and finite.
-MASK_DIRECTORIES = ("SegmentationClass", "SegmentationClassAug")  # the first that has the mask
+MASK_DIRECTORIES = ("SegmentationClass", "SegmentationClassAug")  # The first that has the mask is read.
 
 
 class Masks(Protocol):
-    """Reads the masks of one source."""
+    """It reads the masks of one source."""
 
     def has(self, name: str) -> bool: ...
 
@@ -109,7 +109,7 @@ def open_masks(config: DataConfig, classes: tuple[str, ...]) -> Masks:
 
 
 class MaskFiles:
-    """Masks as images whose pixel values are labels, in SegmentationClass/ (or, where missing there, ...Aug/)."""
+    """It reads masks that are images whose pixel values are labels, in SegmentationClass/ (or, where missing there, ...Aug/)."""
 
     def __init__(self, root: Path) -> None:
         self._directories = [root / name for name in MASK_DIRECTORIES]
@@ -171,7 +171,7 @@ class CocoMasks:
 
     def has(self, name: str) -> bool:
         drawn = (annotation.get("segmentation") for _, annotation in self._annotations.get(name, ()))
-        return name in self._images and all(drawn)  # a box without an outline is a tag
+        return name in self._images and all(drawn)  # A box without an outline is a tag.
 
     def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         image = self._images[name]
@@ -196,14 +196,14 @@ class CocoMasks:
 
 
 def draw_region(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """Polygons or run lengths of an annotation -> bool (H, W). Raises DataError."""
+    """Return the polygons or run lengths of an annotation as bool (H, W). Raises DataError."""
     shape = annotation.get("segmentation")
     region = None
-    with suppress(Exception):  # pycocotools raises the base class itself for input it does not know
+    with suppress(Exception):  # pycocotools raises the base class itself for input it does not know.
         runs = (
             runs_of_polygons(shape, height, width) if isinstance(shape, list) else runs_of_counts(shape, height, width)
         )
-        with warnings.catch_warnings():  # pycocotools 2.0.11 predates numpy's `copy` keyword
+        with warnings.catch_warnings():  # pycocotools 2.0.11 predates numpy's `copy` keyword.
             warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
             region = coco_mask.decode(runs).astype(bool)
     if region is None or region.shape != (height, width):

@@ -1,4 +1,4 @@
-"""A run's report: one HTML file with pictures, curves and the table of figures. Measuring only; it reads masks."""
+"""A run's report is one HTML file with pictures, curves and the table of figures. It measures, and reads masks for that alone."""
 
 import base64
 import csv
@@ -7,29 +7,29 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.arrays import resize_bilinear
 from app.inference.display import css_colour
 from app.inference.engine import Engine
+from app.inference.files.whole_file import write_whole
 from app.inference.image.encode import map_to_overlay, mask_to_overlay
 from app.inference.labels import label_of, voc_colours
-from app.inference.whole_file import write_whole
+from app.inference.options import Options
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth, read_mask
+from training.masks.page import render
 from training.masks.report_keys import meaning_of
 from training.stages.localize import final_maps, load_maps
 
 PHOTOS = 24
 SHOWN_SIDE = 400  # Pictures have this long side in px at most.
-TEMPLATE = Path(__file__).with_name("report.html")
 COLUMNS = {
     "photo": "its tags below it",
     "heatmap": "where the classifier looks for the first tag, with its score",
@@ -42,8 +42,8 @@ COLUMNS = {
 def write_report(config: RunConfig, photos: TaggedPhotos, models: list[Path]) -> Path:
     """Write `report.html` into the run's folder from what its stages left there."""
     engines = [Engine(path, device="cpu", intra_op_threads=0) for path in models]
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(
+    page = render(
+        "report.html",
         name=config.name,
         cards=[engine.card for engine in engines],
         explained=COLUMNS,

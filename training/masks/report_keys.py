@@ -1,4 +1,4 @@
-"""What the keys of a run's figures and curves mean, in words for its report."""
+"""The keys of a run's figures and curves are explained in words for its report."""
 
 FIGURES = {
     "map": "Mean average precision of the scores: how well they tell photos with a class from photos without it.",

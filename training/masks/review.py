@@ -1,4 +1,4 @@
-"""The verb `review`: how well the quality estimate of `python -m app label` ranks photos by their true IoU.
+"""The verb `review` says how well the quality estimate of `python -m app label` ranks photos by their true IoU.
 
 Measuring only; it reads masks.
 """
@@ -41,7 +41,7 @@ def review(labelled: Path, data: DataConfig) -> str:
         known = [(float(row[sign]), iou) for row, iou in zip(rows, ious, strict=True) if row[sign]]
         if len(known) > 1:
             lines.append(f"{sign:12} {spearmanr(*zip(*known, strict=True)).statistic:6.3f}  ({len(known)} photos)")
-    worst = np.array(ious)[: max(1, len(ious) // 4)]  # review.csv is sorted, worst first
+    worst = np.array(ious)[: max(1, len(ious) // 4)]  # review.csv is sorted, worst first.
     lines.append(f"mean IoU of the quarter listed first {100 * worst.mean():.1f}")
     return "\n".join(lines)
 

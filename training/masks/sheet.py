@@ -1,4 +1,4 @@
-"""The verb `sheet`: one picture of photos beside what every model makes of them. Measuring only; it reads masks."""
+"""The verb `sheet` makes one picture of photos beside what every model makes of them. It measures, and reads masks for that alone."""
 
 import io
 from pathlib import Path
@@ -7,12 +7,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, DataError
+from app.inference.files.whole_file import write_whole
 from app.inference.image.encode import map_to_overlay, mask_to_overlay, to_jpeg
 from app.inference.maps.localization import class_index, localization_map
-from app.inference.whole_file import write_whole
+from app.inference.options import Options
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.masks.ground_truth import GroundTruth

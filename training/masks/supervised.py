@@ -1,4 +1,4 @@
-"""The fully supervised upper bound: the one place where masks of a training split become targets.
+"""The fully supervised upper bound is made here: nowhere else do masks of a training split become targets.
 
 A run takes this road only where its file says `[segmenter] labels = "ground-truth"`, and its model card says so. The
 simulation of corrections takes the masks of few photos from here, in the place of people.

@@ -1,4 +1,4 @@
-"""Classifier methods: tags -> class scores and activation maps. Every method has one file and one entry here."""
+"""Classifier methods learn class scores and activation maps from tags. Every method has one file and one entry here."""
 
 from training.methods.amr import AmrClassifier
 from training.methods.cam import CamClassifier

@@ -53,7 +53,7 @@ class Suppression(nn.Module):
             self.fc = nn.Sequential(controller, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), values in [0, fraction * maximum]."""
+        """Return (N, C, H, W) of (N, C, H, W), with values in [0, fraction * maximum]."""
         y = x.relu() if self.own is None else self.own(x)
         fraction = self.delta if self.delta is not None else self.fc(y.mean(dim=(2, 3)))[:, :, None, None]
         return torch.minimum(y, fraction * y.amax(dim=(2, 3), keepdim=True))
@@ -78,7 +78,8 @@ class DrsClassifier(Classifier):
         )  # The activations of these stages suppress; 0 is the stem.
         extra: int = Field(default=3, ge=0)
         bias: bool = True  # The last convolution has one.
-        freeze: bool = False  # first modules, and the statistics of all BatchNorm; the paper's VGG16 has none
+        # The first modules, and the statistics of all BatchNorm, stay; the paper's VGG16 has none.
+        freeze: bool = False
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -108,7 +109,7 @@ class DrsClassifier(Classifier):
         return maps.mean(dim=(2, 3)), maps.relu()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Released code: backbone weights 1x and biases 2x; new weights and all controllers 10x, new biases 20x."""
+        """Return groups with the rates of the released code: backbone weights 1x, biases 2x; new weights and all controllers 10x, new biases 20x."""
         controllers = {
             id(p) for m in self.modules() if isinstance(m, Suppression) for p in m.parameters()
         }  # fmt: skip

@@ -44,7 +44,7 @@ from training.backbones import build_backbone
 from training.backbones.resnet38 import ResNet38
 from training.methods.method import Classifier, Options
 
-SEGMENTS = 5  # rows of the released segment table, of which it uses two
+SEGMENTS = 5  # The released segment table has this many rows, of which two are used.
 NORM_EPSILON = 1e-6
 
 
@@ -60,14 +60,14 @@ class ClassLinear(nn.Module):
         nn.init.uniform_(self.bias, -(in_width**-0.5), in_width**-0.5)
 
     def forward(self, x: Tensor, classes: Tensor | slice) -> Tensor:
-        """(K, G, T, in_width) -> (K, G, T, out_width); K = C, or the length of `classes`."""
+        """Return (K, G, T, out_width) of (K, G, T, in_width); K = C, or the length of `classes`."""
         flat = x.flatten(1, 2)
         y = torch.baddbmm(self.bias[classes, None], flat, self.weight[classes].transpose(1, 2))
         return y.unflatten(1, x.shape[1:3])
 
 
 class ClassNorm(nn.Module):
-    """gain * (x - mean) / (unbiased deviation + eps) + bias, with a gain and a bias for each class."""
+    """It gives gain * (x - mean) / (unbiased deviation + eps) + bias, with a gain and a bias for each class."""
 
     def __init__(self, class_count: int, width: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ClassNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(class_count, width))
 
     def forward(self, x: Tensor, classes: Tensor | slice) -> Tensor:
-        """(K, G, T, width) -> the same shape."""
+        """Return the same shape, (K, G, T, width)."""
         gain, bias = self.gain[classes, None, None], self.bias[classes, None, None]
         deviation, mean = torch.std_mean(x, dim=-1, keepdim=True)
         return gain * (x - mean) / (deviation + NORM_EPSILON) + bias
@@ -98,7 +98,7 @@ class ClassTransformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, classes: Tensor | slice) -> Tensor:
-        """Tokens (K, G, T, width) -> the same shape; a class's tokens of a group attend to each other alone."""
+        """Return tokens of the same shape, (K, G, T, width); a class's tokens of a group attend to each other alone."""
         x = x + self.dropout(self._attend(self.attention_norm(x, classes), classes))
         hidden = F.gelu(self.hidden(self.feed_forward_norm(x, classes), classes), approximate="tanh")
         x = x + self.dropout(self.output(self.dropout(hidden), classes))
@@ -109,7 +109,8 @@ class ClassTransformer(nn.Module):
             return y.unflatten(-1, (self.heads, -1)).transpose(2, 3)
 
         parts = [split(layer(x, classes)) for layer in (self.query, self.key, self.value)]
-        if torch.compiler.is_exporting():  # class after class: ONNX Runtime would hold all classes' scores, gigabytes
+        # It goes class after class: ONNX Runtime would hold all classes' scores, gigabytes.
+        if torch.compiler.is_exporting():
             rows = zip(*(part.unbind() for part in parts), strict=True)
             y = torch.stack([F.scaled_dot_product_attention(*row) for row in rows])
         else:
@@ -126,8 +127,9 @@ class EdamClassifier(Classifier):
     paper = "Wu et al., Embedded Discriminative Attention Mechanism for WSSS, CVPR 2021"
 
     class Options(Options):
-        group_size: int = Field(default=2, ge=1)  # images classified together in training
-        class_samples: int | None = Field(default=None, ge=1)  # classes used of each group; None: all
+        group_size: int = Field(default=2, ge=1)  # This many images are classified together in training.
+        # This many classes of each group are used; None means all.
+        class_samples: int | None = Field(default=None, ge=1)
         single_weight: float = Field(default=0.0, ge=0)  # It weighs the loss of every image as a group of one.
         width: int = Field(default=128, ge=2)
         heads: int = Field(default=2, ge=1)
@@ -137,8 +139,8 @@ class EdamClassifier(Classifier):
         )  # The embedding, residual branches and hidden layer drop this share.
         attention_dropout: float = Field(default=0.1, ge=0, lt=1)
         transformer_lr_scale: float = Field(default=1.0, ge=0)
-        background_start: float = Field(default=0.0, ge=0)  # see the module; 0: as released
-        freeze: bool | None = None  # first modules and all BatchNorm; None: on ResNet-38 alone
+        background_start: float = Field(default=0.0, ge=0)  # The module's text explains it; 0 is as released.
+        freeze: bool | None = None  # The first modules and all BatchNorm stay; None means on ResNet-38 alone.
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -179,11 +181,11 @@ class EdamClassifier(Classifier):
         return options.group_size
 
     def masks(self, features: Tensor) -> Tensor:
-        """DA layer: (N, channels, h, w) -> (N, C and the background last, h, w) in [0, 1]; squares sum to 1 per pixel."""
+        """Return the DA layer's masks (N, C and the background last, h, w) in [0, 1] of (N, channels, h, w); squares sum to 1 per pixel."""
         return F.normalize(self.mask_layer(features), dim=1).abs()
 
     def tokens(self, features: Tensor, masks: Tensor, group_size: int) -> Tensor:
-        """Embedded tokens (C, N / group_size, group_size * h * w, width); image after image, row after row."""
+        """Return embedded tokens (C, N / group_size, group_size * h * w, width), image after image, row after row."""
         reduced = self.reduce(features).flatten(2).transpose(1, 2)  # (N, h w, width)
         attention = masks[:, : self.class_count].flatten(2).transpose(0, 1)  # (C, N, h w)
         position = sine_table(reduced.shape[1], self.options.width, reduced.device)
@@ -192,7 +194,7 @@ class EdamClassifier(Classifier):
         return self.embedding_dropout(embedded.flatten(2, 3))
 
     def classify(self, tokens: Tensor, group_size: int, classes: Tensor | slice = slice(None)) -> Tensor:
-        """Tokens (K, G, group_size * h * w, width) of `classes` -> logits (G * group_size, K)."""
+        """Return logits (G * group_size, K) of tokens (K, G, group_size * h * w, width) of `classes`."""
         for transformer in self.transformers:
             tokens = transformer(tokens, classes)
         pooled = tokens.unflatten(2, (group_size, -1)).mean(dim=3).flatten(1, 2)  # (K, N, width)
@@ -236,7 +238,7 @@ class EdamClassifier(Classifier):
         return torch.stack(losses).mean()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Released code: backbone 1x; DA layer, 1x1 convolution, class weights 10x; embedding and transformers 1x."""
+        """Return groups with the rates of the released code: backbone 1x; DA layer, 1x1 convolution, class weights 10x; embedding, transformers 1x."""
         heads = [self.mask_layer.weight, self.reduce.weight, self.class_weight]
         return [
             {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr_scale": 1.0},
@@ -249,7 +251,7 @@ class EdamClassifier(Classifier):
 
 
 def sine_table(length: int, width: int, device: torch.device) -> Tensor:
-    """Vaswani et al. 2017, 3.5: sin(t / 10000^(2i / width)) in column 2i, its cosine in 2i + 1; (length, width).
+    """Return (length, width) with sin(t / 10000^(2i / width)) in column 2i and its cosine in 2i + 1 (Vaswani et al. 2017, 3.5).
 
     The released code's float32, save that exp is rounded from float64: float32 exp differs in its last bit from machine
     to machine, which two thousand positions magnify to 6e-5.
@@ -261,12 +263,12 @@ def sine_table(length: int, width: int, device: torch.device) -> Tensor:
 
 
 def choose_classes(labels: Tensor, samples: int) -> Tensor:
-    """`samples` class indices (samples,): those any image of the group has, by index, then absent ones at random.
+    """Return `samples` class indices (samples,): those any image of the group has, by index, then absent ones at random.
 
     Args:
         labels: multi-hot (group_size, C).
     """
     present = labels.amax(dim=0) > 0
-    chance = torch.rand(len(present), device=labels.device)  # below 1, so that every class present comes first
+    chance = torch.rand(len(present), device=labels.device)  # It lies below 1, so that every class present comes first.
     first = torch.arange(len(present), 0, -1, device=labels.device)
     return torch.where(present, first, chance).topk(samples).indices

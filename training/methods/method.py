@@ -1,4 +1,4 @@
-"""What every classifier method has in common."""
+"""Every classifier method has this in common."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from training.backbones.backbone import Backbone, backbone_and_head
 
 METHODS: dict[
     str, type["Classifier"]
-] = {}  # filled by `training.methods`; methods that build on others look them up here
+] = {}  # `training.methods` fills it; methods that build on others look them up here.
 HeadStart = Literal["xavier", "default", "normal"]
 NORMAL_STD = 0.01
 
@@ -38,7 +38,7 @@ class FirstStage:
 
 
 class Classifier(nn.Module):
-    """A network trained on tags that also says where it looks.
+    """It is a network trained on tags that also says where it looks.
 
     Attributes:
         paper: citation for the model card.
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
         return [(self, 1.0)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (N, 3, H, W) -> logits (N, C) and cams (N, C, h, w), after the method's activation."""
+        """Return logits (N, C) and cams (N, C, h, w), after the method's activation, of normalised images (N, 3, H, W)."""
         raise NotImplementedError
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

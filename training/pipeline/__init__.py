@@ -1,1 +1,1 @@
-"""All stages of a run in order, what a run needs before it starts, a trial of a recipe, and the comparison of methods."""
+"""A run is done here stage by stage, with what belongs to it: its needs, a trial of it, and a comparison of methods."""

@@ -1,4 +1,4 @@
-"""The verb `compare`: every method on common ground, one table.
+"""The verb `compare` puts every method on common ground, and makes one table.
 
 Each row is a classifier trained on the tags of `train` with the same backbone and views, for the epochs that stand in its
 row. Its maps on the report split, plain and class-conditional (CCRM), are measured as they are, after PAMR, after IRN's random walk,
@@ -20,17 +20,17 @@ from pydantic import Field, model_validator
 
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError
+from app.inference.files.whole_file import write_whole
 from app.inference.image.preprocess import resize_image
 from app.inference.maps.fusion import fuse_maps
 from app.inference.maps.pamr import refine_pamr
-from app.inference.whole_file import write_whole
 from training.config.learning import Section
 from training.config.map_tables import ClassifierConfig, DrsConfig, IrnConfig, LocalizeConfig
 from training.config.run_config import RunConfig, validate_config
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
 from training.export.onnx_file import current_commit
-from training.fit import own_device
+from training.fit.device import own_device
 from training.masks.confusion import Sweep
 from training.masks.evaluate import sweep_maps
 from training.methods import Classifier, FirstStage
@@ -70,8 +70,9 @@ class CompareConfig(Section):
     data: DataConfig
     classifier: dict[str, Any] = Field(default_factory=dict)
     localize: LocalizeConfig = LocalizeConfig()
-    saliency: tuple[str, ...] = ()  # methods of `training.stages.saliency`
-    photos: int | None = Field(default=None, ge=1)  # so many of the report split are measured, evenly spaced; None: all
+    saliency: tuple[str, ...] = ()  # They are methods of `training.stages.saliency`.
+    # So many of the report split are measured, evenly spaced; None means all.
+    photos: int | None = Field(default=None, ge=1)
     irn: IrnConfig = IrnConfig()
     drs: DrsConfig = DrsConfig()
     rows: tuple[Row, ...] = Field(min_length=1)
@@ -235,7 +236,7 @@ def first_stage_of(row: Row, name: str, options: dict[str, Any]) -> FirstStage:
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the entries of `changes`, tables merged entry by entry; `options` are replaced as a whole."""
+    """Return `base` with the entries of `changes`, tables merged entry by entry; `options` are replaced as a whole."""
     result = dict(base)
     for key, value in changes.items():
         tables = key != "options" and isinstance(value, dict) and isinstance(result.get(key), dict)

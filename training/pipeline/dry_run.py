@@ -1,4 +1,4 @@
-"""`--dry-run`: a recipe's every stage, two steps of each training, on generated scenes.
+"""`--dry-run` tries every stage of a recipe, two steps of each training, on generated scenes.
 
 It proves that a recipe holds together before a GPU is paid for: the same stages, methods, networks and rules, but
 nothing of its data and weights, small views, one scale, and the CPU.
@@ -27,7 +27,7 @@ def dry(config: RunConfig, out: Path) -> RunConfig:
     if values["saliency"] is not None:
         values["saliency"] |= {"folder": None, "estimate": "exact"}
     if values["segmenter"] is not None:
-        values["segmenter"]["options"]["msc"] = ()  # more scales of one network
+        values["segmenter"]["options"]["msc"] = ()  # They are more scales of one network.
         values["segmenter"]["preferred_size"] = None
     if values["refine"] is not None:
         values["refine"]["others"] = [out / "cams" for _ in values["refine"]["others"]]

@@ -1,4 +1,4 @@
-"""The verb `corrections learn`: a served segmenter learns from corrected masks, and its next version serves if it is no worse.
+"""The verb `corrections learn` has a served segmenter learn from corrected masks; its next version serves if it is no worse.
 
 What is made on the way lies in a folder of its own for every set of corrections, model and settings, so that the same command
 goes on where it was stopped, and one more correction begins anew.
@@ -8,10 +8,10 @@ import datetime
 import hashlib
 from pathlib import Path
 
-from app.inference.choices import FILE as CHOICES
 from app.inference.errors import ConfigError, DataError
+from app.inference.files.choices import FILE as CHOICES
+from app.inference.files.whole_file import whole_file
 from app.inference.model_card import ModelCard
-from app.inference.whole_file import whole_file
 from training.config.learn import LearnConfig
 from training.data import TaggedPhotos, open_source
 from training.export.onnx_file import card_of, current_commit, next_version, write_card

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: the figures of a run's exported files, and of the smaller files that may take their place."""
+"""The stage `evaluate` takes the figures of a run's exported files, and of the smaller files that may take their place."""
 
 import json
 from dataclasses import asdict
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from app.inference.errors import ConfigError
-from app.inference.whole_file import write_whole
+from app.inference.files.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.onnx_file import ExportError, card_of, shrink_weights, update_figures
 from training.masks.evaluate import Evaluation, evaluate_file, label_figures
 from training.stages.pseudo_label import SUMMARY as LABELLED
 
-EXPORTED = "exported.json"  # the list of a run's ONNX files, in its folder
+EXPORTED = "exported.json"  # This file in a run's folder lists its ONNX files.
 MAX_LOSS = 0.5  # Weights of fewer bits may cost this many points of mean IoU.
 
 

@@ -1,4 +1,4 @@
-"""What a run's folder notes of its stages: with which settings each was begun, and whether it is done.
+"""A run's folder notes of its stages with which settings each was begun, and whether it is done.
 
 OUT/state.json                 the stages that one process did, or several together
 OUT/shards/STAGE-I-of-N.json   the same of one shard of a stage: every process has its own file, so none waits for another
@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.inference.whole_file import write_whole
+from app.inference.files.whole_file import write_whole
 from training.stages.shard import WHOLE, Shard
 
 STATE = "state.json"
 SHARDS = "shards"
-Note = dict[str, Any]  # {"settings": the tables the stage depends on, "done": bool}
+Note = dict[str, Any]  # It holds {"settings": the tables the stage depends on, "done": bool}.
 
 
 def written(out: Path) -> set[Path]:

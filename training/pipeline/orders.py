@@ -1,4 +1,4 @@
-"""Orders in which photos could be corrected, by what is known of them without a mask: signs of a label's quality, and tags.
+"""Photos could be corrected in these orders, by what is known of them without a mask: signs of a label's quality, and tags.
 
 review        the mean of all signs, worst first: the order of `python -m app label`
 disagreement  the share of its area that the segmenter's mask and the classifier's label have in common, smallest first
@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
+from app.inference.files.whole_file import write_whole
 from app.inference.label_maps.quality import quality_of
 from app.inference.labels import label_of
 from app.inference.maps.localization import Model
-from app.inference.whole_file import write_whole
+from app.inference.options import Options
 from training.data import TaggedPhotos
 
 LEAST = 1e-12  # Smaller probabilities count as this one in a logarithm.
@@ -29,7 +30,7 @@ SAVED_EVERY = 50  # The signs of this many photos are lost at most where a run i
 
 @dataclass(frozen=True)
 class Signs:
-    """What is known of a photo's label without a mask; see `app.inference.label_maps.quality`."""
+    """They hold what is known of a photo's label without a mask; see `app.inference.label_maps.quality`."""
 
     estimate: float
     agreement: float
@@ -57,7 +58,7 @@ def look_at(cam: Model, segmenter: Model, photos: TaggedPhotos, name: str) -> Si
     analysis = Analyzer(Options(tags=photos.tags(name)), (cam,), segmenter).look_at(photos.image(name))
     found, expected = analysis.mask, frozenset(map(label_of, photos.class_indices(name)))
     quality = quality_of(found.mask, analysis.pseudo_label.label_map, found.probabilities, expected)
-    assert quality.agreement is not None  # there is a second opinion
+    assert quality.agreement is not None  # There is a second opinion.
     return Signs(quality.estimate, quality.agreement, entropy_of(found.probabilities))
 
 

@@ -1,4 +1,4 @@
-"""What a run needs before it starts: data, weights, saliency, extras, memory of the GPU. Printed, and checked.
+"""A run needs things before it starts: data, weights, saliency, extras, memory of the GPU. They are printed, and checked.
 
 A long run should stop in its first second, not after its first day.
 """
@@ -31,7 +31,7 @@ SHARE_IN_SIGHT = 0.95  # The system shows this share of the memory that a GPU is
 
 @dataclass(frozen=True)
 class Need:
-    """Something a run needs. missing: what to do about it where it is not there; None where it is."""
+    """It is something a run needs. missing: what to do about it where it is not there; None where it is."""
 
     what: str
     missing: str | None = None
@@ -168,7 +168,7 @@ def fusion_needs(config: RunConfig, photos: Photos) -> Iterator[Need]:
         return
     for folder in config.refine.others:
         remedy = None if folder.is_dir() else "no such folder; `localize` the run it belongs to first"
-        if folder == config.out / "cams":  # the run's own
+        if folder == config.out / "cams":  # It is the run's own.
             remedy = None
         elif remedy is None:
             names = photos().labelled_names()

@@ -1,4 +1,4 @@
-"""The verb `run`: all verbs in order from one configuration, each done once."""
+"""The verb `run` does all verbs in order from one configuration, each once."""
 
 import functools
 import json
@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.inference.errors import ConfigError, DataError, Tag2MaskError
+from app.inference.files.whole_file import write_whole
 from app.inference.model_card import MASKS, TAGS, ModelCard
-from app.inference.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos, open_source
 from training.export.onnx_file import export_model
 from training.export.served import ServedClassifier, ServedSegmenter
-from training.fit import make_fabric, own_device
+from training.fit.device import make_fabric, own_device
 from training.masks.corrections.taught import CORRECTED, open_corrections, write_corrected
 from training.masks.report import write_report
 from training.masks.supervised import write_ground_truth
@@ -71,7 +71,7 @@ class Stage:
         return (self.table is None or getattr(config, self.table) is not None) and not (self.tags and config.supervised)
 
 
-Photos = Callable[[], TaggedPhotos]  # gives a run's photos, opened at the first call
+Photos = Callable[[], TaggedPhotos]  # It gives a run's photos, opened at the first call.
 
 
 def photos_of(config: RunConfig) -> Photos:
@@ -120,7 +120,8 @@ def do(stage: Stage, config: RunConfig, photos: Photos | None = None, shard: Sha
     try:
         stage.work(config, (photos or photos_of(config))(), *((part,) if stage.shared else ()))
     except Tag2MaskError:
-        if noting and written(config.out) == files:  # refused before anything was done: other settings may follow
+        # It was refused before anything was done, so that other settings may follow.
+        if noting and written(config.out) == files:
             write_note(config.out, stage.name, part, before)
         raise
     if noting:
@@ -140,7 +141,7 @@ def is_done(stage: Stage, config: RunConfig, shard: Shard = WHOLE) -> bool:
     notes = read_notes(config.out, stage.name)
     settings = settings_of(stage, config)
     for note in notes.values():
-        try:  # defaults filled in, for a note that an older release left
+        try:  # Defaults are filled in, for a note that an older release left.
             before = settings_of(stage, RunConfig(name=config.name, out=config.out, **note["settings"]))
         except ValidationError:
             before = {}
@@ -164,7 +165,7 @@ def saliency(config: RunConfig, photos: TaggedPhotos) -> Path:
 
     Raises DataError where the folder lacks a photo.
     """
-    assert config.saliency is not None  # else this is no stage of the run
+    assert config.saliency is not None  # Otherwise this is no stage of the run.
     folder = config.saliency.folder
     if folder is None:
         return write_saliency(config.data, photos, config.out / "saliency", config.saliency.estimate or DEFAULT_METHOD)
@@ -224,7 +225,7 @@ def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
         todo.append((lambda: serve_segmenter(load_segmenter(config, len(photos.classes)), card), card, version))
     path = config.out / EXPORTED
     noted_paths = [Path(entry) for entry in json.loads(path.read_text())] if path.is_file() else []
-    paths = list(takewhile(Path.is_file, noted_paths))  # an export that was stopped goes on
+    paths = list(takewhile(Path.is_file, noted_paths))  # An export that was stopped goes on.
     for build, card, version in todo[len(paths) :]:
         paths.append(export_model(build(), card, config.export.models, version))
         write_whole(path, json.dumps([str(entry) for entry in paths]))
@@ -254,4 +255,4 @@ STAGES = (
     Stage("report", EXPORT, ("pseudo-label", "evaluate"), report),
 )
 VERBS = {stage.name: stage for stage in STAGES}
-SHARED = tuple(stage.name for stage in STAGES if stage.shared or stage.trained)  # what several processes can do
+SHARED = tuple(stage.name for stage in STAGES if stage.shared or stage.trained)  # Several processes can do these.

@@ -1,4 +1,4 @@
-"""The verb `corrections simulate`: what corrected photos would be worth, in which order, where masks are there to tell.
+"""The verb `corrections simulate` says what corrected photos would be worth, in which order, where masks are there to tell.
 
 The true masks of the first photos of an order stand for what people would draw; a photo whose mask lacks a class that it is
 tagged with is passed over, for a person who corrects it would draw that. The segmenter goes on with them as
@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.maps.localization import Model
-from app.inference.whole_file import whole_file, write_whole
 from training.checkpoint import load_weights
 from training.config.learn import SimulateConfig
 from training.data import TaggedPhotos, open_source
@@ -30,12 +30,12 @@ from training.stages.go_on import START, go_on, newest_file, others_of, read_seg
 from training.stages.last_layers import RememberingModel, Trunk
 
 RESULT = "result.json"  # A cell's figures; a cell that has them is done.
-OWN_MASKS = "own_masks"  # folder of the labels of photos that nobody corrected
+OWN_MASKS = "own_masks"  # This folder holds the labels of photos that nobody corrected.
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table: how many photos are corrected, in which order, and the seed."""
+    """It is a cell of the table: how many photos are corrected, in which order, and the seed."""
 
     order: str
     count: int
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """The name of the folder with its figures."""
+        """The folder with its figures has this name."""
         return f"{self.order}-{self.count}-{self.seed}"
 
 

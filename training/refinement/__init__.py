@@ -1,1 +1,1 @@
-"""Better maps from maps: IRN's random walk, DRS's refinement network, AdvCAM and the dense CRF."""
+"""Better maps are made of maps: by IRN's random walk, DRS's refinement network, AdvCAM and the dense CRF."""

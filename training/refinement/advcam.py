@@ -1,4 +1,4 @@
-"""AdvCAM: maps of an image that climbs towards its class.
+"""AdvCAM takes the maps of an image that climbs towards its class.
 
 Lee, Kim and Yoon, "Anti-Adversarially Manipulated Attributions for Weakly and Semi-Supervised Semantic Segmentation",
 CVPR 2021, https://arxiv.org/abs/2103.08896; in the form of AMR's released code, which uses it to read its maps. The
@@ -43,7 +43,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Step:
-    """One step, for those who want to look: region (h, w), objective (), gradient (2, 3, H, W), discriminative (h, w)
+    """It records one step, for those who want to look: region (h, w), objective (), gradient (2, 3, H, W), discriminative (h, w)
     of 0 and 1, and the images (2, 3, H, W) it ends with.
     """
 
@@ -87,7 +87,7 @@ def climb(
 
 
 def region(score: Tensor, features: Tensor) -> Tensor:
-    """Grad-CAM of `score` on the features (2, K, h, w) of an image and its mirror image, merged: (h, w)."""
+    """Return Grad-CAM of `score` on the features (2, K, h, w) of an image and its mirror image, merged: (h, w)."""
     (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
     weights = gradient.sum(dim=(2, 3), keepdim=True) / ((gradient > 0).sum() + TINY)
     maps = (weights * features).sum(dim=1).relu()

@@ -1,4 +1,4 @@
-"""Localization map refinement learning of DRS.
+"""DRS learns to refine localization maps.
 
 Kim, Han and Kim, "Discriminative Region Suppression for Weakly-Supervised Semantic Segmentation", AAAI 2021,
 https://arxiv.org/abs/2103.07246. A second network learns to reproduce the maps of the first from the photo alone, which
@@ -33,7 +33,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from app.inference.errors import DataError
-from app.inference.whole_file import whole_file
+from app.inference.files.whole_file import whole_file
 from training.backbones import build_backbone
 from training.config.map_tables import DrsConfig
 from training.data import TaggedPhotos
@@ -70,7 +70,7 @@ class DrsRefinement(Classifier):
                 nn.init.zeros_(layer.bias)
 
     def maps(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> R (N, C, h, w), not activated, at feature resolution."""
+        """Return R (N, C, h, w), not activated, at feature resolution, of normalised images (N, 3, H, W)."""
         return self.classifier(self.extra(self.backbone(images)[-1]))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class DrsRefinement(Classifier):
 
 
 def refinement_target(maps: Tensor) -> Tensor:
-    """T of A (N, C, H, W): per pixel only the class with the largest value keeps it; ties keep all."""
+    """Return T of A (N, C, H, W): per pixel only the class with the largest value keeps it; ties keep all."""
     return torch.where(maps == maps.amax(dim=1, keepdim=True), maps, torch.zeros_like(maps))
 
 
@@ -103,7 +103,7 @@ def enlarge_maps(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def normalize_drs_cams(cams: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Activated maps (N, C, h, w) of a DRS classifier -> localization maps (N, C, *size) in [0, 1).
+    """Return localization maps (N, C, *size) in [0, 1) of the activated maps (N, C, h, w) of a DRS classifier.
 
     Released code: the maximum of a map, plus 1e-5, divides it after the interpolation, not before.
     """
@@ -165,7 +165,7 @@ def localize_for_refinement(
 
 @dataclass(frozen=True)
 class MapFolder:
-    """Maps of photos, one NAME.npz each: class_indices (K,) and maps uint8 (K, S, S)."""
+    """It holds the maps of photos, one NAME.npz each: class_indices (K,) and maps uint8 (K, S, S)."""
 
     directory: Path
 

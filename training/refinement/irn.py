@@ -1,4 +1,4 @@
-"""IRN: a network that finds the edges between classes, trained on the confident parts of maps.
+"""IRN is a network that finds the edges between classes, trained on the confident parts of maps.
 
 Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019,
 https://arxiv.org/abs/1904.05044. On a fixed backbone stand two branches at stride 4: B, the edge map in (0, 1), and D,
@@ -41,12 +41,12 @@ EDGE_STRIDE = 4
 EDGE_WIDTH, EDGE_GROUPS = 32, 4
 DISPLACEMENT_WIDTHS, DISPLACEMENT_GROUPS = (64, 128, 256, 256, 256), (8, 16, 16, 16, 16)
 MEAN_MOMENTUM = 0.1
-APPEARANCE = (10.0, 50.0, 5.0)  # `bilateral` of the dense CRF on confident labels
+APPEARANCE = (10.0, 50.0, 5.0)  # It is `bilateral` of the dense CRF on confident labels.
 EPSILON = 1e-5
 
 
 class IrnNetwork(nn.Module):
-    """Edge and displacement branches on a backbone that is not trained.
+    """It has edge and displacement branches on a backbone that is not trained.
 
     Args:
         backbone: `small`, `resnet50-irn`, any other residual one, or one of timm; its classifying head is taken off.
@@ -74,7 +74,7 @@ class IrnNetwork(nn.Module):
         self.register_buffer("displacement_mean", torch.zeros(2))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (N, 3, H, W) -> edge logits (N, 1, h, w), displacements (N, 2, h, w) in px, at stride 4."""
+        """Return edge logits (N, 1, h, w) and displacements (N, 2, h, w) in px, at stride 4, of normalised images (N, 3, H, W)."""
         with torch.no_grad():
             features = read_features(self.backbone, images)
         size = features[self.strides.index(EDGE_STRIDE)].shape[2:]
@@ -123,7 +123,7 @@ class IrnNetwork(nn.Module):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of {"images" (N, 3, H, W), "label_maps" (N, H, W) of confident labels, 255 elsewhere}."""
         logits, displacement = self(batch["images"])
-        middle = EDGE_STRIDE // 2  # the pixel that nearest-neighbour resizing takes, as released
+        middle = EDGE_STRIDE // 2  # Nearest-neighbour resizing takes this pixel, as released.
         labels = batch["label_maps"][:, middle::EDGE_STRIDE, middle::EDGE_STRIDE]
         affinity = line_affinities(logits[:, 0].float().sigmoid(), self.radius)
         pairs = pair_labels(labels, self.radius)
@@ -132,14 +132,14 @@ class IrnNetwork(nn.Module):
         return {"loss": edge + offset, "edge": edge, "displacement": offset}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Released code: edge layers 1x, displacement layers 10x."""
+        """Return groups with the rates of the released code: edge layers 1x, displacement layers 10x."""
         edge = [*self.edge_layers.parameters(), *self.edge_output.parameters()]
         modules = (self.displacement_layers, self.displacement_coarse, self.displacement_output)
         displacement = [parameter for module in modules for parameter in module.parameters()]
         return [{"params": edge, "lr_scale": 1.0}, {"params": displacement, "lr_scale": 10.0}]
 
     def train(self, mode: bool = True) -> "IrnNetwork":
-        """As nn.Module's; the backbone stays in evaluation mode."""
+        """Do as nn.Module does; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -190,14 +190,14 @@ def sources(x: Tensor, radius: int, dy: int = 0, dx: int = 0) -> Tensor:
 
 
 def line_affinities(edge: Tensor, radius: int) -> Tensor:
-    """Edge maps (N, h, w) in [0, 1] -> affinities (N, D, rows, columns) of `sources` to the neighbours of `paths`."""
+    """Return affinities (N, D, rows, columns) of `sources` to the neighbours of `paths`, of edge maps (N, h, w) in [0, 1]."""
     return torch.stack(
         [1 - torch.stack([sources(edge, radius, *cell) for cell in path]).amax(dim=0) for path in paths(radius)], dim=1
     )
 
 
 def pair_labels(labels: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Label maps (N, h, w) -> which pairs are foreground of one label, background, and of two labels.
+    """Return which pairs of label maps (N, h, w) are foreground of one label, background, and of two labels.
 
     Each is float (N, D, rows, columns) of 0 and 1; pairs with an ignored pixel are in none.
     """
@@ -259,7 +259,7 @@ def affinity_label(
 
 
 def smooth_labels(image: np.ndarray, winners: np.ndarray, count: int, certainty: float = 0.7) -> np.ndarray:
-    """Dense CRF on a map (H, W) of indices 0..count-1, as the released code takes it; gives such a map.
+    """Smooth a map (H, W) of indices 0..count-1 by the dense CRF, as the released code takes it; return such a map.
 
     Args:
         image: uint8 (H, W, 3).

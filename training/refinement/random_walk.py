@@ -1,4 +1,4 @@
-"""The random walk of IRN: class maps spread over a photo until they meet an edge.
+"""The random walk of IRN spreads class maps over a photo until they meet an edge.
 
 Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019, section
 4.1, https://arxiv.org/abs/1904.05044. With B the edge map in [0, 1]:
@@ -25,7 +25,7 @@ Offset = tuple[int, int]  # (dy, dx)
 
 @lru_cache(maxsize=8)
 def paths(radius: int) -> tuple[tuple[Offset, ...], ...]:
-    """For each neighbour in the lower half of the disc of `radius`, the offsets on the line to it; its own comes first.
+    """Return, for each neighbour in the lower half of the disc of `radius`, the offsets on the line to it; its own comes first.
 
     On the line are the pixels of the line's bounding box less than 1 px from it. Neighbours are sorted by the number
     of those pixels, then by row and column, the row of the pixel itself first.
@@ -42,7 +42,7 @@ def _line(dy: int, dx: int) -> tuple[Offset, ...]:
 
 
 def affinities(edge: np.ndarray, radius: int) -> np.ndarray:
-    """1 - the largest edge on the line from each pixel to each of the neighbours `paths(radius)` ends at.
+    """Return 1 - the largest edge on the line from each pixel to each of the neighbours `paths(radius)` ends at.
 
     Args:
         edge: (h, w) in [0, 1].
@@ -67,7 +67,7 @@ def neighbours(edge: np.ndarray, radius: int) -> tuple[list[Offset], np.ndarray]
     stacked = [np.ones_like(edge)]
     for path, affinity in zip(paths(radius), affinities(edge, radius), strict=True):
         dy, dx = path[0]
-        backward = np.zeros_like(affinity)  # the pixel that is the other's neighbour has the same affinity to it
+        backward = np.zeros_like(affinity)  # The pixel that is the other's neighbour has the same affinity to it.
         left, right = max(0, -dx), min(width, width - dx)
         if dy < height and left < right:
             backward[dy:, left + dx : right + dx] = affinity[: height - dy, left:right]

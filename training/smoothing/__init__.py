@@ -1,1 +1,1 @@
-"""Maps and labels smoothed along the edges of the photo itself: the dense CRF, and graph cuts."""
+"""Maps and labels are smoothed along the edges of the photo itself, by the dense CRF or by graph cuts."""

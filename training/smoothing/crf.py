@@ -1,4 +1,4 @@
-"""Refinements that need more than numpy: the dense CRF (extra `crf`) on maps, labels and probabilities. PAMR is in `app.inference.maps.pamr`.
+"""The dense CRF (extra `crf`) refines maps, labels and probabilities; PAMR, which needs numpy alone, is in `app.inference.maps.pamr`.
 
 Krahenbuhl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011,
 https://arxiv.org/abs/1210.5644. Everywhere `gaussian` is the smoothness term, (weight, sigma in px), and `bilateral` the
@@ -10,8 +10,8 @@ import numpy as np
 from app.inference.errors import ConfigError
 
 LEAST_PROBABILITY = 1e-5
-SMOOTHNESS = (3.0, 3.0)  # `gaussian` of PSA, IRN and EDAM
-PSA_APPEARANCE = (10.0, 80.0, 13.0)  # `bilateral`, EDAM's too
+SMOOTHNESS = (3.0, 3.0)  # It is `gaussian` of PSA, IRN and EDAM.
+PSA_APPEARANCE = (10.0, 80.0, 13.0)  # It is `bilateral`, EDAM's too.
 
 
 def dense_field(
@@ -57,12 +57,12 @@ def refine_crf(image: np.ndarray, maps: np.ndarray, background_threshold: float)
     """
     scores = np.concatenate([np.full((1, *image.shape[:2]), background_threshold, np.float32), maps])
     result = dense_field(image, scores / scores.sum(axis=0, keepdims=True), 10, SMOOTHNESS, PSA_APPEARANCE)
-    foreground = result[1:] / (result[1:] + result[:1] + 1e-12)  # over the background alone
+    foreground = result[1:] / (result[1:] + result[:1] + 1e-12)  # It goes over the background alone.
     return _rescale(foreground, background_threshold)
 
 
 def crf_labels(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Dense CRF on a segmenter's probabilities, with the settings of DeepLab-v2 as the papers measure it.
+    """Return the labels of the dense CRF on a segmenter's probabilities, with the settings of DeepLab-v2 as the papers measure it.
 
     Args:
         image: uint8 (H, W, 3).

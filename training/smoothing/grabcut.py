@@ -1,4 +1,4 @@
-"""Labels by graph cuts on a photo's own colours, started from class maps.
+"""Graph cuts on a photo's own colours make labels, started from class maps.
 
 Rother, Kolmogorov and Blake, "GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts", SIGGRAPH 2004,
 https://doi.org/10.1145/1186562.1015720. OpenCV's `grabCut` (extra `saliency`) fits a mixture of five Gaussians to the
@@ -22,9 +22,10 @@ from app.inference.labels import BACKGROUND, label_of
 from app.inference.maps.pamr import refine_pamr
 from training.smoothing.opencv import load_opencv
 
-SIZES = (96, 128, 160)  # px, long side; on 114 photos 160 alone gave labels as good on the mean, and less steady ones
+# Photos have these long sides in px; on 114 photos 160 alone gave labels as good on the mean, and less steady ones.
+SIZES = (96, 128, 160)
 DOUBT, SURE = 0.05, 0.6  # These bound maps in [0, 1]; (0.1, 0.5) and (0.15, 0.7) gave worse labels, by 1 to 3 points.
-# px, long sides at which a segmenter's own masks are refined: they are sharper than maps, and a smaller photo costs them detail.
+# A segmenter's own masks are refined at these long sides in px: they are sharper than maps, and a smaller photo costs them detail.
 OWN_SIZES = (160, 240)
 ITERATIONS = 1  # Colours are fitted and cuts made this many times; three gave the same labels.
 
@@ -118,9 +119,9 @@ def cut(image: np.ndarray, greatest: np.ndarray, threshold: float) -> np.ndarray
     trimap[greatest > SURE] = opencv.GC_FGD
     trimap[greatest <= min(DOUBT, threshold)] = opencv.GC_BGD
     things = (trimap == opencv.GC_FGD) | (trimap == opencv.GC_PR_FGD)
-    if things.all() or not things.any():  # one colour model would have no pixel to learn from
+    if things.all() or not things.any():  # One colour model would have no pixel to learn from.
         return things
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    opencv.setRNGSeed(0)  # the mixtures start by k-means with random centres
+    opencv.setRNGSeed(0)  # The mixtures start by k-means with random centres.
     opencv.grabCut(np.ascontiguousarray(image), trimap, None, *models, ITERATIONS, opencv.GC_INIT_WITH_MASK)
     return (trimap == opencv.GC_FGD) | (trimap == opencv.GC_PR_FGD)

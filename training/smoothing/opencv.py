@@ -1,4 +1,4 @@
-"""OpenCV, which some estimates and refinements are made with; the extra `saliency` brings it."""
+"""OpenCV makes some estimates and refinements; the extra `saliency` brings it."""
 
 import contextlib
 import importlib
@@ -12,7 +12,7 @@ def load_opencv() -> ModuleType:
     cv2 = None
     with contextlib.suppress(ImportError):
         cv2 = importlib.import_module("cv2")
-    if cv2 is None or not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # plain OpenCV has the same name
+    if cv2 is None or not hasattr(cv2, "saliency") or not hasattr(cv2, "ximgproc"):  # Plain OpenCV has the same name.
         raise ConfigError(
             'estimates of saliency and graph cuts need the extra `saliency`: pip install ".[saliency]" in the checkout'
         )

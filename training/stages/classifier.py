@@ -1,4 +1,4 @@
-"""The verb `fit`: a classifier from tags; and the thresholds above which it holds a class to be present."""
+"""The verb `fit` trains a classifier from tags, and finds the thresholds above which it holds a class to be present."""
 
 from pathlib import Path
 
@@ -24,14 +24,16 @@ from training.data.sampling import EpochSampler, repeat_factors
 from training.data.source import rank_of
 from training.data.views import TaggedViews
 from training.export.served import ServedClassifier, TorchModel
-from training.fit import Metrics, fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import Metrics, fit
 from training.methods import METHODS, Classifier, Options
+from training.stages.card import run_card
 from training.stages.ranking import best_f1_threshold, mean_average_precision
 from training.stages.regression import start_by_regression
 
 MIN_POSITIVES = 5  # A class with fewer photos gets the threshold that is found over all classes.
-LEAST_HELD_OUT = 5  # photos
-MOST_HELD_OUT = 0.2  # share of the photos that those few may be, where `held_out` alone is fewer
+LEAST_HELD_OUT = 5  # This many photos are held out at least.
+MOST_HELD_OUT = 0.2  # They may be this share of the photos, where `held_out` alone is fewer.
 
 
 def build_classifier(config: ClassifierConfig, class_count: int, weights: str | None = None) -> Classifier:
@@ -176,22 +178,20 @@ def classifier_card(config: RunConfig, classes: tuple[str, ...], thresholds: tup
     settings, threshold = config.classifier, config.export.background_threshold
     if not isinstance(threshold, float):
         threshold = config.pseudo_label.background_threshold
-    return ModelCard(
+    return run_card(
+        config,
+        settings,
+        classes,
         name=config.export.classifier or f"{config.name}-{settings.method}",
         version=config.export.version or 1,
         task="cam",
         method=settings.method,
         paper=METHODS[settings.method].paper,
-        backbone=settings.backbone,
-        classes=classes,
-        output_stride=settings.output_stride,
         preferred_size=config.localize.preferred_size,
         scales=config.localize.scales,
         flip=config.localize.flip,
         background_threshold=threshold,
         presence_thresholds=thresholds,
-        data=config.export.data,
-        data_licence=config.export.data_licence,
         seed=settings.fit.seed,
     )
 
@@ -222,7 +222,7 @@ def validation_map(module: nn.Module, photos: TaggedPhotos, split: str, size: in
 
 
 def presence_thresholds(model: TorchModel, photos: TaggedPhotos, held_out: float) -> tuple[float, ...]:
-    """Per class the score that maximises F1 on the tags of the photos of `train` that are held out; reads no mask.
+    """Return, per class, the score that maximises F1 on the tags of the photos of `train` that are held out; no mask is read.
 
     Classes with fewer than five photos there share the threshold that maximises F1 over all classes together. Where
     nothing is held out (`hold_out`), all of `train` has to do, whose photos the classifier knows: the thresholds are then

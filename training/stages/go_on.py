@@ -1,4 +1,4 @@
-"""A served segmenter that learns on: its own masks, kept to the tags, keep what it knows, and corrected ones teach it.
+"""A served segmenter learns on: its own masks, kept to the tags, keep what it knows, and corrected ones teach it.
 
 The segmenter is read from its ONNX file (`training.export.served_start`), so that nothing of the run that made it is needed.
 Its last layers alone are trained (`training.stages.last_layers`).
@@ -13,9 +13,10 @@ import torch
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.errors import DataError
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from training.checkpoint import load_weights, save_weights
 from training.config.learn import LearnConfig
 from training.config.tables import SegmenterConfig
@@ -24,14 +25,15 @@ from training.data.sampling import EpochSampler, evenly_spaced, with_share
 from training.export.onnx_file import card_of
 from training.export.served import TorchModel
 from training.export.served_start import fill_from_served
-from training.fit import fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
 from training.segmenters import Segmenter
 from training.stages.last_layers import LastLayers, Trunk, TrunkViews
 from training.stages.pseudo_label import write_label_map
 from training.stages.segmenter import average_weights, build_segmenter, serve_segmenter
 
-START = "start.pt"  # the weights of the file that goes on, as torch has them
-FIT = "last_layers"  # folder of their training
+START = "start.pt"  # It holds the weights of the file that goes on, as torch has them.
+FIT = "last_layers"  # Their training has this folder.
 
 
 def newest_file(model: Path) -> Path:

@@ -28,16 +28,17 @@ from training.data.views import read_plane
 from training.segmenters import Segmenter
 from training.segmenters.aspp import enlarge
 
-FORBIDDEN = -1e4  # the logit of a label that a photo cannot show; its probability is zero
+FORBIDDEN = -1e4  # A label that a photo cannot show has this logit; its probability is zero.
 
 
 class LastLayers(nn.Module):
-    """A segmenter's last layers, which share their weights with it: what `fit` trains."""
+    """They are a segmenter's last layers, which share their weights with it: `fit` trains them."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
         self.layers = nn.ModuleList(segmenter.last_modules())
-        self._last, self._loss = segmenter.last, segmenter.cross_entropy  # methods, so that nothing else is trained
+        # They are bound methods, so that nothing else is trained.
+        self._last, self._loss = segmenter.last, segmenter.cross_entropy
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the cross-entropy of "before" (N, D, h, w), what the layers before gave; see `Segmenter.losses`.
@@ -53,7 +54,7 @@ class LastLayers(nn.Module):
         return [{"params": list(self.parameters()), "lr_scale": 1.0}]
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; the normalisation keeps its statistics."""
+        """Do as nn.Module does; the normalisation keeps its statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
@@ -62,7 +63,7 @@ class LastLayers(nn.Module):
 
 
 class Trunk:
-    """What a segmenter's layers before the last give of photos, each worked out once and kept in half precision."""
+    """It keeps what a segmenter's layers before the last give of photos, each worked out once, in half precision."""
 
     def __init__(self, segmenter: Segmenter, photos: TaggedPhotos, size: int) -> None:
         """size: the photos' long side in px."""
@@ -85,7 +86,7 @@ class Trunk:
 
 
 class TrunkViews(Dataset):
-    """Crops of what the layers before the last gave of a photo, and of its label map: a key (epoch, index) gives
+    """It gives crops of what the layers before the last gave of a photo, and of its label map: a key (epoch, index) gives
     {"before" (D, S, S), "label_maps" (crop, crop), "allowed" (C + 1,), "weights" ()}. Allowed are the background, the classes
     of the photo's tags and those of its label map.
 
@@ -134,8 +135,8 @@ def cut(values: Tensor, top: int, left: int, side: int, outside: int) -> Tensor:
 
 
 class RememberingModel:
-    """A served segmenter run by torch that computes what comes before its last layers once for the same images: what the
-    versions are measured by that differ in these layers alone.
+    """It is a served segmenter run by torch that computes what comes before its last layers once for the same images. It measures
+    versions that differ in these layers alone.
     """
 
     def __init__(self, segmenter: Segmenter, card: ModelCard) -> None:
@@ -144,7 +145,7 @@ class RememberingModel:
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 (N, H, W, 3) -> outputs by name; see `training.export.served.ServedSegmenter`."""
+        """Return the outputs of uint8 (N, H, W, 3) by name; see `training.export.served.ServedSegmenter`."""
         key, segmenter = hashlib.sha256(images.tobytes()).digest(), self._segmenter
         if key not in self._known:
             normalised = torch.stack([normalize(image) for image in images])

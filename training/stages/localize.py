@@ -1,4 +1,4 @@
-"""The verb `localize`: maps of every photo's tagged classes, one small file each.
+"""The verb `localize` writes maps of every photo's tagged classes, one small file each.
 
 Plain inference keeps the raw maps of every scale at feature resolution (a few kilobytes), exactly: enlarging and
 normalising them again gives what the network gave. The others keep their joined map at a quarter of the network input's
@@ -15,25 +15,26 @@ from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import DataError
+from app.inference.files.whole_file import whole_file
 from app.inference.image.preprocess import Geometry
 from app.inference.maps.localization import ScaleCams, conditional_cams, scale_cams
-from app.inference.whole_file import whole_file
 from training.config.map_tables import LocalizeConfig
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
-from training.fit import own_device
+from training.fit.device import own_device
 from training.methods import Classifier
 from training.refinement.advcam import MAP_STRIDE, advcam
 from training.stages.classifier import load_classifier, torch_classifier
 from training.stages.shard import WHOLE, Shard
 
-Localizer = Callable[[np.ndarray, tuple[int, ...]], "StoredMaps"]  # photo, class indices -> their maps
+# It gives the maps of these class indices of a photo.
+Localizer = Callable[[np.ndarray, tuple[int, ...]], "StoredMaps"]
 
 
 @dataclass(frozen=True)
 class StoredMaps:
-    """Maps of the tagged classes of one photo; `views.cams` hold K channels, one per entry of `class_indices`.
+    """It holds the maps of the tagged classes of one photo; `views.cams` hold K channels, one per entry of `class_indices`.
 
     finished: there is one map in [0, 1] for each class already, and `maps` leaves its values as they are. The raw maps of plain
     inference are divided by their own maxima instead.

@@ -1,4 +1,4 @@
-"""Pre-train a backbone on photos of single objects: plain classification, where no ImageNet weights are at hand.
+"""A backbone is pre-trained on photos of single objects by plain classification, where no ImageNet weights are at hand.
 
 Photos grow from `first_size` to `size` over the first three quarters of the epochs ("progressive resizing": most is learned
 from small photos already, which cost little). A share of the batches is blended by CutMix or MixUp.
@@ -18,7 +18,8 @@ from training.backbones import Backbone, build_backbone
 from training.checkpoint import save_weights
 from training.config.learning import PretrainConfig
 from training.data.class_zip import ClassZip
-from training.fit import Metrics, fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import Metrics, fit
 
 GROWTH = 0.75  # Photos grow during this share of the epochs.
 SIZE_STEP = 8  # Photos grow by this many px at a time.
@@ -36,11 +37,11 @@ class ImageClassifier(nn.Module):
         self.blend = v2.RandomApply([blends], p=mix)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, classes)."""
+        """Return logits (N, classes) of (N, 3, H, W)."""
         return self.classifier(self.backbone(images)[-1].mean(dim=(2, 3)))
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropy with label smoothing, of a batch that may be blended with itself."""
+        """Return the cross-entropy with label smoothing of a batch that may be blended with itself."""
         images, targets = self.blend(batch["images"], batch["class_indices"])
         return {"loss": F.cross_entropy(self(images).float(), targets, label_smoothing=self.label_smoothing)}
 

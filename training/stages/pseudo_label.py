@@ -1,4 +1,4 @@
-"""The verb `pseudo-label`: maps -> label maps, written as indexed PNGs that the segmenter is trained on."""
+"""The verb `pseudo-label` makes label maps of maps, written as indexed PNGs that the segmenter is trained on."""
 
 import json
 from dataclasses import replace
@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ConfigError, DataError
+from app.inference.files.whole_file import write_whole
 from app.inference.image.encode import mask_to_png
 from app.inference.maps.localization import Model
-from app.inference.whole_file import write_whole
+from app.inference.options import Options
 from training.config.run_config import RunConfig
 from training.config.tables import PseudoLabelConfig
 from training.data import TaggedPhotos
@@ -21,7 +22,7 @@ from training.label_rules import RULES, PhotoMaps
 from training.stages.localize import StoredMaps, final_maps, iterate_maps
 from training.stages.shard import WHOLE, Shard
 
-SUMMARY = "pseudo-label.json"  # how the labels were made; it is written after them
+SUMMARY = "pseudo-label.json"  # It says how the labels were made, and is written after them.
 
 
 def pseudo_label_run(config: RunConfig, photos: TaggedPhotos, shard: Shard = WHOLE) -> Path:
@@ -51,7 +52,7 @@ def pseudo_label_folder(
 
 
 def label_map_of(photo: PhotoMaps, settings: PseudoLabelConfig) -> np.ndarray:
-    """uint8 (H, W): the label map of a photo by the configured rule."""
+    """Return the label map of a photo, uint8 (H, W), by the configured rule."""
     return RULES[settings.rule].label(photo, settings, settings.rule_options)
 
 

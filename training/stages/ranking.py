@@ -1,9 +1,9 @@
-"""Figures of a classifier from scores and tags."""
+"""Figures of a classifier are computed from scores and tags."""
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-# Those a map is tried at. Maps that peak on a part are low on the rest, and their best threshold often lies below 0.05.
+# A map is tried at these thresholds. Maps that peak on a part are low on the rest, and their best threshold often lies below 0.05.
 THRESHOLDS = (0.01, 0.02, 0.03, 0.04, *(round(0.05 * step, 2) for step in range(1, 20)))
 
 

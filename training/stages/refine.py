@@ -1,4 +1,4 @@
-"""The verb `refine`: maps of `localize` -> refined maps, by IRN's random walk, DRS's refinement network or fusion.
+"""The verb `refine` makes refined maps of those of `localize`, by IRN's random walk, DRS's refinement network or fusion.
 
 The edge network is trained on the run's maps, the refinement network on plain ones of its classifier; fusion takes maps of
 other runs. Refined maps are kept at a quarter of the network input's size.
@@ -21,14 +21,15 @@ from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.data.sampling import evenly_spaced
 from training.data.views import LabelledViews
-from training.fit import fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
 from training.refinement.drs import DrsRefinement, RefinementViews, localize_for_refinement, refined_maps
 from training.refinement.irn import IrnNetwork, affinity_label, build_irn, refine_irn
 from training.stages.classifier import fill_backbone, load_classifier
 from training.stages.localize import StoredMaps, iterate_maps, load_maps, quartered, save_maps
 from training.stages.pseudo_label import write_label_map
 
-Refiner = Callable[[np.ndarray, StoredMaps], StoredMaps]  # photo and its maps -> its refined maps
+Refiner = Callable[[np.ndarray, StoredMaps], StoredMaps]  # It gives the refined maps of a photo and its maps.
 
 
 def refine_run(config: RunConfig, photos: TaggedPhotos) -> Path:

@@ -1,4 +1,4 @@
-"""The start of a classifier's head: a logistic regression on what the backbone already sees.
+"""A classifier's head starts from a logistic regression on what the backbone already sees.
 
 A random head tears at pre-trained features until it has learned; one that is fitted to them first does not. The backbone
 is run once on every training photo, its last features f are averaged over the photo, and for every class c

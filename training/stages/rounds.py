@@ -1,4 +1,4 @@
-"""A segmenter in rounds: after each, its own masks of the training photos help to make the next round's labels.
+"""A segmenter learns in rounds: after each, its own masks of the training photos help to make the next round's labels.
 
 No mask of the data is read. A pixel of a training photo can become background or a class that the photo is tagged with,
 nothing else. The tags are what a network that teaches its successor adds to what it knows already: it may only choose among
@@ -17,7 +17,7 @@ from app.inference.maps.localization import Model
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
 from training.export.served import TorchModel
-from training.fit import make_fabric
+from training.fit.device import make_fabric
 from training.smoothing.grabcut import join_labels
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import label_map_of, photo_maps, write_label_map

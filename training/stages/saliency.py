@@ -1,4 +1,4 @@
-"""The verb `saliency`: an unsupervised estimate of what stands out in every photo, written as grey PNGs.
+"""The verb `saliency` writes an unsupervised estimate of what stands out in every photo, as grey PNGs.
 
 No estimate is trained, and none reads a tag or a mask. The library is OpenCV with its contributed modules (extra
 `saliency`); an estimator gives a map of any scale, which is stretched per photo so that its least value becomes 0 and its
@@ -48,9 +48,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.inference.arrays import resize_bilinear
-from app.inference.errors import ConfigError, nearest_name
+from app.inference.errors import ConfigError
+from app.inference.files.whole_file import write_whole
 from app.inference.image.encode import UP, png_file
-from app.inference.whole_file import write_whole
+from app.inference.spelling import nearest_name
 from training.data import DataConfig, TaggedPhotos
 from training.data.scenes import exact_saliency
 from training.smoothing.opencv import load_opencv
@@ -117,7 +118,7 @@ def claim_folder(out: Path, origin: dict[str, object]) -> None:
 
 
 def estimate_photo(image: np.ndarray, method: str = DEFAULT_METHOD) -> np.ndarray:
-    """Photo uint8 RGB (H, W, 3) -> saliency uint8 (H, W), stretched to 0..255; 0 everywhere on a plain photo."""
+    """Return the saliency, uint8 (H, W) stretched to 0..255, of a photo, uint8 RGB (H, W, 3); 0 everywhere on a plain photo."""
     height, width = image.shape[:2]
     scale = WORKING_SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

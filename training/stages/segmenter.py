@@ -1,4 +1,4 @@
-"""The verb `segment`: a DeepLab from label maps."""
+"""The verb `segment` trains a DeepLab from label maps."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from app.inference.errors import ConfigError
+from app.inference.files.whole_file import write_whole
 from app.inference.image.encode import NO_FILTER, png_file
 from app.inference.labels import label_count
 from app.inference.model_card import ModelCard
-from app.inference.whole_file import write_whole
 from training.backbones import build_backbone
 from training.checkpoint import load_weights, read_state, save_weights
 from training.config.run_config import RunConfig, validate_config
@@ -20,15 +20,17 @@ from training.data import TaggedPhotos
 from training.data.sampling import EpochSampler, repeat_factors, with_share
 from training.data.views import LabelledViews
 from training.export.served import ServedSegmenter
-from training.fit import fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
 from training.segmenters import SEGMENTERS, Recognizer, Segmenter, SegmenterOptions
 from training.segmenters.mask_refinement_loss import activated_region
+from training.stages.card import run_card
 from training.stages.classifier import fill_backbone, require_photos
 from training.stages.localize import final_maps, iterate_maps
 from training.stages.pseudo_label import saliency_folder
 from training.stages.regression import fit_recognizer
 
-SEGMENTER = "segmenter"  # folder of a run's (last) segmenter
+SEGMENTER = "segmenter"  # A run's (last) segmenter has this folder.
 
 
 def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | None = None) -> Segmenter:
@@ -98,7 +100,7 @@ def fit_segmenter(
         if start:
             average_weights(segmenter, read_state(start), settings.earlier_share)
         if settings.recognizer is not None and not start:
-            assert segmenter.recognizer is not None  # `build_segmenter` made it
+            assert segmenter.recognizer is not None  # `build_segmenter` made it.
             fit_recognizer(segmenter.recognizer, photos, names, settings.recognizer, segmenter_size(config))
         save_weights(out / "weights.pt", segmenter)
     fabric.barrier()
@@ -166,18 +168,16 @@ def serve_segmenter(segmenter: Segmenter, card: ModelCard) -> ServedSegmenter:
 def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
     """Return the card of the run's segmenter, figures left out."""
     settings = require_segmenter(config)
-    return ModelCard(
+    return run_card(
+        config,
+        settings,
+        classes,
         name=config.export.segmenter or f"{config.name}-{settings.architecture}",
         version=config.export.version_of_segmenter or 1,
         task="segmentation",
         method=settings.architecture,
         paper=SEGMENTERS[settings.architecture].paper,
-        backbone=settings.backbone,
-        classes=classes,
-        output_stride=settings.output_stride,
         preferred_size=segmenter_size(config),
         presence_thresholds=presence_thresholds_of(settings, len(classes)),
-        data=config.export.data,
-        data_licence=config.export.data_licence,
         seed=settings.seed_of_round(settings.rounds),
     )

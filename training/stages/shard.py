@@ -1,4 +1,4 @@
-"""The part of a run's photos that one of several processes works on: every N-th photo, from the I-th on."""
+"""One of several processes works on its part of a run's photos: every N-th photo, from the I-th on."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from app.inference.errors import ConfigError
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` equal parts, counted from 0."""
+    """It is one of `count` equal parts, counted from 0."""
 
     index: int = 0
     count: int = 1

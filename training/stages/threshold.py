@@ -1,4 +1,4 @@
-"""A background threshold that no mask chose: where maps agree best with what stands out.
+"""No mask chose this background threshold: it lies where maps agree best with what stands out.
 
 The foreground of a photo is where the best map of its tagged classes exceeds the threshold. Over the training photos that
 threshold is taken at which it overlaps most with unsupervised saliency (intersection over union, pixels pooled).

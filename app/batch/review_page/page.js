@@ -3,7 +3,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const KEY = `tag2mask-review-${data.id}`;
-const STEP = 60; // photos listed at a time
+const STEP = 60; // So many photos are listed at a time.
 const SHOWN = { accept: "accepted", retag: "tagged anew", reject: "rejected" };
 const byId = (id) => document.getElementById(id);
 const made = (tag, properties = {}, ...children) => {
@@ -11,9 +11,9 @@ const made = (tag, properties = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const changed = JSON.parse(remembered() ?? "{}"); // name -> choice, null for a choice taken back
+const changed = JSON.parse(remembered() ?? "{}"); // A name leads to its choice, null to a choice taken back.
 const choiceOf = (photo) => (photo.name in changed ? changed[photo.name] : photo.choice);
-let listed = []; // the photos that the filters leave
+let listed = []; // The filters leave these photos.
 let shown = null;
 let length = STEP;
 
@@ -21,7 +21,7 @@ function remembered() {
   try {
     return localStorage.getItem(KEY);
   } catch {
-    return null; // a browser that keeps nothing for pages of the disk
+    return null; // This browser keeps nothing for pages of the disk.
   }
 }
 
@@ -92,7 +92,7 @@ function legend(photo) {
   });
 }
 
-// Each region filled, with a dark and a light line about it, and its name in its middle.
+// Fill each region, with a dark and a light line about it, and write its name into its middle.
 function drawRegions(photo) {
   const [width, height] = photo.size;
   const svg = byId("regions");

@@ -1,4 +1,4 @@
-"""The formats of replies: one file for each kind, one entry for each word of `format=`.
+"""Replies have these formats: there is one file for each kind, and one entry for each word of `format=`.
 
 A new format is a file with a `Format` and an entry in `FORMATS`: `format=`, the `Accept` header, the links of other replies and
 the errors that list the formats all follow.
@@ -12,7 +12,7 @@ from app.http.formats.format import Format, Maps, Mask
 from app.http.formats.hugging_face import HUGGING_FACE
 from app.http.formats.pictures import GRAY8, GRAY16, OVERLAY, PNG
 
-JSON = Format("json", "application/json")  # written by `app.http.describe`, which knows the request as well
+JSON = Format("json", "application/json")  # `app.http.reply.describe` writes it, which knows the request as well.
 # Where a client likes several formats equally the order decides, and of those that share a media type the first stands for it.
 FORMATS: dict[str, Format] = {
     each.word: each for each in (PNG, OVERLAY, GRAY8, GRAY16, NPY, JSON, NPZ, COCO, HUGGING_FACE)

@@ -1,4 +1,4 @@
-"""numpy's own files: npy holds one array, npz everything that was computed, by name."""
+"""numpy's own files are formats: npy holds one array, npz everything that was computed, by name."""
 
 import numpy as np
 

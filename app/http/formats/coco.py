@@ -1,4 +1,4 @@
-"""COCO's instances: a document of one photo, which `pycocotools.coco.COCO` reads."""
+"""COCO's instances are a format: a document of one photo, which `pycocotools.coco.COCO` reads."""
 
 import json
 from collections.abc import Sequence

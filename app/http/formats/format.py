@@ -1,4 +1,4 @@
-"""What a format of replies is, and what it is given: a label map, or the maps of classes, with all that can be said of them."""
+"""A format of replies is given a label map, or the maps of classes, with all that can be said of them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from app.inference.maps.localization import Localization, localization_map
 
 @dataclass(frozen=True)
 class Result:
-    """What every format may use. classes: those of the model. image: gives the photo as uint8 (H, W, 3). name: the photo's
+    """It holds what every format may use. classes: those of the model. image: gives the photo as uint8 (H, W, 3). name: the photo's
     id, or what the client calls its file. shape: how regions are to be given. info: what made the result, as JSON can hold it.
     """
 

@@ -1,4 +1,4 @@
-"""Hugging Face's image segmentation: [{label, score, mask}], largest region first, masks as base64 of a 0/255 grey PNG.
+"""Hugging Face's image segmentation is a format: [{label, score, mask}], largest region first, masks as base64 of a 0/255 grey PNG.
 
 https://huggingface.co/docs/api-inference/tasks/image-segmentation
 """

@@ -1,4 +1,4 @@
-"""Pictures: a mask with PASCAL VOC's palette, a heatmap, either over the photo, or grey values."""
+"""Pictures are formats: a mask with PASCAL VOC's palette, a heatmap, either over the photo, or grey values."""
 
 from app.http.formats.format import Format, Maps, Mask
 from app.inference.image import encode

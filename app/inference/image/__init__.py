@@ -1,1 +1,1 @@
-"""Picture files, arrays of pixels, network inputs, and the way back to bytes."""
+"""Picture files become arrays of pixels and network inputs here, and arrays become bytes again."""

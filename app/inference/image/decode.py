@@ -1,4 +1,4 @@
-"""Bytes of a picture file -> RGB uint8 (H, W, 3): the format, size and damage checks, and the orientation, once.
+"""The bytes of a picture file become RGB uint8 (H, W, 3); its format, size, damage and orientation are looked at once.
 
 Whatever enters as a picture comes through here: uploads, photos of a folder, label maps, saliency, frames of other programs.
 What becomes of the unusual kinds:
@@ -34,7 +34,7 @@ BACKDROP = (255, 255, 255)  # This colour shows through transparent pixels.
 DRAFT_MARGIN = 2  # A JPEG is decoded at reduced size only where this many times the network input remains.
 OPAQUE = 255  # An opaque pixel has this value in an alpha channel.
 LOW_BYTES = (
-    "RGB;16L"  # Pillow's name for an unpacking that, applied to PNG's byte order, gives the lower byte of each value
+    "RGB;16L"  # Pillow calls an unpacking so that, applied to PNG's byte order, gives the lower byte of each value.
 )
 WITHHELD = 8  # The decoder holds back at least this many rows where its data end.
 ALMOST = 0.99  # Of a photo that lacks its end at most this share is said to be there.
@@ -89,7 +89,7 @@ def decode(
 
 
 class EncodedPhoto:
-    """A photo whose header is read and found good, and not its pixels. `height` and `width` are those of the upright photo; its pixels
+    """Its header is read and found good, and its pixels are not read yet. `height` and `width` are those of the upright photo; its pixels
     are decoded by `decode`, whose arguments and errors these are.
     """
 
@@ -214,7 +214,7 @@ def _share_decoded(parts: JpegFile, file: ImageFile.ImageFile) -> float:
     """Return the share of a truncated JPEG's rows that were decoded: those after them are black still."""
     if parts.in_scans:
         return float(covers_the_picture(parts))
-    file.tile = []  # nothing more to load
+    file.tile = []  # There is nothing more to load.
     decoded = np.flatnonzero(np.asarray(file).reshape(file.size[1], -1).any(axis=1))
     return min((int(decoded[-1]) + WITHHELD) / file.size[1], ALMOST) if decoded.size else 0.0
 
@@ -245,13 +245,13 @@ def _is_transparent(parts: PngFile, picture: Image.Image) -> np.ndarray:
     """Return bool (H, W): the pixels of a grey or RGB picture that have the one colour its tRNS chunk names, at the file's depth."""
     named = np.frombuffer(parts.transparent[: len(parts.transparent) // 2 * 2], ">u2")
     values = np.asarray(picture)
-    if picture.mode == "RGB" and parts.bit_depth == 16:  # Pillow keeps the upper byte of each value
+    if picture.mode == "RGB" and parts.bit_depth == 16:  # Pillow keeps the upper byte of each value.
         low = PngImageFile(io.BytesIO(parts.picture))
         low.tile = [tile._replace(args=LOW_BYTES) for tile in low.tile]
         values = values.astype(np.uint16) << 8 | np.asarray(low)
     elif picture.mode == "L" and parts.bit_depth < 8:
         values = values // _grey_step(parts.bit_depth)
-    if named.size < (values.ndim == 3) * 2 + 1:  # a damaged chunk names no colour
+    if named.size < (values.ndim == 3) * 2 + 1:  # A damaged chunk names no colour.
         return np.zeros(values.shape[:2], bool)
     return (values == named[:3]).all(axis=2) if values.ndim == 3 else values == named[0]
 
@@ -268,5 +268,5 @@ def _wide_values(picture: Image.Image) -> np.ndarray:
 
 
 def _scale_to_8_bit(values: np.ndarray) -> np.ndarray:
-    """uint8(value / 257, rounded) of 16-bit values, by integers (as libpng's png_set_scale_16 does)."""
+    """Return uint8(value / 257, rounded) of 16-bit values, by integers (as libpng's png_set_scale_16 does)."""
     return ((values.astype(np.uint32) * 255 + 32895) >> 16).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Results -> bytes: mask -> PNG, overlay; localization map -> colour or grey PNG, overlay; arrays -> npy.
+"""Results become bytes: a mask PNG or overlay, a localization map colour or grey PNG or overlay, arrays npy.
 
 PNGs are compressed at deflate's first level, by ISA-L where it is installed: Pillow's writer takes seven times as long for a mask,
 and higher levels more than the network, for a few percent.
@@ -20,13 +20,13 @@ try:
     from isal import isal_zlib
 
     deflate: Callable[..., bytes] = isal_zlib.compress
-except ImportError:  # a machine that ISA-L is not built for
+except ImportError:  # ISA-L is not built for this machine.
     deflate = zlib.compress
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-LEVEL = 1  # of compression; ISA-L has 0 to 3, zlib 0 to 9
-NO_FILTER, UP = 0, 2  # of a PNG's rows: stored as they are, or as the difference to the row above
-GREY, INDEXED = 0, 3  # PNG's types of colour
+LEVEL = 1  # These are levels of compression; ISA-L has 0 to 3, zlib 0 to 9.
+NO_FILTER, UP = 0, 2  # The rows of a PNG are stored as they are, or as the difference to the row above.
+GREY, INDEXED = 0, 3  # PNG gives its types of colour these numbers.
 OVERLAY_QUALITY = 88
 MASK_OPACITY = 0.55  # A class's colour covers the photo by this share.
 # The colour map covers the photo by these shares, where the map is 0 and where it is 1.
@@ -51,7 +51,7 @@ def heat_palette() -> np.ndarray:
     """Return the 256 RGB colours of a heatmap, uint8 (256, 3), dark for 0 and light for 1."""
     value = np.linspace(0, 1, 256)[:, None]
     colours = np.zeros((256, 3))
-    for coefficients in reversed(INFERNO):  # Horner's rule
+    for coefficients in reversed(INFERNO):  # This is Horner's rule.
         colours = colours * value + np.asarray(coefficients)
     return (colours.clip(0, 1) * 255).round().astype(np.uint8)
 
@@ -129,7 +129,7 @@ def _quantize(values: np.ndarray, dtype: type[np.unsignedinteger[Any]]) -> np.nd
 
 def _with_palette(indices: np.ndarray, palette: np.ndarray) -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(indices))
-    picture.putpalette(palette.tobytes())  # a grey picture with a palette becomes an indexed one
+    picture.putpalette(palette.tobytes())  # A grey picture with a palette becomes an indexed one.
     return picture
 
 

@@ -1,4 +1,4 @@
-"""HEIC files, as iPhones write them: read where the package pillow-heif is installed (the extra `heic`).
+"""HEIC files, as iPhones write them, are read where the package pillow-heif is installed (the extra `heic`).
 
 It is no part of what serving needs, because its wheels hold a codec of H.265, which is under the GPL and whose patents are
 licensed country by country; whoever wants it chooses it.
@@ -16,7 +16,7 @@ HOW_TO_READ_HEIC = "HEIC is read where the package pillow-heif is installed: pip
 
 def open_heic(data: io.BytesIO) -> ImageFile.ImageFile:
     """Open a file whose header is read and whose pixels are not decoded yet; libheif turns them upright itself."""
-    import pillow_heif  # imported here because it may be missing
+    import pillow_heif  # It is imported here because it may be missing.
 
     # Each worker decodes on its own thread.
     pillow_heif.options.DECODE_THREADS = 1

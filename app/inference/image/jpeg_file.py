@@ -1,4 +1,4 @@
-"""The segments of a JPEG file (ITU T.81, annex B): those that hold the picture, and what the others say of it.
+"""A JPEG file (ITU T.81, annex B) has segments that hold the picture, and others that speak of it.
 
 Application segments and comments are left out before the file is decoded, so that none of them, however large or damaged,
 keeps an intact picture from being read. Two stay, since the decoder takes the colour model from them: JFIF's and Adobe's.
@@ -29,7 +29,7 @@ MAX_XMP_PACKETS = 8
 
 @dataclass(frozen=True)
 class JpegFile:
-    """What is needed of a file. picture: the same file without metadata. in_scans: each scan covers all of the picture, with
+    """It holds what is needed of a file. picture: the same file without metadata. in_scans: each scan covers all of the picture, with
     some of its detail (progressive files). scans: their number, each of which is a walk over the whole picture.
     """
 
@@ -69,7 +69,7 @@ def covers_the_picture(file: JpegFile) -> bool:
     scan = data.find(START_OF_SCAN)
     while scan >= 0:
         following = MARKER_IN_SCAN.search(data, scan + 2)
-        if following is None:  # the scan has no end
+        if following is None:  # The scan has no end.
             break
         count = data[scan + 4]
         components, low, high = (
@@ -84,7 +84,7 @@ def covers_the_picture(file: JpegFile) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, and where its length field and its content end, of every whole segment before the first scan."""
+    """Yield, of every whole segment before the first scan, its marker and where its length field and its content end."""
     position = 2
     for _ in range(MAX_SEGMENTS):
         match = MARKER.search(data, position)

@@ -1,4 +1,4 @@
-"""What kind of file somebody sent, told by its first bytes: a declared content type and a file's name prove nothing."""
+"""The first bytes of a file tell what kind it is: a declared content type and a file's name prove nothing."""
 
 import re
 
@@ -10,7 +10,7 @@ READ_AS_TEXT = f"{', '.join(READ[:-1])} or {READ[-1]}"
 OTHER_PICTURES = ("HEIC", "GIF", "AVIF", "JPEG XL", "JPEG 2000", "raw photo")
 # Clients declare these types; the docs list HEIC's too, wherever they are written.
 MEDIA_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "tiff", "bmp", "heic"))
-# First bytes of the formats that are read, and of those people try, to name them in the refusal.
+# Files of these formats begin with these bytes: those that are read, and those that people try, to name them in the refusal.
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -28,13 +28,13 @@ SIGNATURES = {
 }
 # The two letters of a BMP file begin many texts too; the length of its second header tells them apart.
 BMP = re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
-# What a file of ISO's media format says it is, behind "ftyp".
+# A file of ISO's media format says behind "ftyp" what it is.
 BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     b"crx": "raw photo",
 }
-# Brands of HEIF whatever it is compressed with: AVIF names itself among the compatible brands that follow.
+# HEIF has these brands whatever it is compressed with: AVIF names itself among the compatible brands that follow.
 ANY_COMPRESSION = (b"mif1", b"msf1")
 
 

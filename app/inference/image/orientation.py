@@ -1,4 +1,4 @@
-"""How a picture has to be turned to stand upright, read from its metadata: EXIF first, XMP where EXIF says nothing.
+"""A picture's metadata say how it has to be turned to stand upright: EXIF first, XMP where EXIF says nothing.
 
 Metadata that cannot be read counts as absent: they are not pixels, and a photo with broken metadata is still a photo.
 """
@@ -11,7 +11,7 @@ ORIENTATION_TAG = 0x0112
 UPRIGHT = 1
 EXIF_PREFIX = b"Exif\0\0"
 BYTE_ORDERS = {b"II": "<", b"MM": ">"}
-# TIFF's types of whole numbers -> the format of one. An orientation of another type counts as absent, as it does for Pillow.
+# Each of TIFF's types of whole numbers has this format. An orientation of another type counts as absent, as it does for Pillow.
 WHOLE_NUMBERS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
@@ -43,6 +43,6 @@ def _in_exif(data: bytes) -> int | None:
                     return None
                 (value,) = struct.unpack_from(order + WHOLE_NUMBERS[kind], tiff, entry + 8)
                 return int(value)
-    except struct.error:  # the data end amid the directory
+    except struct.error:  # The data end amid the directory.
         pass
     return None

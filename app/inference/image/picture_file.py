@@ -1,4 +1,4 @@
-"""A picture file whose header is read and checked, and whose pixels are not decoded yet.
+"""The header of a picture file is read and checked here; its pixels are not decoded yet.
 
 Pillow's file classes are used directly and not through `Image.open`: the allow list is then the code itself, and
 Pillow's process-wide pixel limit plays no part, the limit here being checked on the header.
@@ -30,7 +30,7 @@ MAX_SIDE = 65_500
 MAX_SCANS = 100  # A progressive JPEG may have this many scans; encoders write about ten.
 # All scans of a file together may have this many pixels: each scan is a walk over the whole picture.
 MAX_SCAN_PIXELS = 2_000_000_000
-# What Pillow's decoders raise for bytes they cannot make sense of.
+# Pillow's decoders raise these for bytes they cannot make sense of.
 DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, RuntimeError,
     struct.error, zlib.error,
@@ -48,7 +48,7 @@ SIDEWAYS = (5, 6, 7, 8)  # These orientations change width and height over.
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture file whose header is read.
+    """It is a picture file whose header is read.
 
     orientation: what is left to do to the pixels that `file` gives, which of TIFF and HEIC lie upright already. parts: what the own
     readers of JPEG and PNG say of the file, None for the others. note: what is left out of the file.
@@ -63,7 +63,7 @@ class PictureFile:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) once it stands upright."""
+        """The picture has this (height, width) once it stands upright."""
         width, height = self.file.size
         return (width, height) if self.orientation in SIDEWAYS else (height, width)
 
@@ -74,7 +74,7 @@ def open_picture(data: bytes, max_image_pixels: int | None) -> PictureFile:
     Raises UploadError (nothing there), UnsupportedTypeError (no such file), TooManyPixelsError, UndecodableImageError.
     """
     kind = _recognise(data)
-    if kind == "WebP":  # its decoder allocates the canvas when opened
+    if kind == "WebP":  # Its decoder allocates the canvas when it is opened.
         _check_pixels(*_webp_size(data), max_image_pixels)
     with saying_what_is_wrong(kind, len(data)):
         parts = read_jpeg(data) if kind == "JPEG" else read_png(data) if kind == "PNG" else None

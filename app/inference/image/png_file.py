@@ -1,4 +1,4 @@
-"""The chunks of a PNG file (https://www.w3.org/TR/png-3/): those that hold the picture, and what the others say of it.
+"""A PNG file (https://www.w3.org/TR/png-3/) has chunks that hold the picture, and others that speak of it.
 
 Text, colour profiles and time stamps are left out before the file is decoded, so that none of them, however large or
 damaged, keeps an intact picture from being read. The frames of an animation are left out too; the picture that remains is the
@@ -29,7 +29,7 @@ FRAMING = 12  # A chunk has this many bytes besides its content: length, type an
 
 @dataclass(frozen=True)
 class PngFile:
-    """What is needed of a file. picture: the same file without metadata. transparent: the content of its tRNS chunk,
+    """It holds what is needed of a file. picture: the same file without metadata. transparent: the content of its tRNS chunk,
     which `picture` keeps for palettes alone.
     """
 
@@ -73,7 +73,7 @@ def read_png(data: bytes) -> PngFile:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Type, and where its content begins and ends, of every whole chunk."""
+    """Yield, of every whole chunk, its type and where its content begins and ends."""
     position = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
         if position + FRAMING > len(data):
@@ -103,7 +103,7 @@ def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes] | None:
         rest = rest[1:]
     elif kind == b"iTXt":
         packed = rest[:1] == b"\1"
-        rest = rest[2:].split(b"\0", 2)[-1]  # behind the language and the translated keyword
+        rest = rest[2:].split(b"\0", 2)[-1]  # The text stands behind the language and the translated keyword.
     if packed:
         try:
             rest = zlib.decompressobj().decompress(rest, MAX_TEXT_BYTES)

@@ -1,4 +1,4 @@
-"""Photo -> network input, and the geometry that leads back."""
+"""A photo becomes network input; the geometry leads back."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""TIFF files: what of them is read, and the checks on their first page before its pixels are decoded.
+"""Of TIFF files it is said here what is read; their first page is checked before its pixels are decoded.
 
 Of several pages the first is read. Raw photos of cameras, which are TIFF files by their first bytes, are refused, because their first
 page is a small preview.
@@ -12,7 +12,7 @@ from app.inference.errors import UndecodableImageError
 SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 258, 262, 322, 323, 50706
 REDUCED = 1  # This bit of the subfile type means that the page is a smaller copy of another one.
 WHITE_IS_ZERO = 0  # This photometric interpretation means that the largest number is black.
-# Pillow's modes that hold colours or grey of 8 or 16 bits. The others hold numbers whose range of brightness nobody knows.
+# These modes of Pillow hold colours or grey of 8 or 16 bits. The others hold numbers whose range of brightness nobody knows.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L")
 # A tile may have this many pixels, or as many as the picture where that is more: a tile is decoded whole, however small
 # the picture of which it is a part.
@@ -20,7 +20,7 @@ MAX_TILE_PIXELS = 4096 * 4096
 
 
 class TiffFile(TiffImageFile):
-    """Pillow's reader without Pillow's process-wide limit of pixels, which it applies to TIFF when it makes room for them."""
+    """It is Pillow's reader without Pillow's process-wide limit of pixels, which it applies to TIFF when it makes room for them."""
 
     def load_prepare(self) -> None:
         if self._im is None:

@@ -1,1 +1,1 @@
-"""Label maps, one label for each pixel: pseudo-labels, masks, their regions and how good they seem."""
+"""Label maps have one label for each pixel; here are pseudo-labels, masks, their regions, and how good they seem."""

@@ -1,4 +1,4 @@
-"""A region as a brush stroke of Label Studio: run lengths over the bytes of an RGBA picture, and back.
+"""A region becomes a brush stroke of Label Studio, run lengths over the bytes of an RGBA picture, and back.
 
 The format is that of `@thi.ng/rle-pack` (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack), which Label
 Studio's editor reads. A stream of bits, most significant first:
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CHANNELS = 4  # red, green, blue, alpha
+CHANNELS = 4  # A pixel has red, green, blue and alpha.
 WORD_BITS = 8
 COUNT_BITS, WORD_SIZE_BITS, RUN_SIZE_BITS, INDEX_BITS = 32, 5, 4, 2
-RUN_SIZES = np.array([3, 4, 8, 16])  # bits of a length; the ones label_studio_sdk writes
+RUN_SIZES = np.array([3, 4, 8, 16])  # A length is written with one of these numbers of bits, as label_studio_sdk does.
 FULL = np.iinfo(np.uint8).max
 
 
@@ -28,7 +28,7 @@ def encode_brush(where: np.ndarray) -> list[int]:
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = CHANNELS * np.diff(starts, append=pixels.size)
     longest = 1 << RUN_SIZES[-1]
-    pieces = -(-lengths // longest)  # a run longer than that is written in pieces, the last one shorter
+    pieces = -(-lengths // longest)  # A run longer than that is written in pieces, of which the last is shorter.
     sizes = np.full(pieces.sum(), longest)
     sizes[pieces.cumsum() - 1] = lengths - (pieces - 1) * longest
     index = np.searchsorted(1 << RUN_SIZES, sizes)
@@ -62,7 +62,7 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> np.ndarray:
 
 
 def _pack(codes: np.ndarray, bits: np.ndarray) -> list[int]:
-    """Whole numbers, each written with so many bits, as bytes; the last one is filled up with zeros."""
+    """Return whole numbers, each written with so many bits, as bytes; the last byte is filled up with zeros."""
     ends = bits.cumsum()
     shifts = np.repeat(ends, bits) - 1 - np.arange(ends[-1])
     return np.packbits((np.repeat(codes, bits) >> shifts & 1).astype(np.uint8)).tolist()

@@ -1,4 +1,4 @@
-"""A folder of corrected masks: what people drew over a model's drafts. The service writes it, training reads it.
+"""A folder of corrected masks holds what people drew over a model's drafts. The service writes it, training reads it.
 
     FOLDER/classes.txt       one name per line, the background first: line i, counted from 0, is label i of the masks
     FOLDER/masks/NAME.png    indexed PNG in PASCAL VOC's colours, at the size of the upright photo; 255 is "ignore"
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from app.inference.errors import DataError, UploadError
-from app.inference.file_names import normalized, safe_name
+from app.inference.files.file_names import normalized, safe_name
+from app.inference.files.tags import csv_rows
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.image.decode import decode_labels
 from app.inference.image.encode import mask_to_png
 from app.inference.labels import IGNORE_INDEX, MAX_CLASSES, class_count
-from app.inference.tags import csv_rows
-from app.inference.whole_file import whole_file, write_whole
 
 CLASSES, LIST, MASKS = "classes.txt", "corrections.csv", "masks"
 BACKGROUND_NAME = "background"  # The first line of classes.txt reads so.
@@ -35,7 +35,7 @@ WRITING = threading.Lock()  # Requests of one service save one after another.
 
 @dataclass(frozen=True)
 class Correction:
-    """Where a corrected mask comes from; what is not known is empty.
+    """It says where a corrected mask comes from; what is not known is empty.
 
     photo: its name in the data set, without a suffix. draft_model: NAME/VERSION of the model whose mask was corrected, and
     draft_checksum the SHA-256 of its file. pixels_changed: how many pixels differ from that draft. made_at: UTC, ISO 8601.
@@ -53,7 +53,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a folder of corrections holds. classes: without the background. rows: photo's name -> its last row."""
+    """It lists what a folder of corrections holds. classes: without the background. rows: photo's name -> its last row."""
 
     folder: Path
     classes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Localization maps -> pseudo-label: the maps of the classes present against a constant background."""
+"""Localization maps become a pseudo-label: the maps of the classes present compete with a constant background."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from app.inference.image.preprocess import resize_image
 from app.inference.labels import BACKGROUND, MAX_CLASSES, label_of
 from app.inference.maps.pamr import refine_pamr
 
-Thresholds = tuple[float, float]  # (background, foreground), both in [0, 1]
+Thresholds = tuple[float, float]  # They are (background, foreground), both in [0, 1].
 
 
 @dataclass(frozen=True)
 class PseudoLabel:
-    """label_map: uint8 (H, W) at the photo's size, 255 = ignore. maps: (K, h, w) of the classes it may hold, before refinement.
+    """It holds a pseudo-label. label_map: uint8 (H, W) at the photo's size, 255 = ignore. maps: (K, h, w) of the classes it may hold, before refinement.
     scores: (C,). class_indices: of the classes it may hold. thresholds: as used.
 
     A pixel whose best map is at or below the background threshold is background, above the foreground threshold it takes the
@@ -48,7 +48,7 @@ def label_from_maps(
     refine: str = "none",
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Maps (K, h, w) of the classes present -> uint8 label map of `size` (height, width), the photo's where None. Without
+    """Return the uint8 label map, of `size` (height, width), of the maps (K, h, w) of the classes present; None is the photo's size. Without
     refinement the photo is not needed where there is a size.
 
     Refinement runs at the maps' size, on the photo resized to it; the maps are then enlarged, so a large photo gets

@@ -1,4 +1,4 @@
-"""How good a label is likely to be, without knowing the truth: what an annotator should look at first.
+"""It is estimated how good a label is, without knowing the truth: an annotator should look at the worst first.
 
 Three signs, each in [0, 1], and their mean:
 
@@ -19,7 +19,7 @@ TOP = 2  # The margin lies between the best and the second.
 
 @dataclass(frozen=True)
 class Quality:
-    """The signs of one label; `margin` and `agreement` are None where there is no segmenter to give them."""
+    """It holds the signs of one label; `margin` and `agreement` are None where there is no segmenter to give them."""
 
     agreement: float | None
     consistency: float
@@ -27,7 +27,7 @@ class Quality:
 
     @property
     def estimate(self) -> float:
-        """The mean of the signs there are."""
+        """The estimate is the mean of the signs there are."""
         known = [sign for sign in (self.agreement, self.consistency, self.margin) if sign is not None]
         return float(np.mean(known))
 

@@ -1,4 +1,4 @@
-"""The pixels of a label as regions: COCO run lengths or polygons, boxes, COCO documents."""
+"""The pixels of a label become regions: COCO run lengths or polygons, boxes, COCO documents."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MIN_POINTS = 3
 
 
 class RunLengths(BaseModel):
-    """COCO's compressed run-length encoding: `size` is [height, width]; `pycocotools.mask.decode` reads it."""
+    """It is COCO's compressed run-length encoding: `size` is [height, width]; `pycocotools.mask.decode` reads it."""
 
     size: list[int]
     counts: str
@@ -47,7 +47,7 @@ class Region(BaseModel):
 
 @dataclass(frozen=True)
 class Runs:
-    """A label map as runs of one label, down its columns as COCO counts: every question about its regions is answered from
+    """It holds a label map as runs of one label, down its columns as COCO counts: every question about its regions is answered from
     these, a few thousand even of a large photo.
 
     size: (height, width). labels: uint8 (R,). lengths: in pixels, (R,).
@@ -61,7 +61,8 @@ class Runs:
     def of(cls, mask: np.ndarray) -> "Runs":
         """Return those of a uint8 (H, W) mask."""
         height, width = mask.shape
-        tops = np.concatenate([[True], mask[0, 1:] != mask[-1, :-1]])  # whether a run ends with the column before
+        # It tells whether a run ends with the column before.
+        tops = np.concatenate([[True], mask[0, 1:] != mask[-1, :-1]])
         rows, columns = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), width)
         starts = np.concatenate([np.flatnonzero(tops) * height, columns * height + rows + 1])
         starts.sort()
@@ -77,7 +78,7 @@ class Runs:
         """Return where a label is, as pycocotools holds it."""
         inside, starts = _run_starts(self.labels == label)
         counts = np.add.reduceat(self.lengths, starts)
-        counts = counts if not inside[0] else np.insert(counts, 0, 0)  # COCO begins with what is outside
+        counts = counts if not inside[0] else np.insert(counts, 0, 0)  # COCO begins with what is outside.
         height, width = self.size
         return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
 
@@ -135,7 +136,7 @@ def _region(
 
 
 def mask_to_rle(where: np.ndarray) -> RunLengths:
-    """COCO run-length encoding of a bool (H, W) region; runs go down the columns."""
+    """Return the COCO run-length encoding of a bool (H, W) region; runs go down the columns."""
     return _as_text(Runs.of(where.view(np.uint8)).encoded(1))
 
 
@@ -153,7 +154,7 @@ def polygons_of(where: np.ndarray) -> list[list[float]]:
     )
     outlines = []
     for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
-        outer = shapely.Polygon(points[: offsets[1]] - 0.5)  # a pixel's centre lies at + 0.5, the padding at - 1
+        outer = shapely.Polygon(points[: offsets[1]] - 0.5)  # A pixel's centre lies at + 0.5, the padding at - 1.
         outline = shapely.get_exterior_ring(outer.simplify(min(TOLERANCE, SMALL * outer.area**0.5)))
         outlines.append((outer.area, shapely.get_coordinates(outline)[:-1]))
     outlines.sort(key=lambda entry: -entry[0])

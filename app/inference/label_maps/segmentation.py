@@ -1,4 +1,4 @@
-"""Photo -> mask: what a segmenter answers, at one size or as the mean of several views. Training uses it as well."""
+"""A segmenter makes the mask of a photo, at one size or as the mean of several views. Training uses it as well."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -18,7 +18,7 @@ LEAST_SHARE = 1e-7  # A class that is known to be in a photo has at least this p
 
 
 class Segmentation:
-    """mask: uint8 (H, W) at the photo's size. What else a reply may want is worked out when it is read."""
+    """It holds a mask, uint8 (H, W) at the photo's size. What else a reply may want is worked out when it is read."""
 
     def __init__(self, mask: np.ndarray, probabilities: Callable[[], np.ndarray]) -> None:
         self.mask = mask
@@ -30,12 +30,12 @@ class Segmentation:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """(C + 1, h, w) of all labels, background first, before refinement."""
+        """The probabilities are (C + 1, h, w), of all labels, background first, before refinement."""
         return self._probabilities()
 
     @cached_property
     def scores(self) -> dict[int, float]:
-        """Label -> mean probability over the label's pixels."""
+        """The score of a label is the mean probability over its pixels."""
         return mean_scores(self.mask, self.probabilities)
 
 
@@ -96,8 +96,8 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
     outputs = run_views(model, image, 1.0, mirror=False)
     logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
     candidates = np.flatnonzero(count_labels(mask))
-    given = mask.shape == size  # whether the network's own mask is the answer as it stands
-    left: tuple[int, ...] | None = None  # the classes that are left where some of those in the mask are not present
+    given = mask.shape == size  # It tells whether the network's own mask is the answer as it stands.
+    left: tuple[int, ...] | None = None  # These classes are left where some of those in the mask are not present.
     if "scores" in outputs:
         present = present_classes(model.card, outputs["scores"][0], presence_threshold)
         allowed = np.array([BACKGROUND, *map(label_of, present)])
@@ -112,7 +112,7 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
 
 
 def mean_scores(mask: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
-    """Label -> its mean probability (C + 1, h, w) over its pixels, of every label of a mask, 255 left out.
+    """Return, for every label of a mask but 255, the mean of its probability (C + 1, h, w) over its pixels.
 
     Its pixels are those at the probabilities' size; a label that has none there gets its largest probability.
     """

@@ -1,4 +1,4 @@
-"""Leaving out of a mask the regions that are too small to be meant: specks beside a thing, and things taken for another."""
+"""Regions that are too small to be meant are left out of a mask: specks beside a thing, and things taken for another."""
 
 import numpy as np
 

@@ -1,1 +1,1 @@
-"""Localization maps: one map in [0, 1] for each class."""
+"""Localization maps are made here: one map in [0, 1] for each class."""

@@ -1,4 +1,4 @@
-"""CCRM: class-conditional inference, better maps from any trained classifier without training it again.
+"""CCRM, class-conditional inference, makes better maps by any trained classifier without training it again.
 
 Sun, Zhang and Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation",
 WACV 2022, https://arxiv.org/abs/2110.14309. In pure numpy, over any function images -> maps.
@@ -32,13 +32,13 @@ import numpy as np
 from app.inference.arrays import normalize_cam, resize_bilinear
 from app.inference.image.preprocess import MIN_INPUT_SIDE, resize_image
 
-# float32 (N, H, W, 3) RGB in [0, 255], all of one size -> maps >= 0, (N, C, h, w) at any resolution
+# It takes float32 (N, H, W, 3), RGB in [0, 255], all of one size, and gives maps >= 0, (N, C, h, w), at any resolution.
 Cams = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class ConditionalOptions:
-    """How class-conditional inference runs; the defaults are the paper's numbers.
+    """They say how class-conditional inference runs; the defaults are the paper's numbers.
 
     scales, flip: the views of every patch. rounds: at most so many. erase_threshold: a pixel where a map reaches it is
     erased. min_erased: share of a patch; a round that erases less is the last. buffers: px that the patches reach over
@@ -69,7 +69,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Return its rows and columns, to index an (H, W) array with."""
+        """Its rows and columns index an (H, W) array."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
@@ -142,7 +142,7 @@ def split_boxes(centres: np.ndarray, size: tuple[int, int], options: Conditional
 
 
 class _Patch:
-    """A piece of the photo and what is known of it: image (h, w, 3), maps A (K, h, w), kept masks of the rounds."""
+    """It holds a piece of the photo and what is known of it: image (h, w, 3), maps A (K, h, w), kept masks of the rounds."""
 
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
@@ -196,7 +196,7 @@ def patch_views(patch: _Patch, options: ConditionalOptions) -> Iterator[tuple[np
         for mirrored in (False, True) if options.flip else (False,):
             image = resized[:, ::-1] if mirrored else resized
             if kept is not None and options.released:
-                kept = resize_nearest(kept, height, width)  # the next view's mask is made from this one
+                kept = resize_nearest(kept, height, width)  # The next view's mask is made from this one.
                 image = np.where(kept[:, :, None], image, mean)
             elif kept is not None:
                 mask = resize_mask(kept, height, width)

@@ -1,4 +1,4 @@
-"""Maps of several methods as one: an average in which a method counts as much as the others agree with it.
+"""Maps of several methods become one: their average, in which a method counts as much as the others agree with it.
 
 Per class, the weight of a method's map is its soft intersection over union with the mean of the others' maps,
 
@@ -27,7 +27,7 @@ def agreement(maps: np.ndarray) -> np.ndarray:
 
 
 def fuse_maps(methods: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps (K, h_m, w_m) in [0, 1] of the same classes by several methods -> (K, h, w) in [0, 1], at the first's size."""
+    """Return one set of maps (K, h, w) in [0, 1], at the first's size, of the maps (K, h_m, w_m) of the same classes by several methods."""
     if len(methods) == 1:
         return methods[0]
     size = methods[0].shape[1:]

@@ -1,4 +1,4 @@
-"""Photo -> class scores and localization maps: for the service and for the training package.
+"""A photo gets class scores and localization maps, for the service and for the training package.
 
 Every function takes a `Model`: something with a `card` and a `run` from uint8 images (N, H, W, 3) to named arrays. That
 is an `app.inference.engine.Engine`, or a torch module behind the same two names.
@@ -25,7 +25,7 @@ KEPT_TYPE = np.dtype("<f4")  # Kept arrays are of this type on every machine.
 
 
 class Model(Protocol):
-    """What predicting needs: the card, and images -> outputs by name."""
+    """Predicting needs this of a model: the card, and images -> outputs by name."""
 
     @property
     def card(self) -> ModelCard: ...
@@ -101,12 +101,12 @@ class Localization:
 
     @property
     def maps(self) -> np.ndarray:
-        """(C, h, w) float32 in [0, 1), of all classes there are maps of, at the size of the network input."""
+        """The maps are (C, h, w) float32 in [0, 1), of all classes there are maps of, at the size of the network input."""
         return self.maps_of(self.class_indices)
 
     @property
     def class_indices(self) -> tuple[int, ...]:
-        """The classes that have a map: all, or those CCRM was asked for."""
+        """These classes have a map: all, or those CCRM was asked for."""
         known = self.sources[0].class_indices
         return tuple(range(len(self.sources[0].scores))) if known is None else known
 
@@ -146,7 +146,7 @@ def conditional_cams(
     options: ConditionalOptions | None = None,
     scores: np.ndarray | None = None,
 ) -> ScaleCams:
-    """Class-conditional maps (`app.inference.maps.class_conditional`) of these classes of one uint8 (H, W, 3) photo, as plain ones come.
+    """Return the class-conditional maps (`app.inference.maps.class_conditional`) of these classes of one uint8 (H, W, 3) photo, as plain ones come.
 
     One (K, h, w) array at the size of the network input, which is the photo that inference splits and erases; `options`
     hold its scales. `scores` are those of plain inference, made here where they are not known.
@@ -162,7 +162,7 @@ def conditional_cams(
 
 @dataclass(frozen=True)
 class Inference:
-    """How maps are made of a photo: by `scale_cams`, or with `conditional` by CCRM.
+    """It says how maps are made of a photo: by `scale_cams`, or with `conditional` by CCRM.
 
     `scales` and `flip` default to the card's, for CCRM to those of its paper.
     """

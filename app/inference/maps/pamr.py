@@ -1,4 +1,4 @@
-"""PAMR: pixel-adaptive mask refinement in pure numpy.
+"""PAMR, pixel-adaptive mask refinement, stands here in pure numpy.
 
 Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 3.4,
 https://arxiv.org/abs/2005.08104. A mask is averaged again and again over neighbours that look alike:
@@ -29,11 +29,11 @@ def _affinity(image: np.ndarray, offsets: list[tuple[int, int]], pad: int) -> np
     height, width = image.shape[1:]
     padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
     neighbours = [_shifted(padded, dy, dx, pad, height, width) for dy, dx in offsets]
-    centres = len(offsets) // len(NEIGHBOURS)  # the pixel itself counts once per dilation
+    centres = len(offsets) // len(NEIGHBOURS)  # The pixel itself counts once per dilation.
     count = len(offsets) + centres
     mean = (sum(neighbours) + centres * image) / count
     squares = sum((n - mean) ** 2 for n in neighbours) + centres * (image - mean) ** 2
-    variance = squares / (count - 1)  # unbiased, as torch.std
+    variance = squares / (count - 1)  # The deviation is unbiased, as torch.std is.
     scale = WEIGHT * np.sqrt(variance) + 1e-8
     affinity = np.stack([(-np.abs(n - image) / scale).mean(axis=0) for n in neighbours])
     np.exp(affinity - affinity.max(axis=0), out=affinity)

@@ -1,1 +1,1 @@
-"""Label Studio's ML backend: predictions for the photos of its tasks."""
+"""Label Studio's ML backend gives predictions for the photos of its tasks."""

@@ -1,4 +1,4 @@
-"""Label Studio's label config (XML) -> which class of a model is drawn with which label of which tool.
+"""Label Studio's label config (XML) says which class of a model is drawn with which label of which tool.
 
 https://labelstud.io/tags/brushlabels and /polygonlabels. A label stands for a class where its `value`, its `alias` or one
 of the names in its `predicted_values` means the class (`app.inference.class_names`); upper and lower
@@ -15,7 +15,7 @@ from app.inference.class_names import find_class
 from app.inference.errors import ParameterError
 
 Kind = Literal["brushlabels", "polygonlabels", "brush", "polygon"]
-KINDS: tuple[Kind, ...] = get_args(Kind)  # a class that several could draw is drawn with the first of them
+KINDS: tuple[Kind, ...] = get_args(Kind)  # A class that several could draw is drawn with the first of them.
 MAX_ELEMENTS = 5000
 MAX_TOOLS = 50  # A config may have this many tools, each of which is looked through for its labels.
 MAX_LISTED = 20  # A message lists this many names.
@@ -91,7 +91,7 @@ def read_tools(label_config: str) -> list[Tool]:
         for element in root.iter()
         if element.tag.lower() == "image"
         and (value := element.get("value") or element.get("valueList") or "")
-        and "/" not in value  # an address, which is no key of a task
+        and "/" not in value  # A value with a slash is an address, and no key of a task.
     }
     tools = _tools_in(root, images)
     if not tools:
@@ -130,7 +130,7 @@ def _targets(element: ET.Element) -> list[str]:
 
 
 def choose_labels(tools: Sequence[Tool], classes: Sequence[str]) -> dict[int, tuple[Tool, str]]:
-    """Class index -> tool and label it is drawn with. A class without a label is left out.
+    """Return, for each class index, the tool and the label it is drawn with. A class without a label is left out.
 
     Raises ParameterError where that leaves none.
     """

@@ -1,4 +1,4 @@
-"""The configured Label Studio, and the only place photos of its tasks are fetched from.
+"""Photos of tasks are fetched from the configured Label Studio, and from nowhere else.
 
 What a task names is resolved against that host; another host is refused before anything is sent, and so is a redirect to
 one: whoever may write tasks must not make this service knock at doors inside its network, nor carry the token there. Redirects to
@@ -25,22 +25,23 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from app.inference.errors import ParameterError, UnavailableError, UploadError, UploadTooLargeError
+from app.inference.errors import ParameterError, SwitchedOffError, UnavailableError, UploadError, UploadTooLargeError
 from app.runtime.settings import Settings, is_named, separated
 
 SILENCE_SECONDS = 10  # The host is given up after this time without a byte.
 FETCH_SECONDS = 60  # A photo may take this long in all.
 CHUNK_BYTES = 65_536
-MAX_REPLY_BYTES = 65_536  # of what is no photo
+MAX_REPLY_BYTES = 65_536  # A reply that is no photo may have this many bytes.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REFRESH_PATH = "/api/token/refresh/"
-# What Label Studio serves photos under: uploads, local files, and storages through itself. Its API is nobody's photo.
+# Label Studio serves photos under these paths: uploads, local files, and storages through itself. Its API is nobody's photo.
 DATA_PATH = re.compile(r"/(?:data|storage-data)/.|/(?:tasks|projects)/[0-9]{1,18}/(?:resolve|presign)/?")
 WHO_AM_I_PATH = "/api/current-user/whoami"
-CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure-spi")  # of the storages that Label Studio reads for its users
+# Label Studio reads storages of these schemes for its users.
+CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 SIGN_IN_PATH = "/user/login"
-KEPT = "%/:=&?~+!$,;'@()*[]"  # characters of an address that are left as they are
+KEPT = "%/:=&?~+!$,;'@()*[]"  # These characters of an address are left as they are.
 Origin = tuple[str, str, int | None]
 
 
@@ -60,13 +61,12 @@ class Host:
 
     @classmethod
     def of(cls, settings: Settings) -> "Host":
-        """Return the one of the settings. Raises UnavailableError where they name none."""
+        """Return the one of the settings. Raises SwitchedOffError where they name none."""
         if settings.label_studio_url is None or settings.label_studio_token is None:
-            raise UnavailableError(
+            raise SwitchedOffError(
                 "this service does not know which Label Studio it may fetch photos from. Start it with "
                 "TAG2MASK_LABEL_STUDIO_URL (such as http://localhost:8080) and TAG2MASK_LABEL_STUDIO_TOKEN (an access "
-                "token of a user there).",
-                retry_after_seconds=60,
+                "token of a user there)."
             )
         token = settings.label_studio_token.get_secret_value().strip()
         storage = frozenset(name.lower() for name in separated(settings.label_studio_storage))
@@ -98,13 +98,13 @@ class Host:
             with host._open(Request(self.url + WHO_AM_I_PATH, headers={"Authorization": host.authorization})):
                 pass
         except UploadError as error:
-            if not isinstance(error, NotThereError):  # another release may have no such page
+            if not isinstance(error, NotThereError):  # Another release may have no such page.
                 raise UnavailableError(str(error), retry_after_seconds=60) from None
 
     def add_task(self, project: int, name: str, data: bytes) -> str:
         """Make a task of a photo in a project; returns the address under which it is opened. Raises UploadError."""
         boundary = secrets.token_hex(16)
-        named = name.replace('"', "%22")  # as browsers write it; line breaks are in no name that is received
+        named = name.replace('"', "%22")  # Browsers write it so; no name that is received has line breaks.
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{named}"\r\n\r\n'
         body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
         headers = {"Authorization": self.authorization, "Content-Type": f"multipart/form-data; boundary={boundary}"}
@@ -188,7 +188,7 @@ class Host:
 
     @contextmanager
     def _open(self, request: Request) -> Iterator[Any]:
-        """The answer to a request. No message holds what was sent, for it holds the token."""
+        """Yield the answer to a request. No message holds what was sent, for it holds the token."""
         try:
             reply = build_opener(ProxyHandler({}), Redirects(self.url, self.storage)).open(
                 request, timeout=SILENCE_SECONDS
@@ -210,7 +210,7 @@ class Host:
 
 
 class Redirects(HTTPRedirectHandler):
-    """Follows a redirect within the host, but not to its sign-in page, and one to its storage, without the token."""
+    """It follows a redirect within the host, but not to its sign-in page, and one to its storage, without the token."""
 
     def __init__(self, url: str, storage: frozenset[str]) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""A photo of a Label Studio task -> the prediction of the task: regions in the project's labels, and a score."""
+"""A photo of a Label Studio task gives the prediction of the task: regions in the project's labels, and a score."""
 
 import hashlib
 import logging
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from app.http.problems import problem_of
-from app.inference.analysis import Analyzer, Options
+from app.http.reply.problems import problem_of
+from app.inference.analysis import Analyzer
 from app.inference.arrays import resize_bilinear
 from app.inference.errors import ParameterError, ServiceError
 from app.inference.label_maps.brush import encode_brush
 from app.inference.label_maps.regions import polygons_of, regions_in
 from app.inference.labels import BACKGROUND, class_index_of
 from app.inference.maps.fusion import agreement
+from app.inference.options import Options
 from app.protocols.label_studio.config import Tool, choose_labels, find_value
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_store import Catalog, pin
@@ -29,7 +30,7 @@ ONE_VIEW = Options(scales=(1.0,), flip=False)
 
 @dataclass(frozen=True)
 class Plan:
-    """How the photos of a batch are worked on.
+    """It says how the photos of a batch are worked on.
 
     cams: the models whose agreement is the score; none where fewer than two are served. tools: of the label config.
     """
@@ -101,7 +102,7 @@ def predict_task(plan: Plan, photos: Sequence[tuple[View, bytes]], tags: Sequenc
     """
     predictions = [predict_photo(plan, view, data, tags) for view, data in photos]
     result = [region for regions, _ in predictions for region in regions]
-    if len(photos) > 1:  # one photo may be there twice
+    if len(photos) > 1:  # One photo may be there twice.
         for number, (regions, _) in enumerate(predictions):
             for region in regions:
                 region["id"] = f"{number}-{region['id']}"

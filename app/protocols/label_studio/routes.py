@@ -1,4 +1,4 @@
-"""Label Studio's ML backend protocol: the masks of photos as pre-annotations.
+"""Label Studio's ML backend protocol gives the masks of photos as pre-annotations.
 
 The address a user enters there (Settings > Model) is http://HOST:PORT/label-studio; Label Studio appends /health, /setup,
 /predict and /webhook to it (`label_studio/ml/api_connector.py` of https://github.com/HumanSignal/label-studio).
@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.http.receive import HEAD_BYTES, receive_body
+from app.http.request.receive import HEAD_BYTES, receive_body
 from app.inference.errors import (
     ClientLeftError,
     ParameterError,
@@ -47,14 +47,14 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class TaskBody(BaseModel):
-    """A task; its label config says under which keys of `data` the photos are."""
+    """It is a task; its label config says under which keys of `data` the photos are."""
 
     id: int | str | None = None
     data: dict[str, Any]
 
     @property
     def tags(self) -> list[str]:
-        """Those of the task's data, none where it has none."""
+        """The tags are those of the task's data; there are none where it has none."""
         tags = self.data.get("tags")
         if isinstance(tags, dict):  # Exports write choices so.
             tags = [entry for named in tags.values() for entry in (named if isinstance(named, list) else [named])]
@@ -63,20 +63,20 @@ class TaskBody(BaseModel):
 
 
 class PredictBody(BaseModel):
-    """What is read of Label Studio's request for predictions."""
+    """It holds what is read of Label Studio's request for predictions."""
 
     tasks: Annotated[list[TaskBody], FailFast(), Field(max_length=MAX_TASKS)]
     label_config: LabelConfig
 
 
 class SetupBody(BaseModel):
-    """What is read of the request that connects a project; the access token it brings is not."""
+    """It holds what is read of the request that connects a project; the access token it brings is not read."""
 
     label_config: LabelConfig = Field(alias="schema")
 
 
 class WebhookBody(BaseModel):
-    """What is read of the news of a project."""
+    """It holds what is read of the news of a project."""
 
     action: str
 
@@ -95,7 +95,7 @@ async def setup(request: Request) -> Response:
     await run_in_threadpool(Host.of(service.settings).check_access)
     try:
         await run_in_threadpool(_plan_of, service, body)
-    except ParameterError as error:  # a project may get its model before its labels
+    except ParameterError as error:  # A project may get its model before its labels.
         logger.warning("a Label Studio project is connected that gets no predictions as it is: %s", error)
     return JSONResponse({"model_version": version_of(segmenter)})
 
@@ -116,7 +116,7 @@ async def predict(request: Request) -> Response:
 async def make_task(request: Request) -> Response:
     """Make a task of a photo that the service keeps (`image=ID`) in the configured project, and say where it is opened.
 
-    PUT, for pages of other sites cannot send it.
+    It is PUT because pages of other sites cannot send that.
     """
     service = service_of(request)
     project = service.settings.label_studio_project
@@ -133,7 +133,7 @@ async def make_task(request: Request) -> Response:
 
 
 def _plan_of(service: Service, body: PredictBody | SetupBody) -> Plan:
-    """How the photos of a project are worked on. Raises ParameterError where its config draws no class."""
+    """Return how the photos of a project are worked on. Raises ParameterError where its config draws no class."""
     plan = Plan.of(service.models.catalog, read_tools(body.label_config), service.settings.max_image_pixels)
     plan.check()
     return plan
@@ -152,7 +152,7 @@ async def webhook(request: Request) -> Response:
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    """The JSON of a request, read by a thread. Raises UploadTooLargeError, and ParameterError that repeats no value."""
+    """Return the JSON of a request, read by a thread. Raises UploadTooLargeError, and ParameterError that repeats no value."""
     settings = service_of(request).settings
     limit = min(settings.max_json_bytes, settings.max_upload_bytes)
     data = await receive_body(request, limit, "TAG2MASK_MAX_JSON_BYTES")
@@ -190,7 +190,7 @@ async def predict_tasks(request: Request, host: Host, plan: Plan, tasks: list[Ta
         while not left.is_set():
             try:
                 return await pool.run(predict_task, plan, photos, task.tags, gone=gone)
-            except QueueFullError as error:  # other clients' photos; those of the batch wait here
+            except QueueFullError as error:  # The photos of other clients fill the queue; those of the batch wait here.
                 await asyncio.sleep(error.retry_after_seconds)
         raise ClientLeftError("Label Studio left while its tasks were worked on.")
 

@@ -1,1 +1,1 @@
-"""The worker processes: where they come from, what one of them does, and who replaces it when it ends."""
+"""The worker processes are started here, do their work, and are replaced when they end."""

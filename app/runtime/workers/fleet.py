@@ -1,4 +1,4 @@
-"""The worker processes of a service: each does one piece of work at a time, and each that ends is replaced.
+"""Each of the service's worker processes does one piece of work at a time, and each that ends is replaced.
 
 A process that crashes, or whose work does not end, costs the request that it worked on, and no other: the others go on, and a new
 one has the models loaded and warm before it takes part. A model is tried in a process that serves nobody, at the start as
@@ -30,27 +30,27 @@ LONGEST_PAUSE_SECONDS = 30  # Where one process after another fails to start, th
 
 
 class Fleet:
-    """`size` processes; none without `keep`. Safe to share among threads."""
+    """It has `size` processes, which `keep` starts. Threads may share it."""
 
     def __init__(self, settings: Settings, size: int) -> None:
         self.size = size
-        self.ended = 0  # processes that were replaced
+        self.ended = 0  # So many processes were replaced.
         self._settings = settings
         self._condition = threading.Condition()
-        self._all: list[WorkerProcess] = []  # those that serve
-        self._free: list[WorkerProcess] = []  # the one that was used last is used next: its memory is warm
-        self._wanted: WorkerProcess | None = None  # the one that is to learn of models next
-        self._scout: WorkerProcess | None = None  # the one in which models are tried
+        self._all: list[WorkerProcess] = []  # These serve.
+        self._free: list[WorkerProcess] = []  # The one that was used last is used next: its memory is warm.
+        self._wanted: WorkerProcess | None = None  # This one is to learn of models next.
+        self._scout: WorkerProcess | None = None  # Models are tried in this one.
         self._models: tuple[LoadedModel, ...] = ()
         self._held: WeakValueDictionary[str, DistantModel] = (
             WeakValueDictionary()
-        )  # by hash, as long as a request holds it
+        )  # A model is here by its hash, as long as a request holds it.
         self._closed = False
         self._news, self._teller = CONTEXT.Pipe(duplex=False)
 
     @property
     def living(self) -> int:
-        """The processes that serve now."""
+        """So many processes serve now."""
         return len(self._all)
 
     def check_ready(self) -> None:
@@ -101,7 +101,8 @@ class Fleet:
         hashes = {model.sha256 for model in self._models}
         for process in list(self._all):
             if not hashes <= process.models:
-                with suppress(Tag2MaskError), self._taking(process):  # it learns of them with the first photo otherwise
+                # It learns of them with the first photo otherwise.
+                with suppress(Tag2MaskError), self._taking(process):
                     self._equip(process, self._models)
 
     def close(self) -> None:
@@ -222,7 +223,7 @@ class Fleet:
                 for model in self._models:
                     try:
                         process.load(model, self._settings)
-                    except (ModelCardError, NotReadyError) as error:  # its file has changed; the others serve
+                    except (ModelCardError, NotReadyError) as error:  # Its file has changed; the others serve.
                         logger.warning("a worker process lacks a model: %s", error)
             except Exception as error:
                 process.kill()

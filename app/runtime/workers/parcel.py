@@ -1,4 +1,4 @@
-"""What crosses between the service and its worker processes: a pickle, large bytes beside it, and models by name.
+"""A parcel crosses between the service and its worker processes: a pickle, large bytes beside it, and models by name.
 
 A model crosses as the hash of its file, since both sides have it: the workers as an engine, the service as a `DistantModel`. The
 settings stay where they are. Bytes from `APART` on go through shared memory: a pipe carries them in pieces of some 100 kB, and
@@ -27,7 +27,7 @@ MODEL, SETTINGS, BYTES = "model", "settings", "bytes"
 
 @dataclass(frozen=True)
 class Parcel:
-    """content: the pickle. apart: the large bytes in it. models: those that it names, by hash; known to the sender only."""
+    """It is what crosses. content: the pickle. apart: the large bytes in it. models: those that it names, by hash; known to the sender only."""
 
     content: bytes
     apart: list[bytes | memoryview]
@@ -79,7 +79,7 @@ def _receive_apart(connection: Connection, size: int) -> memoryview:
 
 
 class _Packer(pickle.Pickler):
-    """Puts names in the place of what is on the other side already, and of large bytes."""
+    """It puts names in the place of what is on the other side already, and of large bytes."""
 
     def __init__(self, file: io.BytesIO, by_name: bool) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)

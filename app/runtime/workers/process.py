@@ -1,4 +1,4 @@
-"""The service's end of one worker process (`app.runtime.workers.worker`)."""
+"""The service holds this end of a worker process (`app.runtime.workers.worker`)."""
 
 import atexit
 import logging
@@ -26,13 +26,13 @@ _living: "WeakSet[WorkerProcess]" = WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """At the end of this process no worker stays behind: multiprocessing would wait for it."""
+    """End all workers at the end of this process: multiprocessing would wait for them."""
     for process in list(_living):
         process.kill()
 
 
 class WorkerProcess:
-    """One process. `models` are the hashes of those that it holds. One thread at a time may call it.
+    """It is one process. `models` are the hashes of those that it holds. One thread at a time may call it.
 
     Once `lost` is set it does no more work.
     """
@@ -62,7 +62,7 @@ class WorkerProcess:
         return self.deliver(seconds, pack((seconds, function, arguments)))
 
     def deliver(self, seconds: float, parcel: Parcel) -> Any:
-        """The same for a parcel of (seconds, function, arguments)."""
+        """Do the same with a parcel of (seconds, function, arguments)."""
         limit = seconds + worker.GRACE_SECONDS
         try:
             send(self._connection, parcel)
@@ -99,7 +99,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process at once, whatever it does."""
         self.lost = True
-        if self.process.pid is None or wait([self.process.sentinel], 0):  # its number may be another's by now
+        if self.process.pid is None or wait([self.process.sentinel], 0):  # Its number may be another's by now.
             return
         with suppress(OSError):
             os.kill(self.process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""A worker process: it holds the models and does one piece of work after another, until the service hangs up.
+"""A worker process holds the models and does one piece of work after another, until the service hangs up.
 
 The work is a function and its arguments (`app.runtime.workers.parcel`); what comes back is the result, or the exception, and the log
 lines that were written meanwhile.
@@ -7,7 +7,6 @@ lines that were written meanwhile.
 import logging
 import math
 import signal
-import time
 import traceback
 import warnings
 from collections.abc import Collection, Iterator
@@ -24,22 +23,19 @@ from app.inference.engine import Engine
 from app.inference.errors import NotReadyError, Tag2MaskError
 from app.runtime.loaded_model import DistantModel
 from app.runtime.loading import load_engine
-from app.runtime.memory import trim_memory
+from app.runtime.memory import Trimming, trim_memory
 from app.runtime.settings import Settings
 from app.runtime.workers.parcel import MODEL, Parcel, pack, receive, send, unpack
 
 GRACE_SECONDS = 2  # Work that does not heed its deadline is ended with its process this long after it.
-# Freed memory goes back to the system this often at most. Photos of all sizes leave it in pieces: without this, a worker of 200 MB held
-# 700 after 600 requests. It takes some milliseconds, in which nobody waits for an answer.
-TRIM_SECONDS = 0.5
 ORPHAN_SECONDS = 2  # A process whose work goes on for longer still, because nobody is there to end it, ends itself.
 
-_engines: dict[str, Engine] = {}  # by the hash of the file
+_engines: dict[str, Engine] = {}  # They are found by the hash of their file.
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a piece of work: a result, or an error; and the log lines that were written."""
+    """It says what came of a piece of work: a result, or an error; and the log lines that were written."""
 
     result: Any
     error: BaseException | None
@@ -54,7 +50,7 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.basicConfig(handlers=[QueueHandler(records)], level=log_level, force=True)
     leave_out_odd_metadata()
-    trimmed = time.monotonic()
+    trimming = Trimming()
     while True:
         try:
             parcel = receive(connection)
@@ -63,9 +59,7 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
                 outcome.records.append(records.get())
             send(connection, pack(outcome, by_name=False))
             del parcel, outcome
-            if time.monotonic() > trimmed + TRIM_SECONDS:
-                trim_memory()
-                trimmed = time.monotonic()
+            trimming.work_ended()  # Nobody waits for an answer now.
         except (EOFError, OSError):  # The service has gone.
             return
 
@@ -111,14 +105,14 @@ def forget(hashes: Collection[str]) -> None:
 
 
 def leave_out_odd_metadata() -> None:
-    """What Pillow says of odd metadata in an upload is no news to whoever runs the service."""
+    """Keep quiet what Pillow says of odd metadata in an upload: it is no news to whoever runs the service."""
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 @contextmanager
 def _ending_itself(seconds: float) -> Iterator[None]:
     """End this process after some seconds, whatever it does then: the alarm needs neither the interpreter nor the service."""
-    if not math.isfinite(seconds) or not hasattr(signal, "setitimer"):  # Windows has no alarm
+    if not math.isfinite(seconds) or not hasattr(signal, "setitimer"):  # Windows has no alarm.
         yield
         return
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -133,7 +127,7 @@ def _portable(error: Exception) -> Exception:
     said = "".join(traceback.format_exception(error))
     try:
         unpack(pack(error, by_name=False), lambda *_: None)
-    except Exception:  # whatever its class does when it is pickled
+    except Exception:  # Its class may do anything when it is pickled.
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"In the worker process:\n{said}")
     return error

@@ -1,8 +1,8 @@
-// The brush's controls above the photo: class, paint or erase, size, steps, save.
+// The brush has these controls above the photo: class, paint or erase, size, steps, save.
 
 import { byId, element } from "../elements.js";
 
-// The classes to paint, {label, name, listed}, those that are listed first.
+// Offer the classes to paint, {label, name, listed}; those that are listed come first.
 export function drawClasses(classes, chosen) {
   const option = ({ label, name }) => element("option", { value: label, textContent: name, selected: label === chosen });
   const group = (label, entries) => (entries.length ? [element("optgroup", { label }, ...entries.map(option))] : []);
@@ -12,7 +12,7 @@ export function drawClasses(classes, chosen) {
   );
 }
 
-// What the brush is now, and how far the mask is from the draft.
+// Show what the brush is now, and how far the mask is from the draft.
 export function drawBar({ label, erasing, size, pixels, colour, strokes }) {
   byId("brush-class").value = label;
   byId("brush-swatch").style.backgroundColor = colour;

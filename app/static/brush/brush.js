@@ -1,24 +1,24 @@
 // The brush: what a pointer or the keys do on the photo becomes strokes on the mask.
 
-const SMALLEST = 0.5; // px of the photo: the brush covers one pixel
-const LARGEST_SHARE = 0.15; // radius of the largest brush, of the photo's longer side
+const SMALLEST = 0.5; // In px of the photo: the brush then covers one pixel.
+const LARGEST_SHARE = 0.15; // The largest brush has this radius, as a share of the photo's longer side.
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const JUST_INSIDE = 1e-9; // of a side
+const JUST_INSIDE = 1e-9; // It is a share of a side.
 
 export class Brush {
-  #from = null; // the place, in pixels, up to which the stroke is drawn
+  #from = null; // The stroke is drawn up to this place, in pixels.
 
   // label: what is painted; erased: what is painted where `erasing`; size: from 0 to 1; painted(box): called for what changed.
   constructor(strokes, { label, erased, size, colourOf, painted }) {
     Object.assign(this, { strokes, label, erased, size, colourOf, painted, erasing: false });
   }
 
-  // As share of the photo's longer side: small sizes are finely graded.
+  // The size is a share of the photo's longer side; small sizes are finely graded.
   get radius() {
     return this.pixels / Math.max(this.strokes.width, this.strokes.height);
   }
 
-  // The radius in pixels of the photo.
+  // The radius is in pixels of the photo.
   get pixels() {
     return Math.max(SMALLEST, LARGEST_SHARE * this.size ** 2 * Math.max(this.strokes.width, this.strokes.height));
   }
@@ -28,7 +28,7 @@ export class Brush {
   }
 
   begin(place) {
-    if (this.strokes.isOpen) this.end(); // the keys had put it down
+    if (this.strokes.isOpen) this.end(); // The keys had put it down.
     this.strokes.begin(this.erasing ? this.erased : this.label);
     this.#from = null;
     this.move(place);

@@ -1,4 +1,4 @@
-// Correcting the mask in view: from the draft to the mask that is saved.
+// Here the mask in view is corrected, from the draft to the mask that is saved.
 
 import { byId, show } from "../elements.js";
 import { busy, complain, say } from "../messages.js";
@@ -10,18 +10,18 @@ import { sendCorrection } from "./sending.js";
 import { Strokes } from "./strokes.js";
 
 const FIRST_SIZE = 0.4;
-const SIZE_STEP = 0.06; // one press of a key
-const BARE = "#8a8f8d"; // the colour of the ring that erases
+const SIZE_STEP = 0.06; // One press of a key changes the size by this much.
+const BARE = "#8a8f8d"; // The ring that erases has this colour.
 const ESCAPE = "Escape";
 
 export class Correcting {
   #viewer;
   #ended;
-  #brush = null; // null while nothing is corrected
-  #draft = null; // {photo, request, model}
-  #layer = null; // a canvas
-  #colours = new Map(); // label -> colour; the background has none
-  #names = new Map(); // label -> class
+  #brush = null; // It is null while nothing is corrected.
+  #draft = null; // It is {photo, request, model}.
+  #layer = null; // It is a canvas.
+  #colours = new Map(); // Each label has its colour; the background has none.
+  #names = new Map(); // Each label has its class.
   #size = FIRST_SIZE;
 
   // ended(): called when the mask is saved or left.
@@ -62,9 +62,9 @@ export class Correcting {
     }
   }
 
-  // A brush of the class that has most of the photo.
+  // Take a brush of the class that has most of the photo.
   #take(strokes, { classes, background, ignore }, tags) {
-    const pixels = new Uint32Array(256); // of every label
+    const pixels = new Uint32Array(256); // They are counted for every label.
     for (const label of strokes.values) pixels[label]++;
     const painted = classes.map(({ label, class: name, display_color: color }) => {
       return { label, name, color, listed: pixels[label] > 0 || tags.includes(name) };
@@ -102,7 +102,7 @@ export class Correcting {
     byId("stage").focus();
   }
 
-  // The page while a mask is corrected: the brush in the place of the views, and none of the other controls.
+  // While a mask is corrected the page shows the brush in the place of the views, and none of the other controls.
   #toggle(correcting) {
     byId("work").classList.toggle("correcting", correcting);
     for (const id of ["brush", "brush-end"]) show(id, correcting);
@@ -137,11 +137,11 @@ export class Correcting {
     if (box) this.#paint(box);
   }
 
-  // What a key does on the photo: the place of the brush then, null for a key that is none of the brush's.
+  // Do what a key does on the photo; give back the place of the brush then, null for a key that is none of the brush's.
   #key(event, place) {
     const moved = this.#brush.key(event, place);
     if (moved) return moved;
-    if ((event.ctrlKey || event.metaKey) && !event.altKey) return null; // with Alt it is AltGr, by which some write brackets
+    if ((event.ctrlKey || event.metaKey) && !event.altKey) return null; // With Alt it is AltGr, by which some write brackets.
     const acts = {
       b: () => this.#set({ erasing: false }),
       e: () => this.#set({ erasing: true }),
@@ -196,7 +196,7 @@ export class Correcting {
   }
 }
 
-// What was saved of a photo, beside the draft; none where it is of another model.
+// Give what was saved of a photo, beside the draft; nothing where it is of another model.
 export function correctedPanes({ name, corrected }, model) {
   if (!corrected || corrected.model !== model) return [];
   return [{ title: "Corrected", note: "yours", description: `The mask of ${name} as you corrected it`, layer: corrected.layer }];

@@ -1,4 +1,4 @@
-// Where the mask in view may be corrected: by the brush, or in Label Studio.
+// The mask in view may be corrected by the brush, or in Label Studio.
 
 import { show } from "../elements.js";
 import { busy, complain } from "../messages.js";

@@ -1,10 +1,10 @@
-// Labels -> a grey PNG whose pixel values are the labels, as the PNG specification has it. A canvas writes colours alone.
+// Labels become a grey PNG whose pixel values are the labels, as the PNG specification has it. A canvas writes colours alone.
 
 import { checksum } from "../checksum.js";
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
-const GREY_8_BITS = [8, 0, 0, 0, 0]; // depth, colour type, and the only compression, filtering and order of rows
-const UNFILTERED = 0; // stands before every row
+const GREY_8_BITS = [8, 0, 0, 0, 0]; // They are depth, colour type, and the only compression, filtering and order of rows.
+const UNFILTERED = 0; // It stands before every row.
 
 export async function pngOf({ width, height, values }) {
   const rows = new Uint8Array((width + 1) * height);
@@ -18,7 +18,7 @@ export async function pngOf({ width, height, values }) {
   return new Blob([new Uint8Array(SIGNATURE), ...parts], { type: "image/png" });
 }
 
-// A length, a name, the content, and the checksum of both.
+// A chunk is a length, a name, the content, and the checksum of both.
 function chunk(name, content) {
   const named = new Uint8Array([...new TextEncoder().encode(name), ...content]);
   return new Blob([new Uint8Array(bytesOf(content.length)), named, new Uint8Array(bytesOf(checksum(named)))]);

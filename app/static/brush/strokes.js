@@ -1,14 +1,14 @@
-// A mask while it is corrected: the label of every pixel, the strokes that change it, and the way back from each.
+// It holds a mask while it is corrected: the label of every pixel, the strokes that change it, and the way back from each.
 
-const MOST_KEPT = 64_000_000; // bytes of what strokes replaced; where they are more, the oldest stroke cannot be undone
+const MOST_KEPT = 64_000_000; // What strokes replaced may take this many bytes; where it takes more, the oldest stroke cannot be undone.
 
 // Boxes are {left, top, right, bottom} in pixels, the last two outside; places are {x, y} in pixels, 0.5 the first one's centre.
 export class Strokes {
-  #before = null; // the labels before the stroke that is being made
-  #box = null; // what that stroke has touched
+  #before = null; // These are the labels before the stroke that is being made.
+  #box = null; // That stroke has touched this.
   #label = 0;
-  #done = []; // {box, values}: what a stroke replaced
-  #undone = []; // the same of strokes taken back
+  #done = []; // Each {box, values} is what a stroke replaced.
+  #undone = []; // They are the same of strokes taken back.
 
   // values: the labels, row by row, which stay the caller's; draft: those that the changed pixels are counted against.
   constructor({ width, height, values }, draft = values) {
@@ -30,7 +30,7 @@ export class Strokes {
     return this.#before !== null;
   }
 
-  // How many pixels differ from the draft.
+  // So many pixels differ from the draft.
   changed() {
     return this.values.reduce((count, label, at) => count + (label !== this.draft[at]), 0);
   }
@@ -127,7 +127,7 @@ function around(one, other) {
   };
 }
 
-// Of a point from the line between two places, squared.
+// Give the distance of a point from the line between two places, squared.
 function squareDistance(x, y, start, end) {
   const [across, down] = [end.x - start.x, end.y - start.y];
   const length = across * across + down * down;

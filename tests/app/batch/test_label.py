@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from app.__main__ import STOPPED
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError, ParameterError, ServerGoneError
 from app.inference.label_maps.quality import quality_of
 from app.runtime.settings import Settings

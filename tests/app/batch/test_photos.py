@@ -12,10 +12,10 @@ from PIL import Image
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
 from app.batch.photos import find_photos
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
-from app.inference.tags import read_tags
-from app.inference.whole_file import write_whole
+from app.inference.files.tags import read_tags
+from app.inference.files.whole_file import write_whole
 from app.runtime.settings import Settings
 from tests.app.batch.test_label import rows_of
 from tests.app.colour_models import BLACK, RED, halves, to_file

@@ -15,9 +15,9 @@ from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
 from app.batch.review import outline_of, outlines_of, reasons_of
 from app.batch.yolo import yolo_text
-from app.http.parameters import AnalyzeParameters
-from app.inference.choices import Choice, read_choices
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
+from app.inference.files.choices import Choice, read_choices
 from app.runtime.settings import Settings
 from tests.app.browser import Page
 from tests.app.colour_models import BLACK, BLUE, DOG, PERSON, RED, halves, to_file

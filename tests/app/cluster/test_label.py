@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
 from app.runtime.settings import Settings
 from tests.app.cluster.ray_nodes import Nodes

@@ -12,7 +12,7 @@ from app.batch.folder import label_folder
 from app.batch.labellers import Remote
 from app.guard.log_lines import JsonLines
 from app.guard.request_log import ID_PREFIX
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
 from tests.app.server import start_server
 

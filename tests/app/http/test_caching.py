@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.http.caching import matches
+from app.http.reply.caching import matches
 
 TIMING = re.compile(r"queue;dur=[\d.]+, decode;dur=[\d.]+, predict;dur=[\d.]+(, encode;dur=[\d.]+)?")
 

@@ -9,10 +9,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.inference.errors import DataError
+from app.inference.files.tags import read_tags
 from app.inference.image.encode import mask_to_png
 from app.inference.label_maps.corrections import read_corrections
 from app.inference.labels import IGNORE_INDEX, VOC_CLASSES
-from app.inference.tags import read_tags
 from app.main import create_app
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, PERSON, RED, halves, to_file

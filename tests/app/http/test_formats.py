@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from app.batch.labellers import InProcess
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference import analysis
 from app.inference.engine import Engine
 from app.inference.label_maps.regions import polygons_of

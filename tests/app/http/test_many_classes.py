@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import TooManyClassesError
 from app.inference.label_maps.pseudo_label import label_from_maps
 from app.inference.labels import MAX_CLASSES, MAX_MAP_CLASSES, label_of, voc_colours, voc_palette
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from app.main import create_app
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, RED, SIDE, halves, to_file, write_cam_model

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.http.negotiate import choose_format, parse_accept
+from app.http.request.negotiate import choose_format, parse_accept
 from app.inference.errors import NotAcceptableError, ParameterError
 
 SEGMENT = ("json", "png", "overlay")

@@ -3,9 +3,10 @@
 import pytest
 
 from app.http.price import check_price, price_of
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import PriceError
+from app.inference.options import Options
 from tests.app.colour_models import SIDE, write_cam_model, write_segmentation_model
 from tests.app.http.test_errors import check_problem
 

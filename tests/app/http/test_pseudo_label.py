@@ -5,8 +5,9 @@ import io
 import numpy as np
 import pytest
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
+from app.inference.options import Options
 from tests.app.colour_models import BLACK, BLUE, CAT, DOG, PERSON, RED, SIDE, from_file, halves, to_file
 from tests.app.http.test_segment import decode_rle
 

@@ -19,7 +19,7 @@ from PIL import Image
 from app.__main__ import main
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
-from app.http.parameters import AnalyzeParameters
+from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
 from app.runtime.settings import Settings
 from tests.app.colour_models import BLACK, RED, halves, to_file, write_cam_model, write_segmentation_model

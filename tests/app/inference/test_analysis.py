@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import ParameterError, UnknownClassError
 from app.inference.image.decode import whole_image
 from app.inference.maps.localization import ScaleCams
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from tests.app.colour_models import BLACK, GREEN, RED, SIDE, halves, to_file, write_cam_model, write_segmentation_model
 
 

@@ -5,9 +5,9 @@ import random
 import onnx
 import pytest
 
-from app.inference.checksum import UNKNOWN, check_content, checksum_of, with_checksum
 from app.inference.engine import Engine
 from app.inference.errors import ModelCardError
+from app.inference.files.checksum import UNKNOWN, check_content, checksum_of, with_checksum
 from tests.app.colour_models import write_cam_model
 
 

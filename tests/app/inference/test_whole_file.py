@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.whole_file import refusal, whole_file, write_whole
+from app.inference.files.whole_file import refusal, whole_file, write_whole
 
 
 @pytest.fixture

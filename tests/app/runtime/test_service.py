@@ -7,8 +7,8 @@ import time
 
 from starlette.testclient import TestClient
 
-from app.http.api_docs import CAM_EXAMPLE, PROBLEM_EXAMPLES, PSEUDO_LABEL_EXAMPLE, SEGMENT_EXAMPLE
-from app.http.schemas import CamReply, PseudoLabelReply, SegmentReply
+from app.http.api_docs.examples import CAM_EXAMPLE, PROBLEM_EXAMPLES, PSEUDO_LABEL_EXAMPLE, SEGMENT_EXAMPLE
+from app.http.reply.schemas import CamReply, PseudoLabelReply, SegmentReply
 from app.inference.engine import Engine
 from app.inference.errors import ServiceError
 from app.inference.labels import IGNORE_INDEX, VOC_CLASSES, voc_palette

@@ -20,11 +20,12 @@ from torchvision import models
 
 import training.authors.import_released
 import training.authors.import_torchvision
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.errors import ConfigError, DataError
 from app.inference.labels import VOC_CLASSES
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from training.__main__ import main
 from training.authors.import_released import import_released
 from training.authors.import_torchvision import OLD_DENSENET, kept_indices, unique_names

@@ -15,7 +15,8 @@ from training.backbones.vgg16 import BLOCKS
 from training.checkpoint import read_state
 from training.config.learning import FitConfig
 from training.data import TaggedPhotos
-from training.fit import fit, make_fabric
+from training.fit.device import make_fabric
+from training.fit.loop import fit
 from training.methods.drs import DrsClassifier, Suppression
 from training.refinement.drs import (
     DrsConfig,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from app.inference.errors import ConfigError
 from training.backbones import Backbone, build_backbone
 from training.config.learning import FitConfig
-from training.fit import make_optimizer
+from training.fit.optimizer import make_optimizer
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.segmenters.aspp import enlarge
 from training.segmenters.deeplabv2 import DeepLabV2

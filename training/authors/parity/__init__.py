@@ -1,4 +1,4 @@
-"""Agreement with the authors' code: every array of every fixture file, recomputed by our modules and compared.
+"""Our modules agree with the authors' code: every array of every fixture file is recomputed by them and compared.
 
 One module per paper, one function per fixture file, of the same name: it takes the file's `Reference` and yields
 `Claim`s. A file, an array or a claim that is missing fails; so does whatever a function raises.
@@ -24,7 +24,7 @@ PROOFS: tuple[Callable[[Reference], Claims], ...] = (
     irn.irn_walk, irn.irn_net, irn.irn_step,
     ccrm.ccrm_1class, ccrm.ccrm_2class, ccrm.ccrm_3class,
 )  # fmt: skip
-FILES = {proof.__name__: proof for proof in PROOFS}  # fixture file -> what reproduces it
+FILES = {proof.__name__: proof for proof in PROOFS}  # The right side reproduces the arrays of a fixture file.
 
 # A fixture changed by 1 % must not pass: an array times 1.01 differs from its origin by 0.0099 of its maximum.
 LARGEST_TOLERANCE = 5e-3
@@ -60,7 +60,7 @@ def compare_file(reference: Reference, claims: Iterable[Claim] | None = None) ->
         arrays = reference.arrays()
         for claim in FILES[reference.file](reference) if claims is None else claims:
             rows.append(compare(reference.file, Claim(*claim), arrays))
-    except Exception as error:  # whatever it is, the table says so, fails, and goes on with the next file
+    except Exception as error:  # Whatever it is, the table says so, fails, and goes on with the next file.
         rows.append(Row(reference.file, "-", None, 0, False, f"{type(error).__name__}: {error}"))
         return rows
     claimed = {row.array for row in rows}
@@ -86,7 +86,7 @@ def compare(file: str, claim: Claim, arrays: dict[str, np.ndarray]) -> Row:
 
 
 def measure(ours: np.ndarray, reference: np.ndarray) -> float:
-    """max |ours - reference| / max |reference|; not a number where either holds one."""
+    """Return max |ours - reference| / max |reference|; it is not a number where either holds one that is none."""
     if reference.size == 0:
         return 0.0
     return float(np.abs(ours - reference).max() / max(1e-12, np.abs(reference).max()))

@@ -1,4 +1,4 @@
-"""AMR (jieqin-ai/AMR, de39168): its module, its network, its loss, and one climb of its localization."""
+"""AMR (jieqin-ai/AMR, de39168) is compared: its module, its network, its loss, and one climb of its localization."""
 
 import warnings
 
@@ -16,7 +16,7 @@ from training.refinement.advcam import AdvcamConfig, Step, advcam, climb
 from training.refinement.advcam import image_pair as image_pair_of
 
 MODULE, NETWORK, CLIMB, CHAOTIC_CLIMB = 1e-5, 1e-4, 1e-3, 5e-3
-TOTAL_STEPS = 10  # so few that the rate's decay shows in the second
+TOTAL_STEPS = 10  # They are so few that the rate's decay shows in the second.
 
 
 def amr_module(reference: Reference, normalization: str) -> AMM:
@@ -116,13 +116,14 @@ def amr_advcam(reference: Reference) -> Claims:
     different last bit flips it, and the gradient of the second branch then differs by 15 %.
     """
     network = amr_network(reference, "batch")
-    classes = reference.input("classes").tolist()  # the first branch climbs towards one class, the second to another
+    # The first branch climbs towards one class, the second towards another.
+    classes = reference.input("classes").tolist()
     for number, ((branch, _), class_index) in enumerate(zip(network.branches(), classes, strict=True), start=1):
         steps: list[Step] = []
         with (
             warnings.catch_warnings(action="ignore"),
             torch.backends.mkldnn.flags(enabled=False),
-        ):  # it warns of Intel GPUs
+        ):  # It warns of Intel GPUs.
             total = climb(branch, image_pair(), class_index, AdvcamConfig(), 3, steps.append)
         first = steps[0]
         yield Claim(f"init{number}", first.region[None].numpy(), CLIMB)
@@ -136,7 +137,7 @@ def amr_advcam(reference: Reference) -> Claims:
 
 
 def amr_advcam_scales(reference: Reference) -> Claims:
-    """make_cam.py with two scales, the smaller one with half the steps: both branches, joined. In float64, see above."""
+    """Claim what make_cam.py makes of two scales, the smaller one with half the steps: both branches, joined, in float64 (see above)."""
     network = amr_network(reference, "batch").double()
     image = reference.input("image")
     yield Claim("half", image_pair_of(image, max(image.shape), 0.5)[0].numpy(), MODULE)

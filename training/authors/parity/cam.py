@@ -1,4 +1,4 @@
-"""Joining the maps of several scales and of mirrored views, as IRN's make_cam.py does (AMR's repository, de39168)."""
+"""The maps of several scales and of mirrored views are joined as IRN's make_cam.py does (AMR's repository, de39168)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ SIZE = (96, 128)
 
 
 class StoredModel:
-    """A model that gives stored cams (2, C, h, w), of a photo and its mirror image, one after the other for each scale."""
+    """It gives stored cams (2, C, h, w), of a photo and its mirror image, one after the other for each scale."""
 
     def __init__(self, cams: Sequence[np.ndarray], preferred_size: int) -> None:
         classes = tuple(f"class {index}" for index in range(cams[0].shape[1]))
@@ -37,6 +37,6 @@ def join(cams: Sequence[np.ndarray], size: tuple[int, int]) -> ScaleCams:
 
 
 def cam_scales(reference: Reference) -> Claims:
-    """Class maps of four scales before their ReLU -> localization maps; the third class is all but absent."""
+    """Claim the localization maps of class maps of four scales before their ReLU; the third class is all but absent."""
     cams = [np.maximum(reference.input(f"raw{index}"), 0) for index in range(len(SCALES))]
     yield Claim("high_res_s2", join(cams, SIZE).maps()[:, ::2, ::2], MODULE)

@@ -1,4 +1,4 @@
-"""CCRM ("InferCam", weixuansun/InferCam, 96ba7d8): inference over a stand-in classifier, the released accidents kept."""
+"""CCRM ("InferCam", weixuansun/InferCam, 96ba7d8) is compared: inference over a stand-in classifier, the released accidents kept."""
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def ccrm_3class(reference: Reference) -> Claims:
 
 
 def inference_claims(reference: Reference) -> Claims:
-    """Boxes, erased masks of every round, and maps."""
+    """Claim the boxes, the erased masks of every round, and the maps."""
     image = reference.input("image")
     classes = np.flatnonzero(reference.input("label")).tolist()
     options = ConditionalOptions(released=True)
@@ -55,7 +55,7 @@ def erased_shares(result: ConditionalMaps, rounds: int) -> np.ndarray:
 
 
 def stand_in(state: dict[str, Tensor]) -> Cams:
-    """relu(conv2(relu(conv1(x, stride 4, padding 2)))) on normalised images."""
+    """Return relu(conv2(relu(conv1(x, stride 4, padding 2)))) of normalised images."""
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""DRS (qjadud1994/DRS, 9afa7f1): the module, the classifier, the refinement network and the rules."""
+"""DRS (qjadud1994/DRS, 9afa7f1) is compared: the module, the classifier, the refinement network and the rules."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ DELTA = 0.55
 PRESENT = (0, 6, 14)
 IMAGE = (1, 3, 97, 129), 1
 SMALL = (60, 80)
-EPOCH = 1000  # steps; the rate does not change among the first
+EPOCH = 1000  # The step size of the rate is in steps; the rate does not change among the first.
 
 
 @torch.no_grad()
 def drs_module(reference: Reference) -> Claims:
-    """Suppression alone; its controller is filled under its own short key."""
+    """Claim what suppression alone makes; its controller is filled under its own short key."""
     x = normal((2, 16, 7, 9), 2)
     learnable = Suppression(16, None)
     learnable.load_state_dict({"fc.0.weight": fill("fc.0.weight", (16, 16))})
@@ -54,7 +54,7 @@ def drs_fixed055(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def classifier_claims(reference: Reference, options: Any) -> Claims:
-    """Logits, raw maps and normalised maps of the classifier."""
+    """Claim logits, raw maps and normalised maps of the classifier."""
     state = drs.convert(reference.state(reference.file))
     network = DrsClassifier(len(state["classifier.bias"]), "vgg16", 8, None, options).eval()
     network.load_state_dict(state)
@@ -103,7 +103,7 @@ def drs_maps(reference: Reference) -> Claims:
 
 
 def drs_rules(reference: Reference) -> Claims:
-    """Pseudo-labels from refined maps and saliency, and the target of the refinement."""
+    """Claim pseudo-labels from refined maps and saliency, and the target of the refinement."""
     maps = reference.input("loc")
     label_map = drs_pseudo_label(maps, tuple(range(len(maps))), reference.input("saliency_uint8"))
     yield Claim("pseudo", label_map, 0)
@@ -112,12 +112,12 @@ def drs_rules(reference: Reference) -> Claims:
 
 
 def drs_learnable_step(reference: Reference) -> Claims:
-    """Training the classifier with learnable suppression."""
+    """Claim the training of the classifier with learnable suppression."""
     return classifier_step(reference, "drs_learnable", DrsClassifier.Options(learnable=True))
 
 
 def drs_fixed055_step(reference: Reference) -> Claims:
-    """Training the classifier with delta = 0.55."""
+    """Claim the training of the classifier with delta = 0.55."""
     return classifier_step(reference, "drs_fixed055", DrsClassifier.Options(delta=DELTA))
 
 

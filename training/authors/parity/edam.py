@@ -1,4 +1,4 @@
-"""EDAM (allenwu97/EDAM, de0af41) and PSA's ResNet-38 classifier, which InferCam (96ba7d8) uses."""
+"""EDAM (allenwu97/EDAM, de0af41) is compared, and PSA's ResNet-38 classifier, which InferCam (96ba7d8) uses."""
 
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from training.methods.cam import CamClassifier
 from training.methods.edam import EdamClassifier, sine_table
 
 MODULE, NETWORK = 1e-5, 1e-4
-PAIR = 2  # images of a group in the released code
+PAIR = 2  # A group has this many images in the released code.
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -89,7 +89,7 @@ def edam_rules(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def resnet38_cls(reference: Reference) -> Claims:
-    """PSA's classifier, and the stages of its backbone."""
+    """Claim what PSA's classifier gives, and the stages of its backbone."""
     state = psa.convert(reference.state("resnet38_cls"))
     class_count = len(state["classifier.weight"])
     network = filled(CamClassifier(class_count, "resnet38", 8, None, CamClassifier.Options(dropout=0.5)), state)

@@ -1,4 +1,4 @@
-"""IRN, as AMR's repository (jieqin-ai/AMR, de39168) carries it: its network and its random walk."""
+"""IRN is compared as AMR's repository (jieqin-ai/AMR, de39168) carries it: its network and its random walk."""
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def irn_walk(reference: Reference) -> Claims:
 
 @torch.no_grad()
 def irn_net(reference: Reference) -> Claims:
-    """Edge map and displacement of an image and its mirror image, padded to 128 x 128."""
+    """Claim the edge map and the displacement of an image and its mirror image, padded to 128 x 128."""
     network = IrnNetwork(build_backbone("resnet50-irn", 16))
     network.load_state_dict(irn.convert(reference.state("irn_edge_displacement")))
     image = images((1, 3, 96, 112), 8)
@@ -42,7 +42,7 @@ def irn_step(reference: Reference) -> Claims:
     """Yield two steps of the released train_irn.py."""
     network = IrnNetwork(build_backbone("resnet50-irn", 16), radius=10)
     batch = {"images": images((2, 3, 128, 128), 17), "label_maps": label_maps()}
-    mean = ("dp_layers.6.4.running_mean",)  # released: taken once at the end, not in the steps
+    mean = ("dp_layers.6.4.running_mean",)  # The released code takes it once at the end, not in the steps.
     training = Training(fit_of(lr=0.1), TOTAL_STEPS, ("loss", "edge", "displacement"), mean)
     return training_claims(reference, "irn_edge_displacement", irn.convert, network, batch, training)
 

@@ -1,4 +1,4 @@
-"""What a fixture file offers to the code that reproduces it: arrays, the weights' fill rule, the inputs.
+"""A fixture file offers this to the code that reproduces it: arrays, the weights' fill rule, the inputs.
 
 The fixtures were made by the authors' released modules with weights drawn by a rule from the names of their parameters,
 so that a reproduction fills the same weights under the authors' names, imports them (`training.authors.released`) and
@@ -24,7 +24,7 @@ from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 KEYS_FILE = "keys.json"
 
-# What our code starts from, by (file, array): any change would otherwise be seen only as far as it shows in the outcome.
+# Our code starts from these (file, array): any change would otherwise be seen only as far as it shows in the outcome.
 INPUT_DIGESTS = {
     ("drs_rules", "loc"): "5556eb92dcf23457",
     ("drs_rules", "saliency_uint8"): "78762b254510e74d",
@@ -170,12 +170,12 @@ def fill(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def normal(shape: tuple[int, ...], seed: int) -> Tensor:
-    """N(shape, seed): float32 normal numbers."""
+    """Return N(shape, seed), float32 normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def images(shape: tuple[int, ...], seed: int) -> Tensor:
-    """img(shape, seed): uniform noise (..., 3, H, W), normalised as ImageNet photos are."""
+    """Return img(shape, seed), uniform noise (..., 3, H, W), normalised as ImageNet photos are."""
     u = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (u - mean) / std

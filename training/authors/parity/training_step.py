@@ -1,5 +1,4 @@
-"""Two whole training steps, compared with those of the authors' code: losses, gradients, and what the optimiser made of
-them.
+"""Two whole training steps are compared with those of the authors' code: losses, gradients, and what the optimiser made of them.
 
 Both sides compute in float64 with dropout off: in float32 a rounding flips a ReLU here and there, which alone changes a
 gradient by a thousandth. The second step shows what the first cannot, momentum and the decay of the rate. Tensors are
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from training.authors.parity.reference import Claim, Claims, Reference
 from training.config.learning import FitConfig
-from training.fit import Learner, learning_rate_factor, make_optimizer, set_learning_rates
+from training.fit.optimizer import Learner, learning_rate_factor, make_optimizer, set_learning_rates
 
 STEPS = 2
 SAMPLES = 8  # So many entries of a tensor are compared, from its first to its last.
@@ -28,7 +27,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Training:
-    """How the authors' script trains.
+    """It says how the authors' script trains.
 
     total_steps: of the run that the two begin. parts: names of the losses to compare. uncounted: the last parts of names of
     tensors that no optimiser moves and ours moves otherwise.

@@ -1,4 +1,4 @@
-"""The authors' released weight files: read without running code from them, then converted to our modules' keys.
+"""The authors' released weight files are read without running code from them, then converted to our modules' keys.
 
 One module per repository, each with `convert(state)`: the authors' keys -> ours, every key used or named in the error.
 """
@@ -12,7 +12,7 @@ from app.inference.errors import DataError
 from training.authors.released import amr, drs, edam, irn, psa
 from training.checkpoint import read_state
 
-# method as `python -m training import --method` names it -> its authors' keys to ours
+# `python -m training import --method` names the method; the right side turns its authors' keys into ours.
 CONVERTERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "drs": drs.convert, "drs-refine": drs.convert, "amr": amr.convert, "edam": edam.convert,
     "psa": psa.convert, "ccrm": psa.convert, "irn": irn.convert,

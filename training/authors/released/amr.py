@@ -1,4 +1,4 @@
-"""AMR's network (a bare state dict of 2,392 keys, 1,594 of them aliases) -> `AmrClassifier` on `resnet50-irn`.
+"""AMR's network (a bare state dict of 2,392 keys, 1,594 of them aliases) becomes `AmrClassifier` on `resnet50-irn`.
 
 The plain CAM network of its first stage, which is IRN's `resnet50_cam`, becomes a `CamClassifier`.
 """
@@ -11,7 +11,7 @@ from training.authors.released.psa import refuse_rest, take
 
 STEM = {"0": "conv1", "1": "bn1"}
 
-# An AMM's tensors: the authors' name -> ours.
+# The authors call an AMM's tensors so; the right side is ours.
 GATES = {
     "amm.ChannelAMM.mlp.1.": "modulation.channel.squeeze.",
     "amm.ChannelAMM.mlp.3.": "modulation.channel.excite.",
@@ -21,7 +21,7 @@ GATES = {
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """AMR's keys -> those of `AmrClassifier`. Raises DataError for what lacks, is left over or contradicts itself."""
+    """Return AMR's weights under the keys of `AmrClassifier`. Raises DataError for what lacks, is left over or contradicts itself."""
     rest = dict(state)
     drop_aliases(rest, branch_aliases("resnet50", "stage", "backbone"))
     drop_aliases(rest, branch_aliases("resnet50_2", "stage2_", "backbone2"))
@@ -35,7 +35,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_cam(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the keys of AMR's and IRN's `resnet50_cam` -> those of `CamClassifier`. Raises DataError as `convert` does."""
+    """Return the weights of AMR's and IRN's `resnet50_cam` under the keys of `CamClassifier`. Raises DataError as `convert` does."""
     rest = dict(state)
     drop_aliases(rest, branch_aliases("resnet50", "stage", "backbone") | {"newly_added.0.": "classifier."})
     ours = take_resnet(rest, "resnet50.", "backbone.")
@@ -65,7 +65,7 @@ def drop_aliases(rest: dict[str, Tensor], aliases: dict[str, str]) -> None:
             continue
         original = aliases[prefix] + key.removeprefix(prefix)
         if original not in rest:
-            rest[original] = rest[key]  # a file that was thinned out still names each tensor once
+            rest[original] = rest[key]  # A file that was thinned out still names each tensor once.
         elif not torch.equal(rest[key], rest[original]):
             raise DataError(f"the checkpoint's {key!r} and {original!r} are one tensor in the network, but differ")
         del rest[key]

@@ -1,4 +1,4 @@
-"""DRS (qjadud1994/DRS): the classifier -> `DrsClassifier`, the refinement network -> `DrsRefinement`, both on `vgg16`.
+"""DRS (qjadud1994/DRS) becomes ours: the classifier `DrsClassifier`, the refinement network `DrsRefinement`, both on `vgg16`.
 
 Their files are dicts with the weights under "model". Every convolution of the backbone occurs twice, as `features.N` and
 as `layerX_convY`: one tensor, and one here.
@@ -11,12 +11,12 @@ from app.inference.errors import DataError
 from training.authors.released.psa import refuse_rest, take
 from training.backbones.vgg16 import BLOCKS
 
-EXTRA = 3  # 3x3 convolutions after the backbone
+EXTRA = 3  # These are 3x3 convolutions after the backbone.
 CONTROLLER = "fc.0.weight"  # Learnable suppression has one; plain ReLUs and fixed suppression have none.
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DRS's keys, with learnable suppression or without -> those of `DrsClassifier` or `DrsRefinement`.
+    """Return DRS's weights, with learnable suppression or without, under the keys of `DrsClassifier` or `DrsRefinement`.
 
     Raises DataError for a key that lacks or is left over, and where the two names of one tensor differ.
     """
@@ -31,8 +31,8 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if learnable:
                 controller = take(rest, f"layer{block}_relu{layer}.{CONTROLLER}")
                 ours[f"backbone.features.{index + 1}.{CONTROLLER}"] = controller
-            index += 2  # a convolution and its activation
-        index += 1  # the pool
+            index += 2  # It is a convolution with its activation.
+        index += 1  # This is the pool.
     for layer in range(EXTRA):
         for part in ("weight", "bias"):
             ours[f"extra.{2 * layer}.{part}"] = take(rest, f"extra_conv{layer + 1}.{part}")

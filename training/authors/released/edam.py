@@ -1,4 +1,4 @@
-"""EDAM's network (`resnet38_EDAM_cls`, a bare state dict) -> `EdamClassifier` on `resnet38`."""
+"""EDAM's network (`resnet38_EDAM_cls`, a bare state dict) becomes `EdamClassifier` on `resnet38`."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from training.authors.released.psa import refuse_rest, take, take_backbone
 from training.methods.edam import sine_table
 
 SINE = "embedding.position.pe"
-SINE_TOLERANCE = 1e-3  # a table of 2,116 positions in float32, made by whatever libm the authors had
+SINE_TOLERANCE = 1e-3  # The table has 2,116 positions in float32, made by whatever libm the authors had.
 
-# ours, of one layer -> the authors' name inside `trans_list.CLASS.LAYER`
+# The left side is our name of a tensor of one layer, the right the authors' inside `trans_list.CLASS.LAYER`.
 TRANSFORMER = {
     "attention_norm.gain": "input_sublayer.norm.a_2",
     "attention_norm.bias": "input_sublayer.norm.b_2",
@@ -32,7 +32,7 @@ TRANSFORMER = {
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """EDAM's keys -> ours; a class's own tensors become rows of one. Raises DataError for what lacks or is left over."""
+    """Return EDAM's weights under our keys; a class's own tensors become rows of one. Raises DataError for what lacks or is left over."""
     rest = dict(state)
     check_sine(rest.pop(SINE, None))
     ours = take_backbone(rest)

@@ -1,4 +1,4 @@
-"""IRN's edge and displacement network (a bare state dict) -> `IrnNetwork` on `resnet50-irn`.
+"""IRN's edge and displacement network (a bare state dict) becomes `IrnNetwork` on `resnet50-irn`.
 
 IRN's classifier is read by `training.authors.released.amr.convert_cam`: the two projects share it.
 """
@@ -11,7 +11,7 @@ from training.authors.released.psa import refuse_rest, take
 # The training script keeps these beside the weights: indices of pixels on lines, and the lines' ends.
 INDICES = ("path_indices", "ind_from", "ind_to", "disp_target")
 
-# the authors' layer -> ours
+# The authors call a layer so; the right side is ours.
 LAYERS = {
     "edge_layers.5": "edge_output",
     "dp_layers.5.0": "displacement_coarse.0",
@@ -20,11 +20,11 @@ LAYERS = {
     "dp_layers.6.1": "displacement_output.1",
     "dp_layers.6.3": "displacement_output.3",
 }
-STAGES = range(5)  # the stem and four stages, whose features both branches read
+STAGES = range(5)  # They are the stem and four stages, whose features both branches read.
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """IRN's keys -> ours. Raises DataError for what lacks, is left over or contradicts itself."""
+    """Return IRN's weights under our keys. Raises DataError for what lacks, is left over or contradicts itself."""
     rest = {key: tensor for key, tensor in state.items() if not key.startswith(INDICES)}
     drop_aliases(rest, backbone_aliases() | branch_aliases())
     ours = take_resnet(rest, "resnet50.", "backbone.")

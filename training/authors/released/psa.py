@@ -1,4 +1,4 @@
-"""PSA's ResNet-38 classifier (`resnet38_cls`, a bare state dict), which CCRM uses unchanged -> `CamClassifier`."""
+"""PSA's ResNet-38 classifier (`resnet38_cls`, a bare state dict), which CCRM uses unchanged, becomes `CamClassifier`."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ CLASSIFIER = "fc8.weight"
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """PSA's keys -> those of `CamClassifier` on `resnet38`. Raises DataError that names what lacks or is left over."""
+    """Return PSA's weights under the keys of `CamClassifier` on `resnet38`. Raises DataError that names what lacks or is left over."""
     rest = dict(state)
     ours = take_backbone(rest)
     ours["classifier.weight"] = take(rest, CLASSIFIER)

@@ -1,4 +1,4 @@
-"""The verb `corrections add`: masks drawn in another tool are checked against their photos and put into a folder of corrections.
+"""The verb `corrections add` checks masks drawn in another tool against their photos and puts them into a folder of corrections.
 
 What a source is, is told by its form: a folder with SegmentationClass/ (VOC's devkit, CVAT's "Segmentation mask"), a COCO
 file or a folder with one in annotations/, Label Studio's JSON export, or the choices.csv of `review.html`.
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.inference.choices import FILE as CHOICES
-from app.inference.choices import HEADER, Choice, read_choices
 from app.inference.errors import DataError
+from app.inference.files.choices import FILE as CHOICES
+from app.inference.files.choices import HEADER, Choice, read_choices
+from app.inference.files.whole_file import write_whole
 from app.inference.label_maps.corrections import Correction, changed_pixels, check_mask, write_correction
-from app.inference.whole_file import write_whole
 from training.data import TaggedPhotos
 from training.masks.corrections.coco_file import rows_of_coco_file
 from training.masks.corrections.drawn import Drawn, Row, known_label, known_photo
@@ -108,7 +108,7 @@ def model_of(drafts: Path) -> tuple[str, str]:
     """Return the model that made a labelled folder's masks, NAME/VERSION, and its checksum; empty where it is not noted."""
     try:
         models = json.loads((drafts / LABELLED).read_text(encoding="utf-8"))["models"]
-        return list(models.items())[-1]  # the segmenter stands last
+        return list(models.items())[-1]  # The segmenter stands last.
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return "", ""
 

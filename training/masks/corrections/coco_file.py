@@ -1,4 +1,4 @@
-"""COCO instances: outlines or run lengths, as CVAT ("COCO 1.0"), Label Studio and the service export them.
+"""COCO instances hold outlines or run lengths, as CVAT ("COCO 1.0"), Label Studio and the service export them.
 
 A photo without an annotation is not held to be corrected: exports list all photos of a project. A crowd region has its
 class: CVAT calls every region of run lengths a crowd.

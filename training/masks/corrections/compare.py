@@ -1,27 +1,27 @@
-"""Two versions of a segmenter on corrected masks that neither was trained on: figures, and a page that shows where it got worse."""
+"""Two versions of a segmenter are compared on corrected masks that neither was trained on; a page shows where it got worse."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
-from app.inference.analysis import Analyzer, Options
+from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
-from app.inference.whole_file import write_whole
+from app.inference.files.whole_file import write_whole
+from app.inference.options import Options
 from training.data import TaggedPhotos
 from training.masks.confusion import Confusion
 from training.masks.corrections.taught import Taught, corrected_mask
+from training.masks.page import render
 from training.masks.report import legend, overlay, shown_size
 from training.masks.review import photo_iou
 
-TEMPLATE = Path(__file__).with_name("report.html")
 SHOWN = 60  # The page shows this many photos at most, those that changed most.
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean IoU in percent of both versions over the photos, and each photo's own, in [0, 1]."""
+    """It holds mean IoU in percent of both versions over the photos, and each photo's own, in [0, 1]."""
 
     before: float
     after: float
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the later version has the lower mean IoU."""
+        """It tells whether the later version has the lower mean IoU."""
         return self.after < self.before
 
     def said(self) -> str:
@@ -60,15 +60,17 @@ def compare_versions(before: Path, after: Path, taught: Taught, photos: TaggedPh
     means = [confusion.miou() if confusion.counts.any() else float("nan") for confusion in confusions]
     comparison = Comparison(means[0], means[1], ious)
     shown.sort(key=lambda row: (row[0] >= 0, -abs(row[0])))
-    page = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    cards = [engine.card for engine in engines]
     rows = list(zip(("background", *photos.classes), *(np.round(each.iou(), 1) for each in confusions), strict=True))
     labels = [row for row in rows if not np.isnan(row[1:]).all()]
-    write_whole(
-        out,
-        page.render(
-            cards=cards, comparison=comparison, labels=labels, photos=shown[:SHOWN], legend=legend(photos.classes),
-            corrections=taught.corrections.rows, taught=taught.taught,
-        ),
-    )  # fmt: skip
+    page = render(
+        "corrections/report.html",
+        cards=[engine.card for engine in engines],
+        comparison=comparison,
+        labels=labels,
+        photos=shown[:SHOWN],
+        legend=legend(photos.classes),
+        corrections=taught.corrections.rows,
+        taught=taught.taught,
+    )
+    write_whole(out, page)
     return comparison

@@ -1,4 +1,4 @@
-"""What somebody drew over a photo, as the readers of other tools' files give it."""
+"""The readers of other tools' files give in this form what somebody drew over a photo."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ LABEL_VALUES = 256  # A label map holds numbers of 8 bits.
 
 @dataclass(frozen=True)
 class Drawn:
-    """A mask, uint8 (H, W) in the labels of the data's classes, and where it comes from. where: the row, for messages.
+    """It holds a mask, uint8 (H, W) in the labels of the data's classes, and where it comes from. where: the row, for messages.
 
     draft: the mask that was corrected, of the same form, where the file holds it.
     """
@@ -28,7 +28,7 @@ class Drawn:
     draft: np.ndarray | None = field(default=None, repr=False)
 
 
-Row = Callable[[], Drawn]  # reads one mask of a source, each time it is called; raises DataError
+Row = Callable[[], Drawn]  # It reads one mask of a source each time it is called, and raises DataError.
 
 
 def known_photo(written: str, name: str, photos: TaggedPhotos, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export: the newest annotation of every task, of brushes and polygons.
+"""Label Studio's JSON export gives the newest annotation of every task, of brushes and polygons.
 
 A task names its photo by an address; the photo is the one whose name ends it, Label Studio's eight digits of an upload
 taken off. An annotation without a region says that nothing is there. The draft is the task's prediction, where the export
@@ -16,11 +16,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import name_of
 from app.inference.label_maps.brush import decode_brush
 from app.inference.label_maps.corrections import Correction
 from app.inference.labels import BACKGROUND
-from app.inference.tags import name_of
 from training.data import TaggedPhotos
 from training.masks.corrections.drawn import Drawn, Row, known_label, known_photo
 from training.masks.ground_truth import draw_region

@@ -1,4 +1,4 @@
-"""Which corrected masks of a folder a run learns from, and which are kept aside; the masks as label maps for training.
+"""A run learns from some corrected masks of a folder, and others are kept aside; the masks become label maps for training.
 
 The one way from a folder of corrections into a training: a run takes it only where its file names the folder.
 """
@@ -26,7 +26,7 @@ LEAST_TO_KEEP_ASIDE = 5  # Of fewer corrected photos none is kept aside: each te
 
 @dataclass(frozen=True)
 class Taught:
-    """The corrected photos of a data set. taught: those learned from. kept_aside: those that versions are compared on."""
+    """It lists the corrected photos of a data set. taught: those learned from. kept_aside: those that versions are compared on."""
 
     corrections: Corrections
     taught: tuple[str, ...]

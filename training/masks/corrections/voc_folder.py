@@ -1,4 +1,4 @@
-"""SegmentationClass/NAME.png: label maps as PASCAL VOC's devkit, CVAT ("Segmentation mask") and `python -m app label` write them.
+"""SegmentationClass/NAME.png are label maps as PASCAL VOC's devkit, CVAT ("Segmentation mask") and `python -m app label` write them.
 
 The numbers are those of the data's classes unless the folder lists its own: `classes.txt`, one class per line, or
 CVAT's `labelmap.txt`, whose lines read `dog:64,0,128::`. With the latter the masks may be in colours.
@@ -20,7 +20,7 @@ from training.data.source import reading
 from training.masks.corrections.drawn import LABEL_VALUES, Drawn, Row, known_label, known_photo
 
 MASKS, LABEL_MAP = "SegmentationClass", "labelmap.txt"
-IGNORED = {"__ignore__", "_ignore_", "void", "ignore"}  # what CVAT and VOC call pixels that belong to nothing
+IGNORED = {"__ignore__", "_ignore_", "void", "ignore"}  # CVAT and VOC call pixels so that belong to nothing.
 Colours = dict[tuple[int, int, int], str]
 
 

@@ -1,4 +1,4 @@
-"""AMR: its two classifiers, and the modulation that tells them apart."""
+"""AMR has two classifiers, and the modulation that tells them apart."""
 
 from training.methods.amr.classifier import AmrClassifier, merge_pair, normalize
 from training.methods.amr.modulation import AMM, gaussian

@@ -69,28 +69,29 @@ class CompensationBranch(Classifier):
 
 
 class AmrClassifier(Classifier):
-    """Spotlight branch (`spotlight`, any classifier) and compensation branch (`compensation`)."""
+    """It has a spotlight branch (`spotlight`, any classifier) and a compensation branch (`compensation`)."""
 
     paper = "Qin et al., Activation Modulation and Recalibration Scheme for WSSS, AAAI 2022, arXiv:2112.08996"
 
     class Options(Options):
         spotlight: str = "cam"
         spotlight_options: dict[str, Any] = Field(default_factory=dict)
-        spotlight_weights: str | None = None  # a file with the weights of that classifier, trained alone before
+        # It names a file with the weights of that classifier, trained alone before.
+        spotlight_weights: str | None = None
         weight: float = Field(default=0.5, ge=0, le=1)  # The spotlight branch has this share in map and score.
         agreement_weight: float = Field(default=0.05, ge=0)
-        agreement: Literal["raw", "normalized"] = "raw"  # normalized: over the maxima, classes present alone
+        # "normalized" divides by the maxima, and takes the classes present alone.
+        agreement: Literal["raw", "normalized"] = "raw"
         reduction: int = Field(default=16, ge=1)
-        bounded: bool = False
+        bounded: bool = False  # A gate lies in (0, 1]: the factor of the normal density is left out.
         freeze: bool = False
         statistics: Statistics = "image"
         gate_normalization: Literal["running", "batch"] = "running"
         detached: bool = False
         pair_first_two: bool = False
         spotlight_lr_scale: float = Field(default=1.0, ge=0)  # It scales the rate of the spotlight's backbone.
-        compensation_lr_scale: float = Field(
-            default=10.0, ge=0
-        )  # It scales the rate of the second backbone and its AMMs.
+        # It scales the rate of the second backbone and its AMMs.
+        compensation_lr_scale: float = Field(default=10.0, ge=0)
         classifier_lr_scale: float = Field(default=1.0, ge=0)  # It scales the rate of what follows the backbones.
 
         @field_validator("spotlight")
@@ -130,7 +131,7 @@ class AmrClassifier(Classifier):
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]
-        """The spotlight branch's, which is an ordinary one: a segmenter can start from it."""
+        """The backbone is the spotlight branch's, which is an ordinary one: a segmenter can start from it."""
         return self.spotlight.backbone
 
     def branches(self) -> list[tuple[Classifier, float]]:
@@ -151,7 +152,7 @@ class AmrClassifier(Classifier):
         logits, spotlight_cams = self.spotlight(images)
         if type(self.spotlight).losses is Classifier.losses:
             spotlight = F.multilabel_soft_margin_loss(logits.float(), image_labels)
-        else:  # it has a loss of its own
+        else:  # It has a loss of its own.
             spotlight = self.spotlight.losses(batch)["loss"]
         if self.options.detached:
             spotlight = spotlight.detach()
@@ -171,7 +172,7 @@ class AmrClassifier(Classifier):
         return (distance * image_labels).sum() / image_labels.sum().clamp(min=1)
 
     def _untrained(self) -> list[nn.Module]:
-        """Modules whose parameters the options keep as they are."""
+        """Return the modules whose parameters the options keep as they are."""
         spotlight, compensation = self.spotlight.backbone, self.compensation.backbone
         modules: list[nn.Module] = []
         if self.options.freeze or self.options.detached:
@@ -183,7 +184,7 @@ class AmrClassifier(Classifier):
         return modules
 
     def train(self, mode: bool = True) -> "AmrClassifier":
-        """As nn.Module's; with `freeze` the backbones' BatchNorm keeps its running statistics."""
+        """Do as nn.Module does; with `freeze` the backbones' BatchNorm keeps its running statistics."""
         super().train(mode)
         if self.options.freeze:
             gates = {module.norm for module in self.modules() if isinstance(module, SpatialModulation)}
@@ -193,7 +194,7 @@ class AmrClassifier(Classifier):
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Released code: the spotlight's backbone 1x, the compensation branch's 10x, both classifiers 1x."""
+        """Return groups with the rates of the released code: the spotlight's backbone 1x, the compensation branch's 10x, both classifiers 1x."""
         scales = ((self.spotlight, self.options.spotlight_lr_scale),
                   (self.compensation, self.options.compensation_lr_scale))  # fmt: skip
         groups: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The attention modulation module of AMR: channels, then pixels, are re-weighted so that middling responses count most.
+"""The attention modulation module of AMR weighs channels, then pixels, anew so that middling responses count most.
 
 The equations stand in `training.methods.amr.classifier`, with the paper and where this departs from the released code.
 """
@@ -18,7 +18,7 @@ Statistics = Literal["image", "batch"]
 def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False) -> Tensor:
     """Return the normal density of v (N, ...) under its own mean and unbiased deviation, of each image or of the whole batch.
 
-    1 where the deviation is below 1e-3, to within rounding. `bounded` leaves out the density's factor: values in (0, 1].
+    It is 1 where the deviation is below 1e-3, to within rounding. `bounded` leaves out the density's factor, so that it lies in (0, 1].
     """
     entries = v.detach().to(torch.promote_types(v.dtype, torch.float32))
     entries = entries.flatten(1) if statistics == "image" else entries.reshape(1, -1)
@@ -26,14 +26,14 @@ def gaussian(v: Tensor, statistics: Statistics = "image", bounded: bool = False)
     mean = entries.mean(dim=1, keepdim=True)
     squares = (entries - mean).square().sum(dim=1, keepdim=True)
     deviation = (squares / (entries.shape[1] - 1)).sqrt().view(shape)
-    varied = deviation > LEAST_DEVIATION  # false for not-a-number, the deviation of a single entry
+    varied = deviation > LEAST_DEVIATION  # It is false for not-a-number, the deviation of a single entry.
     deviation = torch.where(varied, deviation, 1 / ROOT_TWO_PI)  # The density is 1 at the mean then.
     gate = torch.exp(-((v - mean.view(shape)) ** 2) / (2 * deviation**2))
     return (gate if bounded else gate / (ROOT_TWO_PI * deviation)).to(v.dtype)
 
 
 class ChannelModulation(nn.Module):
-    """x * g(v), v one number for each channel."""
+    """It gives x * g(v), where v is one number for each channel."""
 
     def __init__(self, channels: int, reduction: int, statistics: Statistics, bounded: bool) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class ChannelModulation(nn.Module):
         self.excite = nn.Linear(max(1, channels // reduction), channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
+        """Return (N, C, h, w) of (N, C, h, w)."""
         v = self.excite(self.squeeze(x.mean(dim=(2, 3))).relu())
         return x * gaussian(v, self.statistics, self.bounded)[:, :, None, None]
 
 
 class SpatialModulation(nn.Module):
-    """x * g(v), v one number for each pixel."""
+    """It gives x * g(v), where v is one number for each pixel."""
 
     def __init__(self, statistics: Statistics, normalization: Literal["running", "batch"], bounded: bool) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class SpatialModulation(nn.Module):
         self.norm = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
+        """Return (N, C, h, w) of (N, C, h, w)."""
         v = self.conv(torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1))
         if self.normalization == "batch" and not self.training:
             v = F.batch_norm(v, None, None, self.norm.weight, self.norm.bias, training=True, eps=self.norm.eps)
@@ -67,7 +67,7 @@ class SpatialModulation(nn.Module):
 
 
 class AMM(nn.Sequential):
-    """Attention modulation module: channels, then pixels.
+    """The attention modulation module modulates channels, then pixels.
 
     Args:
         channels: C of the input (N, C, h, w).

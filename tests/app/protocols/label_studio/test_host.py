@@ -57,7 +57,7 @@ def test_tokens_go_to_the_host_and_nowhere_else(serve, host, models_directory, c
 def test_without_the_setting_the_problem_names_it(serve, host, models_directory, missing):
     client = serve(settings_for(host, models_directory).model_copy(update={missing: None}))
     reply = client.post("/label-studio/predict", json={"tasks": [], "label_config": BRUSH})
-    check_problem(reply, 503, "TAG2MASK_LABEL_STUDIO_URL", "TAG2MASK_LABEL_STUDIO_TOKEN")
+    check_problem(reply, 403, "TAG2MASK_LABEL_STUDIO_URL", "TAG2MASK_LABEL_STUDIO_TOKEN")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`choices.csv`: what somebody decided who looked through `review.html`; labelling a folder and training read it.
+"""`choices.csv` says what somebody decided who looked through `review.html`; labelling a folder and training read it.
 
 name,choice,classes       one row per photo, the name as in review.csv
 beach,accept,             the label is good
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
-from app.inference.tags import csv_rows, name_of
+from app.inference.files.file_names import normalized
+from app.inference.files.tags import csv_rows, name_of
 
 FILE = "choices.csv"
 HEADER = ["name", "choice", "classes"]
@@ -24,14 +24,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a photo; `tags` are its classes where it is tagged anew."""
+    """It says what becomes of a photo; `tags` are its classes where it is tagged anew."""
 
     kind: Kind
     tags: tuple[str, ...] = ()
 
 
 def read_choices(path: Path) -> dict[str, Choice]:
-    """Photo's name -> choice; the last row of a name holds. Raises DataError where the file is no such list."""
+    """Return the choice for each photo's name; the last row of a name holds. Raises DataError where the file is no such list."""
     if not path.is_file():
         raise DataError(f"there is no file {path}; review.html saves it as {FILE}. Write it like this:\n{EXAMPLE}")
     lines = list(csv_rows(path))

@@ -1,4 +1,4 @@
-"""The answers of the endpoints that take a photo, each worked out whole on one worker."""
+"""The endpoints that take a photo are answered here, each answer worked out whole on one worker."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
-from app.http.describe import (
+from app.http.formats import FORMATS, Maps, Mask
+from app.http.job import Job
+from app.http.reply.describe import (
     as_asked,
     describe_map,
     describe_maps,
@@ -14,17 +16,14 @@ from app.http.describe import (
     describe_pseudo_label,
     image_info,
 )
-from app.http.formats import FORMATS, Maps, Mask
-from app.http.job import Job
-from app.http.parameters import (
+from app.http.reply.schemas import AnalyzeReply
+from app.http.request.parameters import (
     AnalyzeParameters,
     CamParameters,
     PhotoParameters,
     PseudoLabelParameters,
     SegmentParameters,
 )
-from app.http.schemas import AnalyzeReply
-from app.inference.analysis import Analysis
 from app.inference.errors import ReplyTooLargeError
 from app.inference.image import encode
 from app.inference.image.decode import whole_image
@@ -33,26 +32,23 @@ from app.inference.maps.localization import Localization
 from app.runtime.model_store import pin
 
 
-def answer_segment(job: Job, parameters: SegmentParameters) -> Response:
+def answer_segment(job: Job[SegmentParameters]) -> Response:
     """Answer `/segment` with the mask of a photo."""
-    analysis = job.analyze()
-    found = analysis.mask
+    found = job.analysis.mask
     if job.format == "json":
-        return job.respond(analysis, describe_mask(job, analysis, parameters))
+        return job.respond(describe_mask(job))
 
     def arrays() -> dict[str, np.ndarray]:
         return {"mask": found.mask, "probabilities": found.probabilities}
 
-    body = encode_mask(job, analysis, parameters, found.mask, lambda: found.scores, arrays)
-    return job.respond(analysis, body)
+    return job.respond(encode_mask(job, found.mask, lambda: found.scores, arrays))
 
 
-def answer_pseudo_label(job: Job, parameters: PseudoLabelParameters) -> Response:
+def answer_pseudo_label(job: Job[PseudoLabelParameters]) -> Response:
     """Answer `/pseudo-label` with a label map made of the maps of the classes present."""
-    analysis = job.analyze()
-    label = analysis.pseudo_label
+    label = job.analysis.pseudo_label
     if job.format == "json":
-        return job.respond(analysis, describe_pseudo_label(job, analysis, parameters))
+        return job.respond(describe_pseudo_label(job))
 
     def arrays() -> dict[str, np.ndarray]:
         indices = np.array(label.class_indices, int)
@@ -61,39 +57,39 @@ def answer_pseudo_label(job: Job, parameters: PseudoLabelParameters) -> Response
     def scores() -> dict[int, float]:
         return {label_of(index): float(score) for index, score in enumerate(label.scores)}
 
-    return job.respond(analysis, encode_mask(job, analysis, parameters, label.label_map, scores, arrays))
+    return job.respond(encode_mask(job, label.label_map, scores, arrays))
 
 
-def answer_cam(job: Job, parameters: CamParameters) -> Response:
+def answer_cam(job: Job[CamParameters]) -> Response:
     """Answer `/cam` of one class with its heatmap."""
     index = job.class_index
     assert index is not None
-    analysis = job.analyze()
+    analysis = job.analysis
     localization = analysis.maps((index,))
     score = {"X-Class-Score": f"{analysis.scores[index]:.6f}"}
     if job.format == "json":
-        return job.respond(analysis, describe_map(job, analysis, parameters, index), score)
-    return job.respond(analysis, encode_maps(job, analysis, parameters, localization, (index,)), score)
+        return job.respond(describe_map(job, index), score)
+    return job.respond(encode_maps(job, localization, (index,)), score)
 
 
-def answer_cams(job: Job, parameters: CamParameters) -> Response:
+def answer_cams(job: Job[CamParameters]) -> Response:
     """Answer `/cam` of all classes with a description, arrays, or the regions of the classes that are there."""
-    analysis = job.analyze()
+    analysis = job.analysis
     if FORMATS[job.format].at_full_size:
-        check_reply_size(job, analysis.result_size(job.cams[0]))
+        check_reply_size(job)
     localization = analysis.maps()
     classes, scores = job.cams[0].card.classes, {}
-    if len(classes) <= MAX_CLASSES:  # a header of more would be refused on its way
+    if len(classes) <= MAX_CLASSES:  # A header of more would be refused on its way.
         scores["X-Class-Score"] = ", ".join(f"{score:.6f}" for score in analysis.scores)
     if job.format == "json":
-        return job.respond(analysis, describe_maps(job, analysis, parameters), scores)
+        return job.respond(describe_maps(job), scores)
     indices = analysis.present if FORMATS[job.format].of_present else tuple(range(len(classes)))
-    return job.respond(analysis, encode_maps(job, analysis, parameters, localization, indices), scores)
+    return job.respond(encode_maps(job, localization, indices), scores)
 
 
-def answer_analyze(job: Job, parameters: AnalyzeParameters) -> Response:
+def answer_analyze(job: Job[AnalyzeParameters]) -> Response:
     """Answer `/analyze` with mask, heatmaps and pseudo-label of one photo."""
-    analysis = job.analyze()
+    analysis = job.analysis
     label, found = analysis.pseudo_label, analysis.mask if job.segmenter else None
     if job.format == "npz":
         localization = analysis.maps()
@@ -110,21 +106,19 @@ def answer_analyze(job: Job, parameters: AnalyzeParameters) -> Response:
             if found:
                 arrays |= {"mask": found.mask, "probabilities": found.probabilities}
             body = encode.to_npz(arrays)
-        return job.respond(analysis, body)
+        return job.respond(body)
     reply = AnalyzeReply(
-        image=image_info(job, analysis),
-        segment=describe_mask(job, analysis, parameters) if found else None,
-        cam=describe_maps(job, analysis, parameters),
-        pseudo_label=describe_pseudo_label(job, analysis, parameters),
+        image=image_info(job),
+        segment=describe_mask(job) if found else None,
+        cam=describe_maps(job),
+        pseudo_label=describe_pseudo_label(job),
         timings_ms=job.stopwatch.milliseconds,
     )
-    return job.respond(analysis, reply)
+    return job.respond(reply)
 
 
 def encode_mask(
-    job: Job,
-    analysis: Analysis,
-    parameters: PhotoParameters,
+    job: Job[PhotoParameters],
     mask: np.ndarray,
     scores: Callable[[], Mapping[int, float]],
     arrays: Callable[[], Mapping[str, np.ndarray]],
@@ -133,54 +127,52 @@ def encode_mask(
     encode_to = FORMATS[job.format].mask
     assert encode_to is not None
     with job.stopwatch.stage("encode"):
-        return encode_to(Mask(**common_of(job, analysis, parameters), mask=mask, scores=scores, arrays=arrays))
+        return encode_to(Mask(**common_of(job), mask=mask, scores=scores, arrays=arrays))
 
 
-def encode_maps(
-    job: Job, analysis: Analysis, parameters: CamParameters, localization: Localization, indices: tuple[int, ...]
-) -> bytes:
+def encode_maps(job: Job[CamParameters], localization: Localization, indices: tuple[int, ...]) -> bytes:
     """Return the maps of these classes in the format asked for."""
-    form, card = FORMATS[job.format], job.cams[0].card
+    form, card, threshold = FORMATS[job.format], job.cams[0].card, job.parameters.threshold
     encode_to = form.map if job.class_index is not None else form.maps
     assert encode_to is not None
     with job.stopwatch.stage("encode"):
         return encode_to(
             Maps(
-                **common_of(job, analysis, parameters),
+                **common_of(job),
                 localization=localization,
                 indices=indices,
-                scores=analysis.scores,
-                size=analysis.result_size(job.cams[0]),
-                threshold=parameters.threshold,
-                region_threshold=card.background_threshold if parameters.threshold is None else parameters.threshold,
+                scores=job.analysis.scores,
+                size=job.analysis.result_size(job.cams[0]),
+                threshold=threshold,
+                region_threshold=card.background_threshold if threshold is None else threshold,
             )
         )
 
 
-def common_of(job: Job, analysis: Analysis, parameters: PhotoParameters) -> dict[str, Any]:
+def common_of(job: Job[PhotoParameters]) -> dict[str, Any]:
     """Return what every format is given."""
     models = [{"name": pin(engine), "sha256": engine.sha256} for engine in job.engines]
     return {
         "classes": job.engines[0].card.classes,
-        "image": lambda: image_to_show(job, analysis),
+        "image": lambda: image_to_show(job),
         "name": job.upload.name or job.upload.id,
-        "shape": parameters.regions,
-        "info": {"image_id": job.upload.id, "models": models, "parameters": as_asked(parameters)},
+        "shape": job.parameters.regions,
+        "info": {"image_id": job.upload.id, "models": models, "parameters": as_asked(job.parameters)},
     }
 
 
-def image_to_show(job: Job, analysis: Analysis) -> np.ndarray:
+def image_to_show(job: Job[PhotoParameters]) -> np.ndarray:
     """Return the photo whose pixels are part of the answer, at its own size where that is asked for."""
-    if analysis.analyzer.options.size == "model":
-        return analysis.photo.image
+    if job.analyzer.options.size == "model":
+        return job.analysis.photo.image
     with job.stopwatch.stage("decode"):
-        return whole_image(analysis.photo, job.upload.data)
+        return whole_image(job.analysis.photo, job.upload.data)
 
 
-def check_reply_size(job: Job, size: tuple[int, int]) -> None:
+def check_reply_size(job: Job[PhotoParameters]) -> None:
     """Raise ReplyTooLargeError where the maps of all classes would make too large a reply."""
     count, limit = len(job.cams[0].card.classes), job.settings.max_reply_bytes
-    height, width = size
+    height, width = job.analysis.result_size(job.cams[0])
     total = count * height * width * np.dtype(np.float32).itemsize
     if total > limit:
         raise ReplyTooLargeError(

@@ -1,4 +1,4 @@
-"""Exceptions -> `application/problem+json` (RFC 9457), the one error shape of every endpoint."""
+"""Exceptions become `application/problem+json` (RFC 9457), the one error shape of every endpoint."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -11,11 +11,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from app.http.schemas import Problem
+from app.http.reply.schemas import Problem
 from app.inference.errors import ClientLeftError, ParameterError, ServiceError, reason_of
 
 MEDIA_TYPE = "application/problem+json"
-# What every answer carries that says nothing else of it (`app.guard.admission`).
+# Every answer that says nothing else carries these (`app.guard.admission`).
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -43,13 +43,13 @@ def problem_of(error: ServiceError) -> Problem:
 
 
 def kind_of(error: ServiceError) -> str:
-    """The error's class name, hyphenated: what `type` ends with, and the reason in the log."""
+    """Return the error's class name, hyphenated: `type` ends with it, and it is the reason in the log."""
     name = type(error).__name__.removesuffix("Error")
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
 def problem_response(scope: Scope, error: ServiceError) -> Response:
-    """The answer to a request that is refused, under /v2 in the shape of its protocol; the reason goes into its state, for the log."""
+    """Return the answer to a request that is refused, under /v2 in the shape of its protocol; the reason goes into its state, for the log."""
     scope.setdefault("state", {})["reason"] = kind_of(error)
     if _is_open_inference(scope):
         return JSONResponse({"error": str(error)}, error.status, error.headers)
@@ -108,12 +108,12 @@ async def answer_failure(request: Request, error: Exception) -> Response:
 
 
 def _is_open_inference(scope: Scope) -> bool:
-    """Whether clients of the Open Inference Protocol ask there, which read `error`."""
+    """Tell whether clients of the Open Inference Protocol ask there, which read `error`."""
     return scope["path"].removeprefix(scope.get("root_path", "")).startswith("/v2")
 
 
 def _methods_of(request: Request) -> str:
-    """All methods of a path, as the OpenAPI document has them; routes know only their own."""
+    """Return all methods of a path, as the OpenAPI document has them; routes know only their own."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     methods = [method.upper() for method in request.app.openapi()["paths"].get(path, {})]
     return ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])

@@ -1,9 +1,10 @@
-"""Which format a reply takes: `?format=` where given, else the `Accept` header (RFC 9110, section 12.5.1)."""
+"""A reply takes the format that `?format=` names, where given, else one that the `Accept` header does (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Sequence
 
 from app.http.formats import FORMATS, media_type
-from app.inference.errors import NotAcceptableError, ParameterError, nearest_name
+from app.inference.errors import NotAcceptableError, ParameterError
+from app.inference.spelling import nearest_name
 
 
 def choose_format(wanted: str | None, accept: str | None, available: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Results -> JSON replies: masks, maps and pseudo-labels described, links, model and class lists."""
+"""Results become JSON replies: masks, maps and pseudo-labels are described, and models and classes listed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,16 +7,7 @@ import numpy as np
 
 from app.http.formats import all_maps_words, map_words, mask_words
 from app.http.job import Job
-from app.http.parameters import (
-    AnalyzeParameters,
-    CamParameters,
-    LocalizationParameters,
-    Parameters,
-    PseudoLabelParameters,
-    SegmentParameters,
-    every_class,
-)
-from app.http.schemas import (
+from app.http.reply.schemas import (
     CamReply,
     CamsReply,
     ClassesReply,
@@ -32,11 +23,21 @@ from app.http.schemas import (
     ServedModel,
     Thresholds,
 )
-from app.inference.analysis import Analysis, Options
+from app.http.request.parameters import (
+    AnalyzeParameters,
+    CamParameters,
+    LocalizationParameters,
+    PhotoParameters,
+    PseudoLabelParameters,
+    SegmentParameters,
+    every_class,
+)
+from app.http.request.query import Parameters
 from app.inference.display import css_colour, display_colours
 from app.inference.label_maps.regions import mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
 from app.inference.model_card import ModelCard
+from app.inference.options import Options
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_files import is_version
 from app.runtime.model_store import Catalog, Task
@@ -44,9 +45,9 @@ from app.runtime.model_store import Catalog, Task
 Links = dict[str, str | dict[str, str]]
 
 
-def image_info(job: Job, analysis: Analysis) -> ImageInfo:
+def image_info(job: Job[PhotoParameters]) -> ImageInfo:
     """Return the id and size of the upload."""
-    return ImageInfo(id=job.upload.id, width=analysis.width, height=analysis.height, note=analysis.note)
+    return ImageInfo(id=job.upload.id, width=job.analysis.width, height=job.analysis.height, note=job.analysis.note)
 
 
 def model_info(engine: LoadedModel) -> ModelInfo:
@@ -55,10 +56,10 @@ def model_info(engine: LoadedModel) -> ModelInfo:
     return ModelInfo(name=card.name, version=card.version, sha256=engine.sha256, method=card.method)
 
 
-def map_info(job: Job, analysis: Analysis, parameters: LocalizationParameters, class_index: int) -> MapInfo:
+def map_info(job: Job[LocalizationParameters], class_index: int) -> MapInfo:
     """Return what a reply says of the map of one class."""
-    card, score = job.cams[0].card, float(analysis.scores[class_index])
-    kept = {**as_asked(parameters, CamParameters), "class": card.classes[class_index]}
+    card, score = job.cams[0].card, float(job.analysis.scores[class_index])
+    kept = {**as_asked(job.parameters, CamParameters), "class": card.classes[class_index]}
     return MapInfo(
         class_name=card.classes[class_index],
         label=label_of(class_index),
@@ -81,13 +82,13 @@ def as_asked(parameters: Parameters, endpoint: type[Parameters] | None = None) -
 
 
 def format_links(
-    job: Job, path: str, task: Task, parameters: Mapping[str, object], words: Iterable[str]
+    job: Job[PhotoParameters], path: str, task: Task, parameters: Mapping[str, object], words: Iterable[str]
 ) -> dict[str, str]:
     """Return the same result, of the models of this task, in other formats."""
     return {word: job.link(path, job.pins[task], {**parameters, "format": word}) for word in words}
 
 
-def result_links(job: Job, class_names: Sequence[str]) -> Links:
+def result_links(job: Job[PhotoParameters], class_names: Sequence[str]) -> Links:
     """Return the other results of the photo: its mask, its pseudo-label, and the heatmaps of the classes found.
 
     The models that answered are pinned, each for its own task; a task for which none answered has the default one.
@@ -98,17 +99,17 @@ def result_links(job: Job, class_names: Sequence[str]) -> Links:
         links["segment"] = job.link("/segment", pins["segmentation"], {})
     if "cam" in pins:
         known = (job.cams[0] if job.cams else job.defaults["cam"]).card.classes
-        if len(known) <= MAX_CLASSES:  # more have no label map
+        if len(known) <= MAX_CLASSES:  # A model of more classes has no label map.
             links["pseudo_label"] = job.link("/pseudo-label", pins["cam"], {})
         links["cam"] = {name: job.link("/cam", pins["cam"], {"class": name}) for name in class_names if name in known}
     return links
 
 
-def provenance(job: Job, analysis: Analysis, engines: tuple[LoadedModel, ...]) -> dict[str, Any]:
+def provenance(job: Job[PhotoParameters], engines: tuple[LoadedModel, ...]) -> dict[str, Any]:
     """Return what every reply says of how it came about."""
-    options = analysis.analyzer.options
+    options = job.analyzer.options
     return {
-        "image": image_info(job, analysis),
+        "image": image_info(job),
         "model": model_info(engines[0]),
         "fused_with": [model_info(engine) for engine in engines[1:]],
         "tags": None if options.tags is None else list(options.tags),
@@ -116,29 +117,29 @@ def provenance(job: Job, analysis: Analysis, engines: tuple[LoadedModel, ...]) -
     }
 
 
-def inference(analysis: Analysis, parameters: LocalizationParameters) -> dict[str, Any]:
+def inference(job: Job[LocalizationParameters]) -> dict[str, Any]:
     """Return the way of making maps, its scales and mirroring, for the reply."""
-    scales, flip = analysis.analyzer.map_views
-    return {"inference": parameters.inference, "scales": list(scales), "flip": flip}
+    scales, flip = job.analyzer.map_views
+    return {"inference": job.parameters.inference, "scales": list(scales), "flip": flip}
 
 
-def describe_mask(job: Job, analysis: Analysis, parameters: SegmentParameters | AnalyzeParameters) -> SegmentReply:
+def describe_mask(job: Job[SegmentParameters] | Job[AnalyzeParameters]) -> SegmentReply:
     """Return a mask in JSON."""
-    segmenter, found = job.segmenter, analysis.mask
+    segmenter, found, asked = job.segmenter, job.analysis.mask, job.parameters
     assert segmenter is not None
     with job.stopwatch.stage("encode"):
-        regions = regions_of(segmenter.card.classes, found.mask, found.scores, parameters.regions)
-    scales, flip = analysis.analyzer.mask_views
+        regions = regions_of(segmenter.card.classes, found.mask, found.scores, asked.regions)
+    scales, flip = job.analyzer.mask_views
     return SegmentReply(
-        **provenance(job, analysis, (segmenter,)),
+        **provenance(job, (segmenter,)),
         thresholds=Thresholds(
-            probability=parameters.threshold, presence=presence_thresholds(segmenter.card, analysis.analyzer.options)
+            probability=asked.threshold, presence=presence_thresholds(segmenter.card, job.analyzer.options)
         ),
         classes=regions,
         scales=list(scales),
         flip=flip,
         links={
-            **format_links(job, "/segment", "segmentation", as_asked(parameters, SegmentParameters), mask_words()),
+            **format_links(job, "/segment", "segmentation", as_asked(asked, SegmentParameters), mask_words()),
             **result_links(job, [region.class_name for region in regions]),
         },
         timings_ms=job.stopwatch.milliseconds,
@@ -157,46 +158,46 @@ def presence_thresholds(card: ModelCard, options: Options) -> dict[str, float]:
     return dict(zip(card.classes, card.presence_thresholds, strict=True))
 
 
-def describe_map(job: Job, analysis: Analysis, parameters: CamParameters, class_index: int) -> CamReply:
+def describe_map(job: Job[CamParameters], class_index: int) -> CamReply:
     """Return the map of one class in JSON."""
-    info = map_info(job, analysis, parameters, class_index)
+    info = map_info(job, class_index)
     presence = job.cams[0].card.presence_thresholds[class_index]
     return CamReply(
         **info.model_dump(by_alias=False),
-        **provenance(job, analysis, job.cams),
+        **provenance(job, job.cams),
         thresholds=Thresholds(presence={info.class_name: presence}),
-        **inference(analysis, parameters),
+        **inference(job),
         timings_ms=job.stopwatch.milliseconds,
     )
 
 
-def describe_maps(job: Job, analysis: Analysis, parameters: CamParameters | AnalyzeParameters) -> CamsReply:
+def describe_maps(job: Job[CamParameters] | Job[AnalyzeParameters]) -> CamsReply:
     """Return the maps of all classes in JSON, or of those CCRM was asked for."""
     card = job.cams[0].card
-    kept = {**as_asked(parameters, CamParameters), "class": every_class(card)}
-    plain = parameters.inference == "plain"
+    kept = {**as_asked(job.parameters, CamParameters), "class": every_class(card)}
+    plain = job.parameters.inference == "plain"
     return CamsReply(
-        **provenance(job, analysis, job.cams),
+        **provenance(job, job.cams),
         thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
-        classes=[map_info(job, analysis, parameters, index) for index in analysis.maps().class_indices],
+        classes=[map_info(job, index) for index in job.analysis.maps().class_indices],
         links=format_links(job, "/cam", "cam", kept, all_maps_words()) if plain else {},
-        **inference(analysis, parameters),
+        **inference(job),
         timings_ms=job.stopwatch.milliseconds,
     )
 
 
-def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelParameters) -> PseudoLabelReply:
+def describe_pseudo_label(job: Job[PseudoLabelParameters]) -> PseudoLabelReply:
     """Return a pseudo-label in JSON."""
-    card, label, options = job.cams[0].card, analysis.pseudo_label, analysis.analyzer.options
+    card, label, options = job.cams[0].card, job.analysis.pseudo_label, job.analyzer.options
     scores = [float(score) for score in label.scores]
     with job.stopwatch.stage("encode"):
         by_label = {label_of(index): score for index, score in enumerate(scores)}
-        regions = regions_of(card.classes, label.label_map, by_label, parameters.regions)
+        regions = regions_of(card.classes, label.label_map, by_label, job.parameters.regions)
         ignored = ignored_pixels(label.label_map)
     present = [card.classes[index] for index in label.class_indices]
     background, foreground = label.thresholds
     return PseudoLabelReply(
-        **provenance(job, analysis, job.cams),
+        **provenance(job, job.cams),
         thresholds=Thresholds(
             background=background,
             foreground=foreground,
@@ -204,11 +205,11 @@ def describe_pseudo_label(job: Job, analysis: Analysis, parameters: PseudoLabelP
         ),
         present=present,
         scores=dict(zip(card.classes, scores, strict=True)),
-        **inference(analysis, parameters),
+        **inference(job),
         classes=regions,
         ignore=ignored,
         links={
-            **format_links(job, "/pseudo-label", "cam", as_asked(parameters, PseudoLabelParameters), mask_words()),
+            **format_links(job, "/pseudo-label", "cam", as_asked(job.parameters, PseudoLabelParameters), mask_words()),
             **result_links(job, present),
         },
         timings_ms=job.stopwatch.milliseconds,

@@ -1,4 +1,4 @@
-"""Request body -> the photos in it, refused while it streams where it grows too large."""
+"""The photos in a request's body are taken out of it; a body that grows too large is refused while it streams."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from app.inference.errors import ParameterError, UnsupportedTypeError, UploadError, UploadTooLargeError
 from app.inference.image.kinds import kind_of
 
-Received = tuple[str | None, bytes]  # the client's name of the file, and its bytes
+Received = tuple[str | None, bytes]  # They are the client's name of the file, and its bytes.
 FILE_FIELD = "file"
 UPLOAD_SETTING = "TAG2MASK_MAX_UPLOAD_BYTES"
 # A number in a header has this many digits at most: longer ones are no lengths, and cost more to read than to send.
@@ -20,7 +20,7 @@ MAX_DIGITS = 18
 MAX_FILES = 8  # One form may hold this many photos.
 MAX_NAME = 255  # A file's name is kept up to this many characters.
 HEAD_BYTES = 32  # A picture is recognised by this many of its first bytes.
-# What clients write who say nothing of the body: curl's --data-binary, browsers' unknown files, none at all.
+# Clients that write these say nothing of the body: curl's --data-binary, browsers' unknown files, none at all.
 TYPES_THAT_SAY_NOTHING = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*\"?([\w.-]*)'[^']*'([^;\s\"]+)", re.IGNORECASE)
 # A multipart body may add this many bytes to its file: boundaries and the headers of parts.
@@ -72,7 +72,7 @@ async def wait_for_disconnect(request: Request) -> None:
 
 
 class PhotoFormParser(MultiPartParser):
-    """Reads the parts that clients write: a name in `filename*` (RFC 5987), a file without a field name."""
+    """It reads the parts that clients write: a name in `filename*` (RFC 5987), a file without a field name."""
 
     def on_headers_finished(self) -> None:
         part = self._current_part
@@ -179,5 +179,5 @@ def _too_large(size: int, limit: int, setting: str = UPLOAD_SETTING) -> UploadTo
 
 
 def megabytes(size: int) -> str:
-    """Bytes as people read them: 20.1 MB, or all of them where that says no more."""
+    """Return a number of bytes as people read it: 20.1 MB, or the bytes alone where that says no more."""
     return f"{size / 1e6:.1f} MB ({size} bytes)" if size >= 1e5 else f"{size} bytes"

@@ -1,4 +1,4 @@
-"""`labels.csv`: the tags of a folder's photos, as training and `python -m app label` read them.
+"""`labels.csv` holds the tags of a folder's photos, as training and `python -m app label` read them.
 
     name,classes          one row per photo, the name with or without its suffix
     photo1,dog person     classes are separated by spaces
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.inference.errors import DataError
-from app.inference.file_names import normalized
+from app.inference.files.file_names import normalized
 
 EXAMPLE = "name,classes\nphoto1,dog person"
 PHOTO_SUFFIXES = (
@@ -29,7 +29,7 @@ def name_of(written: str) -> str:
 
 
 def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
-    """Photo's name -> its tags. Raises DataError where the file is not such a list."""
+    """Return the tags for each photo's name. Raises DataError where the file is not such a list."""
     columns, lines = read_rows(path)
     tags: dict[str, tuple[str, ...]] = {}
     for number, cells, row_tags in lines:

@@ -1,4 +1,4 @@
-"""Entity tags (RFC 9110, section 8.8.3): a result is named by all it depends on, before any of it is worked out.
+"""An entity tag (RFC 9110, section 8.8.3) names a result by all it depends on, before any of it is worked out.
 
 So a client that has the result already is told so (304) at the price of a hash.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     RELEASE = version("tag2mask")
-except PackageNotFoundError:  # run from a checkout whose dependencies came another way
+except PackageNotFoundError:  # It runs from a checkout whose dependencies came another way.
     RELEASE = "0"
 
 

@@ -1,122 +1,51 @@
-"""The one training loop: any module with losses, on a CPU, a GPU or several, resumable to the bit.
+"""The one training loop trains any module with losses, on a CPU, a GPU or several, resumable to the bit.
 
 A batch, and so a step, is a function of (seed, epoch, batch number); the checkpoint holds the rest: weights, optimiser,
 progress and the state of torch's generators. (With 16-bit floats of a GPU the loss scale starts afresh; on a CPU several
 processes differ from one in the statistics of batch normalisation.)
 """
 
-import csv
-import os
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from app.inference.errors import ConfigError, Tag2MaskError
-from app.inference.whole_file import naming, whole_file
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler
+from training.fit.log import Log
+from training.fit.optimizer import Learner, learning_rate_factor, make_optimizer, set_learning_rates
 
 CHECK_CLOCK = 4  # The clock is looked at every this many steps.
-EVENTS_VERSION = "brain.Event:2"  # This is what TensorBoard's readers look for at the head of a file of events.
 Metrics = dict[str, float]
 
 
 class Views(Protocol):
-    """What is trained on: a number of photos, and a dict of tensors for a key (epoch, index)."""
+    """Training takes these: a number of photos, and a dict of tensors for a key (epoch, index)."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]: ...
 
 
-class Learner(Protocol):
-    """What `fit` needs of a module: losses of a batch (the entry "loss" is minimised) and groups of parameters.
-
-    A group is {"params", "lr_scale" (times the base rate), and optionally "weight_decay"}.
-    """
-
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
-
-    def parameter_groups(self) -> list[dict[str, Any]]: ...
-
-
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """It says where a run stands."""
 
     epoch: int = 0
-    batch: int = 0  # within the epoch
+    batch: int = 0  # It counts within the epoch.
     step: int = 0
     best: float = float("-inf")
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-def make_fabric(config: FitConfig) -> Fabric:
-    """Return one device, or as many processes as torchrun started. Raises ConfigError where the device cannot be had."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    nodes = int(os.environ.get("WORLD_SIZE", 1)) // local
-    try:
-        fabric = Fabric(accelerator=config.accelerator, devices=local, num_nodes=nodes, precision=config.precision)
-        fabric.launch()
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise ConfigError(f"fit.accelerator = {config.accelerator!r} with {local} devices: {error}") from None
-    return fabric
-
-
-def own_device(config: FitConfig) -> torch.device:
-    """Return the device of a process that works for itself, also where torchrun started others beside it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return Fabric(accelerator=config.accelerator, devices=1).device
-    if config.accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-
-
-def learning_rate_factor(step: int, total: int, config: FitConfig) -> float:
-    """Return the factor of the base rate at `step` of `total`: linear warm-up, then poly, cosine or stepwise decay.
-
-    The warm-up begins with `warmup_start`; one from zero begins a step later, where its first would be wasted.
-    """
-    if step < config.warmup_steps:
-        late = 0 if config.warmup_start else 1
-        return config.warmup_start + (1 - config.warmup_start) * (step + late) / (config.warmup_steps + late)
-    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
-    if config.schedule == "poly":
-        return (1 - done) ** config.poly_power
-    if config.schedule == "cosine":
-        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * done))))
-    return 0.1 ** sum(step >= milestone * total for milestone in config.milestones)
-
-
-def make_optimizer(module: Learner, config: FitConfig) -> torch.optim.Optimizer:
-    """Return SGD or AdamW over the module's groups, each with its own share of the base rate."""
-    groups = [
-        {"weight_decay": config.weight_decay} | group | {"lr": config.lr * group["lr_scale"]}
-        for group in module.parameter_groups()
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
-    return torch.optim.AdamW(groups, lr=config.lr)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, config: FitConfig, factor: float) -> None:
-    """Give every group its share of `factor` times the base rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * group["lr_scale"] * factor
 
 
 def fit(
@@ -197,11 +126,11 @@ class _Loop:
             total=total, initial=self.progress.step, desc=self.out.name, unit="step", dynamic_ncols=True,
             disable=not self.fabric.is_global_zero, mininterval=5,
         )  # fmt: skip
-        with closing(_Log(self.out, self.progress.step, self.fabric.is_global_zero)) as log, closing(bar):
+        with closing(Log(self.out, self.progress.step, self.fabric.is_global_zero)) as log, closing(bar):
             while self.progress.step < total:
                 self._epoch(total, log, bar)
 
-    def _epoch(self, total: int, log: "_Log", bar: tqdm) -> None:
+    def _epoch(self, total: int, log: Log, bar: tqdm) -> None:
         progress = self.progress
         self.sampler.seek(progress.epoch, progress.batch)
         self.module.train()
@@ -227,7 +156,7 @@ class _Loop:
 
     def _step(self, batch: dict[str, Tensor], factor: float) -> dict[str, float]:
         set_learning_rates(self.optimizer, self.config, factor)
-        with self.fabric.autocast():  # Fabric wraps `forward` alone in it where there is one process
+        with self.fabric.autocast():  # Fabric wraps `forward` alone in it where there is one process.
             losses = self.module.losses(batch)
         self._require_finite(losses["loss"].detach(), factor)
         self.optimizer.zero_grad()
@@ -269,7 +198,7 @@ class _Loop:
             raise outcome
         return outcome
 
-    def _end_epoch(self, log: "_Log") -> None:
+    def _end_epoch(self, log: Log) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         metrics: Metrics = {}
@@ -299,47 +228,3 @@ class _Loop:
 
     def _save(self, name: str) -> None:
         save_checkpoint(self.fabric, self.out / name, self._state())
-
-
-class _Log:
-    """It writes losses and figures: `log.csv` (step, epoch, name, value) and TensorBoard. Lines after `step` are dropped."""
-
-    def __init__(self, out: Path, step: int, active: bool) -> None:
-        self._active = active
-        if not active:
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / "log.csv"
-        kept = []
-        if path.is_file():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if len(row) == 4 and row[0].isdigit()]
-            kept = [row for row in rows if int(row[0]) <= step]
-        with whole_file(path) as partial, partial.open("w", newline="") as file:
-            csv.writer(file).writerows([("step", "epoch", "name", "value"), *kept])
-        events = out / "tensorboard" / f"events.out.tfevents.{time.time_ns()}"
-        events.parent.mkdir(exist_ok=True)
-        self._lines, self._events = path.open("a", newline=""), events.open("xb")
-        self._append_event(Event(file_version=EVENTS_VERSION))
-
-    def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        if not self._active:
-            return
-        with naming(Path(self._lines.name)):
-            csv.writer(self._lines).writerows((step, epoch, name, f"{value:.6g}") for name, value in values.items())
-            self._lines.flush()
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
-        self._append_event(Event(step=step, summary=summary))
-
-    def _append_event(self, event: Event) -> None:
-        """Append to TensorBoard's file at once; its own writer does so in a thread, whose errors nobody can catch."""
-        event.wall_time = time.time()
-        with naming(Path(self._events.name)):
-            RecordWriter(self._events).write(event.SerializeToString())
-            self._events.flush()
-
-    def close(self) -> None:
-        if self._active:
-            for file in (self._lines, self._events):
-                with suppress(OSError):  # What could not be written was said when it was written.
-                    file.close()

@@ -1,4 +1,4 @@
-"""The JSON replies. Field names are those on the wire, except `class`, a word of Python: `class_name` here."""
+"""The JSON replies have these fields. Their names are those on the wire, except `class`, a word of Python: `class_name` here."""
 
 from typing import Any, Literal
 
@@ -8,13 +8,13 @@ from app.inference.label_maps.regions import Region, RunLengths
 
 
 class Reply(BaseModel):
-    """Base of all replies."""
+    """All replies have this base."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
 
 class ImageInfo(Reply):
-    """The photo. Width and height are the upload's, in pixels, after EXIF orientation.
+    """It says which photo it was. Width and height are the upload's, in pixels, after EXIF orientation.
 
     `note` stands there where the file was read although something is wrong with it, as with a JPEG that lacks its end.
     """
@@ -26,7 +26,7 @@ class ImageInfo(Reply):
 
 
 class ModelInfo(Reply):
-    """The model that answered. `sha256` is that of its ONNX file."""
+    """It says which model answered. `sha256` is that of its ONNX file."""
 
     name: str
     version: int
@@ -35,7 +35,7 @@ class ModelInfo(Reply):
 
 
 class Thresholds(Reply):
-    """The thresholds in use. `probability` is a mask's (0: the arg-max over the classes), the others those of maps."""
+    """These thresholds were in use. `probability` is a mask's (0: the arg-max over the classes); the others are those of maps."""
 
     probability: float | None = None
     background: float | None = None
@@ -44,7 +44,7 @@ class Thresholds(Reply):
 
 
 class Provenance(Reply):
-    """How a result came about; part of every reply about a photo.
+    """It says how a result came about; every reply about a photo holds it.
 
     `fused_with`: the other models whose maps are part of it. `tags`: the classes the request knew to be in the photo, null
     where it named none.
@@ -59,7 +59,7 @@ class Provenance(Reply):
 
 
 class SegmentReply(Provenance):
-    """A mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels."""
+    """It describes a mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels."""
 
     classes: list[Region]
     scales: list[float]
@@ -69,7 +69,7 @@ class SegmentReply(Provenance):
 
 
 class MapInfo(Reply):
-    """The heatmap of one class. `present`: its score reaches its presence threshold. `links`: the map by format."""
+    """It describes the heatmap of one class. `present` says that its score reaches its presence threshold; `links` lead to the map by format."""
 
     class_name: str = Field(alias="class")
     label: int
@@ -79,7 +79,7 @@ class MapInfo(Reply):
 
 
 class CamReply(Provenance, MapInfo):
-    """One heatmap, described; the map itself comes under `links`."""
+    """It describes one heatmap; the map itself comes under `links`."""
 
     inference: Literal["plain", "class-conditional"]
     scales: list[float]
@@ -88,7 +88,7 @@ class CamReply(Provenance, MapInfo):
 
 
 class CamsReply(Provenance):
-    """The heatmaps of all classes, described (`class=all`), in the order of the model's channels."""
+    """It describes the heatmaps of all classes (`class=all`), in the order of the model's channels."""
 
     class_name: Literal["all"] = Field(default="all", alias="class")
     classes: list[MapInfo]
@@ -100,7 +100,7 @@ class CamsReply(Provenance):
 
 
 class IgnoredPixels(Reply):
-    """The pixels labelled 255, "ignore"; `rle` is null where there are none."""
+    """It says which pixels are labelled 255, "ignore"; `rle` is null where there are none."""
 
     pixels: int
     share: float
@@ -108,7 +108,7 @@ class IgnoredPixels(Reply):
 
 
 class PseudoLabelReply(Provenance):
-    """A pseudo-label. `present`: the classes it may hold."""
+    """It describes a pseudo-label. `present` lists the classes it may hold."""
 
     present: list[str]
     scores: dict[str, float]
@@ -122,7 +122,7 @@ class PseudoLabelReply(Provenance):
 
 
 class AnalyzeReply(Reply):
-    """All results of one photo: what `/segment`, `/cam?class=all` and `/pseudo-label` answer, the mask null where no
+    """It holds all results of one photo: what `/segment`, `/cam?class=all` and `/pseudo-label` answer. The mask is null where no
     segmentation model is served.
     """
 
@@ -134,7 +134,7 @@ class AnalyzeReply(Reply):
 
 
 class ServedModel(Reply):
-    """One model: its card, its file and where it runs. `default`: used where a request names no model."""
+    """It describes one model: its card, its file and where it runs. `default` says that it is used where a request names no model."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -149,7 +149,7 @@ class ServedModel(Reply):
 
 
 class RefusedModel(Reply):
-    """A file in the models directory that is not served as it is now; an earlier one of its name and version may be.
+    """It names a file in the models directory that is not served as it is now; an earlier one of its name and version may be.
 
     `version` is null where the file lies in no folder of a version, `NAME/VERSION/model.onnx`.
     """
@@ -160,14 +160,14 @@ class RefusedModel(Reply):
 
 
 class ModelsReply(Reply):
-    """All models served, and what lies beside them and cannot be."""
+    """It lists all models served, and what lies beside them and cannot be served."""
 
     models: list[ServedModel]
     refused: list[RefusedModel]
 
 
 class ClassInfo(Reply):
-    """One class. `label` is its value in masks, `color` its colour in PNGs and overlays, `display_color` a brighter one that
+    """It describes one class. `label` is its value in masks, `color` its colour in PNGs and overlays, `display_color` a brighter one that
     is easier to tell from a photo and from other classes.
     """
 
@@ -178,7 +178,7 @@ class ClassInfo(Reply):
 
 
 class ClassesReply(Reply):
-    """The classes of a model, background and ignore apart."""
+    """It lists the classes of a model; background and ignore stand apart."""
 
     model: ModelInfo
     classes: list[ClassInfo]
@@ -187,7 +187,7 @@ class ClassesReply(Reply):
 
 
 class CorrectionReply(Reply):
-    """A corrected mask that is kept: under which name, drawn over which model's draft, and the classes it shows."""
+    """It says of a corrected mask under which name it is kept, over which model's draft it was drawn, and which classes it shows."""
 
     image: ImageInfo
     name: str
@@ -197,13 +197,13 @@ class CorrectionReply(Reply):
 
 
 class Status(Reply):
-    """Alive, or ready."""
+    """It says that the service is alive, or ready."""
 
     status: Literal["alive", "ready"]
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457, application/problem+json). `detail` states the value, the limit and the remedy."""
+    """It describes an error (RFC 9457, application/problem+json). `detail` states the value, the limit and the remedy."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever stops the program meanwhile, and what is said where the disk refuses one."""
+"""Files are written whole or not at all, whatever stops the program meanwhile; where the disk refuses one, it is said here what to do."""
 
 import errno
 import hashlib
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.inference.file_names import shown
+from app.inference.files.file_names import shown
 
-# The system's number of an error -> what its user can do.
+# For the number that the system gives an error, its user can do this.
 REMEDIES = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room there, or name another folder; the same command goes on."

@@ -1,4 +1,4 @@
-"""A model file that is whole, and one file: checked on its bytes, before ONNX Runtime reads them.
+"""A model file must be whole, and one file: its bytes are checked before ONNX Runtime reads them.
 
 A file may state the SHA-256 of itself: the metadata key `checksum` holds that of the file with 64 zeros in its place. So a byte
 that changed on a disk or on the way shows, in the weights as anywhere. Weights in a file of their own are refused: ONNX Runtime
@@ -12,9 +12,9 @@ from app.inference.errors import ModelCardError
 
 KEY = "checksum"
 UNKNOWN = "0" * 64
-# The entry of the metadata as protobuf writes it: key, then the value as JSON text, 66 (0x42) bytes long.
+# Protobuf writes the entry of the metadata so: the key, then the value as JSON text, 66 (0x42) bytes long.
 ENTRY = re.compile(rb'\x0a\x08checksum\x12\x42"([0-9a-f]{64})"')
-# "location" as a whole text, its length before it, in any way protobuf may write 8: the key under which a tensor names its file.
+# A tensor names its file under the key "location", a whole text with its length before it, in any way protobuf may write 8.
 EXTERNAL = re.compile(rb"[\x08\x00]location")
 
 

@@ -1,4 +1,4 @@
-"""File names, which are bytes: how they are compared, shown in messages, and made safe for lists and other disks.
+"""File names, which are bytes, are compared here, shown in messages, and made safe for lists and other disks.
 
 A name that is no UTF-8 comes from the operating system with its odd bytes as lone surrogates, which no file in UTF-8 can hold.
 """

@@ -1,0 +1,1 @@
+"""Files beside the pictures are named, listed, recognised and written whole here."""
