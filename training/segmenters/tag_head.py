@@ -40,7 +40,10 @@ class TagHead(nn.Module):
     def share_out(self, logits: Tensor, tag_logits: Tensor) -> Tensor:
         """Logits (N, C + 1, h, w), background first, and those of the tags (N, C) -> logits of p'."""
         background, things = logits.split((label_of(0), tag_logits.shape[1]), dim=1)
-        weights = F.logsigmoid(tag_logits) - self.balance * self.frequency.log()
+        log_sigmoid = -F.softplus(
+            -tag_logits
+        )  # exact in ONNX too, where the other is the logarithm of a rounded sigmoid
+        weights = log_sigmoid - self.balance * self.frequency.log()
         weighted = things + weights[:, :, None, None]
         lost = things.logsumexp(dim=1, keepdim=True) - weighted.logsumexp(dim=1, keepdim=True)
         return torch.cat([background, weighted + lost], dim=1)
