@@ -28,6 +28,7 @@ from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter
 
 NETWORK = "network."  # `ServedSegmenter` calls the segmenter so.
+BESIDE = "recognizer."  # The segmenter calls its recognizer so, and both call their backbone alike.
 STORED, WIDE, SCALES = ".stored", ".wide", ".scales"  # `shrink_weights` calls weights of fewer bits so.
 FOLDED_BIAS = "weight_bias"  # The exporter calls the bias so that it made of a batch normalisation.
 PROBE = (1, 3, 64, 64)  # The network is run once on a blank photo of this shape.
@@ -49,7 +50,7 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
         if segmenter.recognizer is not None and key.startswith("tag_head."):  # It is not served.
             state[key] = current
             continue
-        value = values.get(f"{NETWORK}{key}")
+        value = value_of(values, key)
         if value is None and key.endswith("tag_head.frequency"):
             value = frequency_of(values, segmenter)
         if value is None and part == "num_batches_tracked":
@@ -89,7 +90,18 @@ def stored_values(path: Path) -> dict[str, np.ndarray]:
 
 def bias_of(values: dict[str, np.ndarray], convolution: str) -> np.ndarray | None:
     """Return the bias that a normalisation was folded into; None where the file keeps the normalisation."""
-    return values.get(f"{NETWORK}{convolution}.{FOLDED_BIAS}")
+    return value_of(values, f"{convolution}.{FOLDED_BIAS}")
+
+
+def value_of(values: dict[str, np.ndarray], key: str) -> np.ndarray | None:
+    """Return the file's constant of a key of the network; None where it has none.
+
+    The exporter keeps small constants that are equal once: what a recognizer and the segmenter's own backbone share, both
+    having ImageNet's, stands under the name of one of them. That the network then answers as the file does is checked.
+    """
+    twin = key.removeprefix(BESIDE) if key.startswith(BESIDE) else f"{BESIDE}{key}"
+    value = values.get(f"{NETWORK}{key}")
+    return values.get(f"{NETWORK}{twin}") if value is None else value
 
 
 def identity_norm(name: str, module: nn.Module, bias: Tensor) -> dict[str, Tensor]:
