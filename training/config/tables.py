@@ -128,6 +128,16 @@ class SegmenterConfig(Section):
     fit: FitConfig = FitConfig()
     """The segmenter is trained so."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _noted_by_an_earlier_release(cls, values: Any) -> Any:
+        """Leave out `tag_regression`, which said how the tag head was fitted anew: notes of runs and cards of models hold it."""
+        return (
+            {key: value for key, value in values.items() if key != "tag_regression"}
+            if isinstance(values, dict)
+            else values
+        )
+
     @model_validator(mode="after")
     def _averaged(self) -> "SegmenterConfig":
         if self.earlier_share and not (self.go_on and self.rounds > 1):

@@ -41,3 +41,9 @@ def test_an_unknown_key_names_the_one_that_was_meant(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=re.escape(said)):
             read_config(RunConfig, path, [override])
+
+
+def test_what_an_earlier_release_noted_of_a_segmenter_is_read() -> None:
+    """Runs and models of that time go on."""
+    noted = tables.SegmenterConfig().model_dump(mode="json") | {"tag_regression": {"size": 384, "decay": 0.01}}
+    assert tables.SegmenterConfig.model_validate(noted) == tables.SegmenterConfig()
