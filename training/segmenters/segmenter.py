@@ -128,6 +128,11 @@ class Segmenter(nn.Module):
         """Return what shares out the pixels of things by the tags: the recognizer's where there is one, else the own one."""
         return self.tag_head if self.recognizer is None else self.recognizer.tag_head
 
+    def shared_out(self, logits: Tensor, tag_logits: Tensor | None) -> Tensor:
+        """Return logits (N, C + 1, h, w) shared out by `tag_logits` (N, C); as they are where nothing tells the tags."""
+        tag_head = self.deciding_tag_head()
+        return logits if tag_head is None or tag_logits is None else tag_head.share_out(logits, tag_logits)
+
     def tag_logits(self, images: Tensor, features: list[Tensor]) -> Tensor | None:
         """Return the logits of the tags (N, C) that decide, of images and the backbone's features of them."""
         if self.recognizer is not None:
@@ -139,11 +144,8 @@ class Segmenter(nn.Module):
         head or a recognizer shared out by the tags (`TagHead`); and then logits of the tags (N, C).
         """
         features = self.backbone(images)
-        logits, tag_logits = self.all_logits(images, features)[-1], self.tag_logits(images, features)
-        tag_head = self.deciding_tag_head()
-        if tag_head is None or tag_logits is None:
-            return logits, None
-        return tag_head.share_out(logits, tag_logits), tag_logits
+        tag_logits = self.tag_logits(images, features)
+        return self.shared_out(self.all_logits(images, features)[-1], tag_logits), tag_logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) -> the logits of `predict`."""

@@ -152,11 +152,9 @@ class RememberingModel:
             features = segmenter.backbone(normalised)
             self._known[key] = segmenter.trunk(features).half(), segmenter.tag_logits(normalised, features)
         before, tag_logits = self._known[key]
-        logits = segmenter.last(before.float())
+        logits = segmenter.shared_out(segmenter.last(before.float()), tag_logits)
         outputs = {}
-        tag_head = segmenter.deciding_tag_head()
-        if tag_head is not None and tag_logits is not None:
-            logits = tag_head.share_out(logits, tag_logits)
-            outputs = {"scores": tag_logits.sigmoid().numpy()} if self.card.presence_thresholds else {}
+        if tag_logits is not None and self.card.presence_thresholds:
+            outputs["scores"] = tag_logits.sigmoid().numpy()
         mask = enlarge(logits, torch.Size(images.shape[1:3])).argmax(dim=1).to(torch.uint8)
         return {"logits": logits.numpy(), "mask": mask.numpy(), **outputs}

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from app.inference.errors import ConfigError
 from app.inference.image.preprocess import geometry_of, resize_image
+from training.backbones import build_backbone
 from training.backbones.imagenet_names import name_rows
 from training.backbones.timm_backbone import PREFIX, imagenet_head
 from training.config.learning import RecognizerConfig, RegressionConfig
@@ -55,10 +56,13 @@ def start_by_regression(
 def fit_recognizer(
     recognizer: Recognizer, photos: TaggedPhotos, names: tuple[str, ...], config: RecognizerConfig, size: int
 ) -> None:
-    """Fill the tag head of a recognizer from the tags of the photos `names`, whole, at a long side of `size` px.
+    """Give a recognizer the weights that its table names, and fill its tag head from the tags of the photos `names`, whole, at a
+    long side of `size` px.
 
     Raises ConfigError where names shall help and the backbone has no ImageNet head.
     """
+    seeing = build_backbone(config.backbone, config.output_stride, config.weights)
+    recognizer.backbone.load_state_dict(seeing.state_dict())
     head = recognizer.tag_head
     (features,) = averaged_features(recognizer, [head.linear], photos, names, size)
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))

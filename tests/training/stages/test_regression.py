@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from app.inference.errors import ConfigError
+from training.backbones import build_backbone
 from training.config.learning import RecognizerConfig, RegressionConfig
 from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig
@@ -63,10 +64,10 @@ def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns() 
     data = {"source": "scenes", "scenes": {"count": 40, "val_count": 12, "size": 64, "class_count": 3}}
     photos = open_source(DataConfig.model_validate(data))
     names = photos.names("train")
-    backbone = {key: value.clone() for key, value in recognizer.backbone.state_dict().items()}
+    backbone = build_backbone("small", 16, "pretrained").state_dict()
     features, truth = [], torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     recognizer.tag_head.linear.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    settings = RecognizerConfig(backbone="small", decay=1e-4, names=False)
+    settings = RecognizerConfig(backbone="small", output_stride=16, decay=1e-4, names=False)
     fit_recognizer(recognizer, photos, names, settings, size=64)
     logits = recognizer.tag_head.linear(torch.cat(features))
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.85
@@ -76,7 +77,7 @@ def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns() 
     assert not any(module.training for module in recognizer.modules())
     assert all(torch.equal(value, backbone[key]) for key, value in recognizer.backbone.state_dict().items())
     with pytest.raises(ConfigError, match="set names = false"):
-        fit_recognizer(recognizer, photos, names, RecognizerConfig(backbone="small"), size=64)
+        fit_recognizer(recognizer, photos, names, RecognizerConfig(backbone="small", output_stride=16), size=64)
 
 
 def test_both_branches_of_amr_get_their_own_head() -> None:
