@@ -159,6 +159,16 @@ def press(page: Page, *keys: str) -> None:
         page.find("body").send_keys(key)
 
 
+def reload_until(page: Page, said: str) -> None:
+    """Reload the page until its progress says so: the browser writes what a page keeps a moment after the page asked for it."""
+
+    def told() -> bool:
+        page.driver.refresh()
+        return said in page.text("#progress")
+
+    page.wait(told)
+
+
 def test_the_page_shows_photos_outlines_and_a_legend(review: Page) -> None:
     assert {entry.text.split("\n")[0] for entry in review.all("#list .entry")} == {"dog", "person", MARKUP}
     assert review.run("return document.getElementById('picture').naturalWidth") == 64
@@ -182,8 +192,7 @@ def test_choices_by_key_survive_a_reload_and_are_read_back(review: Page, label: 
     field.clear()
     field.send_keys("Cat" + Keys.ENTER)
     assert review.find("#nothing").is_displayed()
-    review.driver.refresh()
-    assert "1 accepted, 1 tagged anew, 1 rejected" in review.text("#progress")
+    reload_until(review, "1 accepted, 1 tagged anew, 1 rejected")
     review.find("#save").click()
     saved = labelled.parent / "saved" / "choices.csv"
     review.wait(saved.is_file)
@@ -194,5 +203,4 @@ def test_choices_by_key_survive_a_reload_and_are_read_back(review: Page, label: 
     assert "choices: 1 accept, 1 reject, 1 retag" in label()
     review.driver.get((labelled / "review.html").as_uri())  # the choices are the page's own now
     review.run("localStorage.clear()")
-    review.driver.refresh()
-    assert "1 accepted, 1 tagged anew, 1 rejected" in review.text("#progress")
+    reload_until(review, "1 accepted, 1 tagged anew, 1 rejected")
