@@ -54,17 +54,19 @@ ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio
 		|| echo "$* could not be installed; its tests are skipped." >&2
 	@touch $@
 
-# One process per core (tests/conftest.py shares the tests out); more threads than that would only get into each other's way.
+# One process per core (tests/conftest.py shares the tests out); more threads than that would only get into each other's way. The
+# environments' tests are few and run in one process each, so two environments run at a time.
 # Status 5 of pytest: ARGS chose none of these tests.
-test: .venv-dev/.installed-$(ENGINE) $(ENVIRONMENTS:%=.venv-%/.installed)  ## run all tests (ARGS="-k cat" chooses)
+test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)
 	@export OMP_NUM_THREADS=1; failed=0; rm -f .skipped; \
-	for environment in $(ENVIRONMENTS); do \
-		echo "Tests of the environment $$environment:"; \
-		.venv-$$environment/bin/python -m pytest --quiet --environment $$environment --skipped-to .skipped $(ARGS) || [ $$? -eq 5 ] || failed=1; \
-	done; \
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target $(ENVIRONMENTS:%=test-%) || failed=1; \
 	.venv-dev/bin/python -m pytest --numprocesses auto --skipped-to .skipped $(ARGS) || [ $$? -eq 5 ] || failed=1; \
 	if [ -s .skipped ]; then printf '\nSkipped in all environments:\n'; cat .skipped; else echo "No test was skipped."; fi; \
 	exit $$failed
+
+test-%: .venv-%/.installed
+	@echo "Tests of the environment $*:"
+	@.venv-$*/bin/python -m pytest --quiet --environment $* --skipped-to .skipped $(ARGS) || [ $$? -eq 5 ]
 
 attack: .venv-dev/.installed-$(ENGINE)  ## try on a service of its own what once broke it: promise, tried, held, figure
 	@.venv-dev/bin/python -m tests.attack

@@ -64,13 +64,6 @@ def normalize_cam(maps: np.ndarray) -> np.ndarray:
     return positive / (positive.max(axis=(1, 2), keepdims=True) + NORMALIZE_EPSILON)
 
 
-def pseudo_label(
-    maps: np.ndarray, class_indices: tuple[int, ...], background_threshold: float, foreground_threshold: float
-) -> np.ndarray:
-    """Take the largest of the maps (K, H, W) of the classes present, K >= 1, against two constant thresholds (`label_by_thresholds`)."""
-    return label_by_thresholds(class_indices, background_threshold, foreground_threshold)(*winner(maps))
-
-
 def label_by_thresholds(
     class_indices: tuple[int, ...], background_threshold: float, foreground_threshold: float
 ) -> Decide:

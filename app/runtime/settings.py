@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(default=32, ge=0)
     """This many photos may wait for a worker; one more is answered 503 with Retry-After."""
     queue_seconds: float = Field(default=60, gt=0)
-    """A photo may wait this long for a worker; then its client is answered 504."""
+    """A request has this long besides TAG2MASK_WORK_SECONDS, for waiting and work together; then its client is answered 504."""
     work_seconds: float = Field(default=60, gt=0)
     """The work on one photo may take this long; then it is ended, and its client is answered 504."""
     drain_grace_seconds: float = Field(default=2, ge=0)

@@ -26,8 +26,8 @@ from training.pipeline.notes import all_done, read_notes, write_note, written
 from training.stages.classifier import (
     classifier_card,
     fit_classifier,
+    fit_presence_thresholds,
     load_classifier,
-    presence_thresholds,
     torch_classifier,
 )
 from training.stages.localize import localize_split
@@ -206,7 +206,7 @@ def export(config: RunConfig, photos: TaggedPhotos) -> list[Path]:
         classifier = load_classifier(config, len(photos.classes))
         device = own_device(config.classifier.fit)
         model = torch_classifier(config, photos.classes, classifier, device)
-        thresholds = presence_thresholds(model, photos, config.classifier.held_out)
+        thresholds = fit_presence_thresholds(model, photos, config.classifier.held_out)
         card = classifier_card(config, photos.classes, thresholds)
         card = card.model_copy(update={"config": tables, "taught_by": TAGS})
         if config.export.background_threshold == "saliency":

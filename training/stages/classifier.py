@@ -221,7 +221,7 @@ def validation_map(module: nn.Module, photos: TaggedPhotos, split: str, size: in
     return mean_average_precision(image_labels, np.concatenate(scores))
 
 
-def presence_thresholds(model: TorchModel, photos: TaggedPhotos, held_out: float) -> tuple[float, ...]:
+def fit_presence_thresholds(model: TorchModel, photos: TaggedPhotos, held_out: float) -> tuple[float, ...]:
     """Return, per class, the score that maximises F1 on the tags of the photos of `train` that are held out; no mask is read.
 
     Classes with fewer than five photos there share the threshold that maximises F1 over all classes together. Where

@@ -192,6 +192,16 @@ PROBLEM_EXAMPLES: dict[int, list[dict[str, Any]]] = {
             "Send the whole file, or save it anew.",
         ),
     ],
+    504: [
+        _problem(
+            "work-time",
+            "Took too long",
+            504,
+            "the work took more than 60 seconds, which is the limit. Ask for fewer scales, models or rounds, or raise "
+            "TAG2MASK_WORK_SECONDS where the service is yours.",
+            limit=60,
+        ),
+    ],
     507: [
         _problem(
             "not-stored",

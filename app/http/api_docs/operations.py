@@ -46,8 +46,8 @@ def _result(model: Any, example: dict[str, Any], words: tuple[str, ...], descrip
     return {200: {"model": model, "description": description, "content": content}}
 
 
-_POST_ERRORS = _problems(400, 404, 406, 413, 415, 422, 503)
-_GET_ERRORS = _problems(400, 404, 406, 422, 503)
+_POST_ERRORS = _problems(400, 404, 406, 413, 415, 422, 503, 504)
+_GET_ERRORS = _problems(400, 404, 406, 422, 503, 504)
 _UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "The result that If-None-Match names still holds."}}
 _KEPT = " The photo is one posted before: `image=ID` names it, or the cookie that POST /segment sets."
 

@@ -133,7 +133,7 @@ def describe_mask(job: Job[SegmentParameters] | Job[AnalyzeParameters]) -> Segme
     return SegmentReply(
         **provenance(job, (segmenter,)),
         thresholds=Thresholds(
-            probability=asked.threshold, presence=presence_thresholds(segmenter.card, job.analyzer.options)
+            probability=asked.threshold, presence=presence_by_class(segmenter.card, job.analyzer.options)
         ),
         classes=regions,
         scales=list(scales),
@@ -146,7 +146,7 @@ def describe_mask(job: Job[SegmentParameters] | Job[AnalyzeParameters]) -> Segme
     )
 
 
-def presence_thresholds(card: ModelCard, options: Options) -> dict[str, float]:
+def presence_by_class(card: ModelCard, options: Options) -> dict[str, float]:
     """Return the probability by class name above which a model holds a class to be in the photo.
 
     It is empty where tags say what is there, and of a segmenter that gives no scores of the whole photo.
@@ -201,7 +201,7 @@ def describe_pseudo_label(job: Job[PseudoLabelParameters]) -> PseudoLabelReply:
         thresholds=Thresholds(
             background=background,
             foreground=foreground,
-            presence=presence_thresholds(card, options),
+            presence=presence_by_class(card, options),
         ),
         present=present,
         scores=dict(zip(card.classes, scores, strict=True)),

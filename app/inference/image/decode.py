@@ -38,7 +38,7 @@ LOW_BYTES = (
 )
 WITHHELD = 8  # The decoder holds back at least this many rows where its data end.
 ALMOST = 0.99  # Of a photo that lacks its end at most this share is said to be there.
-LEAST_SHARE = 0.5  # A truncated JPEG is refused where it has no more than this share of its rows.
+LEAST_SHARE_OF_ROWS = 0.5  # A truncated JPEG is refused where it has no more than this share of its rows.
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -198,7 +198,7 @@ def _load(opened: PictureFile, smaller: tuple[int, int] | None) -> str | None:
         return None
     except OSError:
         share = _share_decoded(opened.parts, file) if isinstance(opened.parts, JpegFile) else 0.0
-        if share <= LEAST_SHARE or opened.parts is None:
+        if share <= LEAST_SHARE_OF_ROWS or opened.parts is None:
             raise
     whole = JpegImageFile(io.BytesIO(opened.parts.picture + END_OF_IMAGE))
     if smaller:

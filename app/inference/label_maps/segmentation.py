@@ -14,7 +14,7 @@ from app.inference.maps.pamr import refine_pamr
 
 # A better and slower answer takes these scales of the preferred size, with their mirrors.
 TEST_SCALES = (0.75, 1.0, 1.25)
-LEAST_SHARE = 1e-7  # A class that is known to be in a photo has at least this probability there.
+LEAST_PROBABILITY = 1e-7  # A class that is known to be in a photo has at least this probability there.
 
 
 class Segmentation:
@@ -137,12 +137,12 @@ def keep_classes(probabilities: np.ndarray, class_indices: tuple[int, ...], comp
     if not present:
         kept[BACKGROUND] = 1
     elif complete:
-        shares = probabilities[present] + LEAST_SHARE
+        shares = probabilities[present] + LEAST_PROBABILITY
         kept[BACKGROUND] = probabilities[BACKGROUND]
         kept[present] = shares * ((1 - kept[BACKGROUND]) / shares.sum(axis=0))
     else:
         known = [BACKGROUND, *present]
-        shares = probabilities[known] + LEAST_SHARE
+        shares = probabilities[known] + LEAST_PROBABILITY
         kept[known] = shares / shares.sum(axis=0)
     return kept
 

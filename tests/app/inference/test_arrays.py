@@ -8,8 +8,8 @@ from app.inference.arrays import (
     label_by_thresholds,
     mask_from_logits,
     normalize_cam,
-    pseudo_label,
     resize_bilinear,
+    winner,
 )
 from app.inference.labels import IGNORE_INDEX, VOC_CLASSES, class_index_of, label_of, voc_palette
 
@@ -40,9 +40,9 @@ def test_map_without_evidence_stays_zero() -> None:
 
 def test_pseudo_label_by_hand() -> None:
     maps = np.array([[[0.9, 0.3], [0.1, 0.5]], [[0.2, 0.6], [0.2, 0.5]]], np.float32)
-    label_map = pseudo_label(maps, (11, 14), 0.25, 0.4)
+    label_map = label_by_thresholds((11, 14), 0.25, 0.4)(*winner(maps))
     assert label_map.tolist() == [[12, 15], [0, 12]]  # dog, person; background; a tie goes to the first
-    assert pseudo_label(maps, (11, 14), 0.25, 0.55).tolist() == [[12, 15], [0, IGNORE_INDEX]]
+    assert label_by_thresholds((11, 14), 0.25, 0.55)(*winner(maps)).tolist() == [[12, 15], [0, IGNORE_INDEX]]
 
 
 @pytest.mark.parametrize("source", [(9, 12), (1, 7), (6, 1), (1, 1), (40, 60)])
@@ -54,7 +54,7 @@ def test_enlarged_labels_are_those_of_enlarged_maps(
     maps = np.random.default_rng(sum(source)).random((3, *source), dtype=np.float32)
     maps[:, : source[0] // 2] = maps[:, :1, :1]  # half of the maps has no border in it
     enlarged = resize_bilinear(maps, *target)
-    expected = pseudo_label(enlarged, (2, 5, 9), *thresholds)
+    expected = label_by_thresholds((2, 5, 9), *thresholds)(*winner(enlarged))
     found = enlarged_labels(maps, *target, label_by_thresholds((2, 5, 9), *thresholds))
     best, second = np.sort(enlarged, axis=0)[::-1][:2]
     doubtful = np.min([best - second, *(abs(best - threshold) for threshold in thresholds)], axis=0) < 1e-6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.inference.arrays import pseudo_label, resize_bilinear
+from app.inference.arrays import label_by_thresholds, resize_bilinear, winner
 from app.inference.labels import IGNORE_INDEX
 from tests.app.colour_models import DOG, GREEN, RED, SIDE, halves, write_segmentation_model
 from training.data import DataConfig
@@ -49,7 +49,9 @@ def test_sweep_equals_labelling_at_every_threshold() -> None:
         for confusion, threshold in zip(single, THRESHOLDS, strict=True):
             label_map = np.zeros_like(truth)
             if class_indices:
-                label_map = pseudo_label(resize_bilinear(maps, 20, 30), class_indices, threshold, threshold)
+                label_map = label_by_thresholds(class_indices, threshold, threshold)(
+                    *winner(resize_bilinear(maps, 20, 30))
+                )
             confusion.add(truth, label_map)
     for index, confusion in enumerate(single):
         assert (sweep.at(index).counts == confusion.counts).all()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.inference.arrays import pseudo_label
+from app.inference.arrays import label_by_thresholds, winner
 from app.inference.errors import ConfigError, DataError
 from app.inference.labels import label_of
 from training.authors.released import edam
@@ -417,7 +417,7 @@ def test_the_papers_rule_by_hand() -> None:
 
 
 def test_without_saliency_the_background_is_constant() -> None:
-    expected = pseudo_label(MAPS, (2, 5), 0.5, 0.5)
+    expected = label_by_thresholds((2, 5), 0.5, 0.5)(*winner(MAPS))
     assert expected[0, 0] == label_of(2)
     assert expected[1, 3] == label_of(5)
     assert (edam_pseudo_label(MAPS, (2, 5), np.zeros((4, 4), np.uint8)) > 0).sum() == 2  # the two peaks

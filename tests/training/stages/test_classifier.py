@@ -17,9 +17,9 @@ from training.stages.classifier import (
     fill_backbone,
     first_stage,
     fit_classifier,
+    fit_presence_thresholds,
     hold_out,
     load_classifier,
-    presence_thresholds,
     torch_classifier,
 )
 
@@ -118,7 +118,7 @@ def test_thresholds_are_fitted_on_what_is_held_out(tmp_path: Path) -> None:
     names = tuple(f"p{index}" for index in range(30))
     for share in (0.1, 0.0):
         photos = photos_of(names)
-        presence_thresholds(model, photos, share)
+        fit_presence_thresholds(model, photos, share)
         assert set(photos.reader.read) == set(hold_out(photos, share)[1] or names)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from app.inference.arrays import pseudo_label, resize_bilinear
+from app.inference.arrays import label_by_thresholds, resize_bilinear, winner
 from app.inference.labels import VOC_CLASSES
 from training.authors.parity.cam import join
 from training.authors.parity.reference import Claim, Claims, Reference, images, tag_rows
@@ -84,7 +84,7 @@ def edam_rules(reference: Reference) -> Claims:
     present = tuple(map(int, np.flatnonzero(reference.input("label"))))
     saliency = reference.input("saliency_uint8")
     yield Claim("pred_sal", edam_pseudo_label(maps[list(present)], present, saliency), 0)
-    yield Claim("pred_nosal", pseudo_label(maps[list(present)], present, 0.5, 0.5), 0)
+    yield Claim("pred_nosal", label_by_thresholds(present, 0.5, 0.5)(*winner(maps[list(present)])), 0)
 
 
 @torch.no_grad()
