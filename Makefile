@@ -44,8 +44,9 @@ dev: .venv-dev/.installed-$(ENGINE)  ## install what training and the tests need
 
 # Packages whose requirements fight those of the service or of each other have an environment each, which holds what tests/environments/NAME.txt
 # lists and sees .venv-dev behind it. Where one cannot be installed, its tests are skipped, counted and named.
-ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio
+ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio openapi-client
 
+.PRECIOUS: .venv-%/.installed
 .venv-%/.installed: tests/environments/%.txt .venv-dev/.installed-$(ENGINE)
 	@echo "Installing $* into .venv-$*, once ..."
 	@rm -rf .venv-$* && .venv-dev/bin/python -m venv --without-pip .venv-$*
