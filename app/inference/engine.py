@@ -13,12 +13,15 @@ import onnxruntime
 from app.inference import deadline
 from app.inference.errors import DeviceError, ModelCardError
 from app.inference.files.checksum import check_content
+from app.inference.files.graph_outputs import without_output
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 
 Device = Literal["auto", "cpu", "cuda"]
 TENSOR_TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32"}
 OUTPUT_TYPES = dict.fromkeys(("scores", "cam", "logits"), "tensor(float)") | {"mask": "tensor(uint8)"}
 CHANNELS = 3
+MASK = "mask"
+UINT8 = 2  # ONNX has this number for the element type of a mask.
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -28,8 +31,10 @@ class Engine:
     Spinning is off: idle ONNX Runtime threads that spin take the cores from the neighbour that works.
     """
 
-    def __init__(self, path: Path, *, device: Device = "auto", intra_op_threads: int = 1) -> None:
-        """Load `path`.
+    def __init__(self, path: Path, *, device: Device = "auto", intra_op_threads: int = 1, whole: bool = False) -> None:
+        """Load `path`. A segmenter's `mask` is left out of its graph, and `run` does not give it, unless the model is wanted `whole`:
+        whoever wants a mask needs it at another size than the network's, and works it out from the logits
+        (`app.inference.label_maps.segmentation`). It takes a tenth of the network's time.
 
         Raises:
             ModelCardError: not an ONNX file, or one that does not describe itself.
@@ -41,6 +46,12 @@ class Engine:
         content = self.path.read_bytes()
         check_content(content, str(self.path))
         self.sha256 = hashlib.sha256(content).hexdigest()
+        left_out: int | None = None
+        if not whole:
+            content, left_out = without_output(content, MASK)
+        self._left_out = (
+            {} if left_out is None else {MASK: "tensor(uint8)" if left_out == UINT8 else "tensor of another type"}
+        )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
@@ -61,7 +72,7 @@ class Engine:
         self._check_interface()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`).
+        """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`), but for what is left out.
 
         Raises WorkTimeError where the time of the work that this thread does is over (`app.inference.deadline`), or ends meanwhile.
         """
@@ -78,8 +89,8 @@ class Engine:
                 raise
 
     def _run(self, images: np.ndarray, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
-        names = self.card.outputs
-        return dict(zip(names, self._session.run(list(names), {IMAGE_INPUT: images}, options), strict=True))
+        names = [name for name in self.card.outputs if name not in self._left_out]
+        return dict(zip(names, self._session.run(names, {IMAGE_INPUT: images}, options), strict=True))
 
     def _run_options(self, images: np.ndarray) -> onnxruntime.RunOptions:
         """Return those of one run. After an input larger than a photo at the preferred size, memory goes back to the
@@ -93,14 +104,13 @@ class Engine:
     @property
     def interface(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Each output has a datatype, as the Open Inference Protocol names it, and a shape, with -1 where it varies."""
-        nodes = {node.name: node for node in self._session.get_outputs()}
-        return {
-            name: (
-                TENSOR_TYPES[nodes[name].type],
-                tuple(side if isinstance(side, int) else -1 for side in nodes[name].shape),
-            )
-            for name in self.card.outputs
+        nodes = {
+            node.name: (TENSOR_TYPES[node.type], tuple(side if isinstance(side, int) else -1 for side in node.shape))
+            for node in self._session.get_outputs()
+            if node.name in self.card.outputs
         }
+        nodes |= {name: (TENSOR_TYPES[kind], (-1, -1, -1)) for name, kind in self._left_out.items()}
+        return {name: nodes[name] for name in self.card.outputs}
 
     def _read_card(self) -> ModelCard:
         try:
@@ -111,7 +121,7 @@ class Engine:
 
     def _check_interface(self) -> None:
         inputs = {node.name: node.type for node in self._session.get_inputs()}
-        outputs = {node.name: node.type for node in self._session.get_outputs()}
+        outputs = {node.name: node.type for node in self._session.get_outputs()} | self._left_out
         wanted = {name: OUTPUT_TYPES[name] for name in self.card.outputs}
         if inputs != {IMAGE_INPUT: "tensor(uint8)"} or not wanted.items() <= outputs.items():
             raise ModelCardError(

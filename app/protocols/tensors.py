@@ -15,8 +15,10 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationErro
 from starlette.responses import Response
 
 from app.http.request.receive import whole_number
+from app.inference.engine import MASK
 from app.inference.errors import ParameterError, ReplyTooLargeError, UploadTooLargeError
 from app.inference.image.preprocess import MIN_INPUT_SIDE
+from app.inference.label_maps.segmentation import masks_at_input_size
 from app.inference.model_card import IMAGE_INPUT
 from app.inference.stopwatch import Stopwatch
 from app.runtime.loaded_model import LoadedModel
@@ -103,6 +105,8 @@ def infer_from(
         raise ParameterError("the extension 'classification' is not offered; ask for the output without it.")
     with stopwatch.stage("predict"):
         outputs = engine.run(images)
+        if MASK in set(names) - outputs.keys():
+            outputs[MASK] = masks_at_input_size(outputs["logits"], *images.shape[1:3])
     with stopwatch.stage("encode"):
         reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
     return Inferred(reply, len(images), stopwatch.milliseconds)

@@ -51,7 +51,7 @@ def export_model(
     with whole_file(path) as partial:
         write_onnx(module, partial)
         write_card(partial, card)
-        differences = check_export(module, Engine(partial, device="cpu"))
+        differences = check_export(module, Engine(partial, device="cpu", whole=True))
         write_card(partial, card.model_copy(update={"export_check": differences}))
     return path
 

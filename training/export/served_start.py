@@ -69,7 +69,8 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
     segmenter.load_state_dict(state)
     try:
         check_export(
-            ServedSegmenter(segmenter.eval(), scored=bool(card.presence_thresholds)), Engine(path, device="cpu")
+            ServedSegmenter(segmenter.eval(), scored=bool(card.presence_thresholds)),
+            Engine(path, device="cpu", whole=True),
         )
     except ExportError as error:
         raise DataError(f"{path} cannot be gone on from: read into torch, {error}") from None

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from app.inference.arrays import enlarged_labels, mask_from_logits, resize_bilinear, softmax
+from app.inference.arrays import enlarged_labels, mask_from_logits, resize_bilinear, softmax, winner
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
@@ -90,25 +90,30 @@ def segment(
 
 
 def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_threshold: float | None) -> Segmentation:
-    """Return the network's own mask of one view at `size` (height, width). A model that gives `scores` loses the labels
-    of the classes that do not reach their presence threshold, or `presence_threshold`.
+    """Return the mask of one view at `size` (height, width). A model that gives `scores` loses the labels of the classes
+    that do not reach their presence threshold, or `presence_threshold`.
     """
     outputs = run_views(model, image, 1.0, mirror=False)
-    logits, mask = outputs["logits"][0].astype(np.float32, copy=False), outputs["mask"][0]
-    candidates = np.flatnonzero(count_labels(mask))
-    given = mask.shape == size  # It tells whether the network's own mask is the answer as it stands.
+    logits = outputs["logits"][0].astype(np.float32, copy=False)
+    candidates = np.flatnonzero(count_labels(winner(logits)[0].astype(np.uint8)))
     left: tuple[int, ...] | None = None  # These classes are left where some of those in the mask are not present.
     if "scores" in outputs:
         present = present_classes(model.card, outputs["scores"][0], presence_threshold)
         allowed = np.array([BACKGROUND, *map(label_of, present)])
         if not np.isin(candidates, allowed).all():
-            left, given = present, False
-            candidates = allowed[np.unique(logits[allowed].argmax(axis=0))]
+            left = present
+            candidates = allowed[np.unique(winner(logits[allowed])[0])]
 
     def probabilities() -> np.ndarray:
         return softmax(logits) if left is None else keep_classes(softmax(logits), left, complete=False)
 
-    return Segmentation(mask if given else mask_from_logits(logits, candidates, *size), probabilities)
+    return Segmentation(mask_from_logits(logits, candidates, *size), probabilities)
+
+
+def masks_at_input_size(logits: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the output `mask` of a model, uint8 (N, H, W): the arg-max of logits (N, C + 1, h, w) enlarged to its input's size."""
+    labels = np.arange(logits.shape[1])
+    return np.stack([mask_from_logits(each.astype(np.float32, copy=False), labels, height, width) for each in logits])
 
 
 def mean_scores(mask: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:

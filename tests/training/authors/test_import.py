@@ -453,7 +453,7 @@ def test_a_segmenters_mask_is_the_argmax_of_torchvisions(tmp_path: Path) -> None
     network = random_network(name, tmp_path / "weights.pth", weights_backbone=None, aux_loss=True)  # as published
     arguments = ["--checkpoint", str(tmp_path / "weights.pth"), "--models", str(tmp_path / "models")]
     assert main(["import", "--torchvision", name, *arguments]) == 0
-    engine = Engine(tmp_path / "models" / name / "1/model.onnx", device="cpu")
+    engine = Engine(tmp_path / "models" / name / "1/model.onnx", device="cpu", whole=True)
     card = engine.card
     assert (card.task, card.classes, card.preferred_size) == ("segmentation", VOC_CLASSES, 520)
     assert (card.method, card.backbone, card.output_stride) == ("deeplabv3", "mobilenet_v3_large", 16)
