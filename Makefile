@@ -55,7 +55,7 @@ ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio openapi-clie
 		|| echo "$* could not be installed; its tests are skipped." >&2
 	@touch $@
 
-# One process per core (tests/conftest.py shares the tests out); more threads than that would only get into each other's way. The
+# tests/conftest.py says how many processes there are, and shares the tests out; each has one thread. The
 # environments' tests are few and run in one process each, so two environments run at a time.
 # Status 5 of pytest: ARGS chose none of these tests.
 test: .venv-dev/.installed-$(ENGINE)  ## run all tests (ARGS="-k cat" chooses)

@@ -5,6 +5,7 @@ with its kind. A file's tests stay in one process, for the sake of its fixtures,
 shares nothing with the next.
 """
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ class ByFile(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.split("::", 1)[0]
         return nodeid if path.endswith(APART) else path
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run the tests: one more than there are cores, because tests of the service wait half of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

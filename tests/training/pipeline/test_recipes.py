@@ -22,8 +22,11 @@ def test_every_method_has_a_recipe() -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_dry_run(name: str, exports_once: None, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_config(RunConfig, ROOT / name)
-    deep = config.segmenter is not None and config.segmenter.backbone == "resnet101"
-    changes = ["--set", "segmenter.backbone=resnet50"] if deep else []  # the same blocks, fewer of them
+    changes = []
+    if config.segmenter is not None and config.segmenter.backbone == "resnet101":
+        changes += ["--set", "segmenter.backbone=resnet50"]  # the same blocks, fewer of them
+    if (config.classifier.method, config.classifier.backbone) == ("cam", "resnet38"):
+        changes += ["--set", "classifier.backbone=resnet50-irn"]  # EDAM's recipe stands on the other
     assert main(["run", str(ROOT / name), "--dry-run", *changes]) == 0
     said = capsys.readouterr().out
     assert "needs data: 4 + 2 generated scenes" in said
