@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 Task = Literal["cam", "segmentation"]
 TASKS: tuple[Task, ...] = ("cam", "segmentation")
 # Where no default is configured, the cam model is taken whose method does best without tags in models/, the first here.
-METHOD_PREFERENCE = ("cam", "drs", "amr", "edam")
+METHOD_PREFERENCE = ("joined", "cam", "drs", "amr", "edam")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from training.methods.amr import AmrClassifier
 from training.methods.cam import CamClassifier
 from training.methods.drs import DrsClassifier
 from training.methods.edam import EdamClassifier
+from training.methods.joined import JoinedClassifier
 from training.methods.method import METHODS, Classifier, FirstStage, Options
 
-METHODS.update(cam=CamClassifier, drs=DrsClassifier, amr=AmrClassifier, edam=EdamClassifier)
+METHODS.update(cam=CamClassifier, drs=DrsClassifier, amr=AmrClassifier, edam=EdamClassifier, joined=JoinedClassifier)
 
 __all__ = ["METHODS", "Classifier", "FirstStage", "Options"]

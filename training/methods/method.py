@@ -1,5 +1,6 @@
 """Every classifier method has this in common."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ class Classifier(nn.Module):
     Options: type[Options] = Options
     backbone: Backbone
     head_lr_scale: float = 10.0
+    reads_features: bool = False  # The maps need more than the trained weights: `learn_maps`.
 
     @classmethod
     def photos_per_group(cls, options: Any) -> int:
@@ -72,6 +74,11 @@ class Classifier(nn.Module):
         """Return the losses of {"images" (N, 3, H, W), "image_labels" (N, C)}; "loss" is the one to minimise."""
         logits, _ = self(batch["images"])
         return {"loss": F.multilabel_soft_margin_loss(logits.float(), batch["image_labels"])}
+
+    def learn_maps(self, photos: Iterable[tuple[Tensor, tuple[int, ...]]]) -> None:
+        """Take what the maps need from the last features (D, h, w) and the class indices of every training photo, once the network
+        is trained. Nothing where `reads_features` is false.
+        """
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the backbone at the base rate, everything else at `head_lr_scale` times it."""

@@ -29,7 +29,7 @@ from training.fit.loop import Metrics, fit
 from training.methods import METHODS, Classifier, Options
 from training.stages.card import run_card
 from training.stages.ranking import best_f1_threshold, mean_average_precision
-from training.stages.regression import start_by_regression
+from training.stages.regression import last_features, start_by_regression
 
 MIN_POSITIVES = 5  # A class with fewer photos gets the threshold that is found over all classes.
 LEAST_HELD_OUT = 5  # This many photos are held out at least.
@@ -110,6 +110,9 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
     shown = views if settings.mosaic is None else MosaicViews(views, settings.mosaic)
     fit(fabric, classifier, shown, settings.fit, out, validate=validate, sampler=sampler)
     if fabric.is_global_zero:
+        if classifier.reads_features:
+            size = settings.regression.size if settings.regression else settings.views.long_side[1]
+            classifier.learn_maps(last_features(classifier.cpu(), photos, trained, size))
         save_weights(out / "weights.pt", classifier)
     fabric.barrier()
     return out / "weights.pt"

@@ -10,7 +10,7 @@ thirty photos that is worth many more. Averaging and weighting commute, so that 
 that makes the class's map. No paper's step; every method whose head is a 1x1 convolution can have it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -96,6 +96,24 @@ def known_rows(backbone: str, classes: tuple[str, ...], width: int) -> Tensor:
 
 
 @torch.no_grad()
+def last_features(
+    classifier: Classifier, photos: TaggedPhotos, names: tuple[str, ...], size: int
+) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """Yield the last features (D, h, w) of the backbone and the class indices of every photo, at a long side of `size` px."""
+    device = next(classifier.parameters()).device
+    classifier.eval()
+    for name in tqdm(names, desc="features", unit="photo", mininterval=5):
+        view = view_of(photos.image(name), size)
+        yield classifier.backbone(view.to(device))[-1][0].cpu(), photos.class_indices(name)
+
+
+def view_of(image: np.ndarray, size: int) -> Tensor:
+    """Return a photo, uint8 (H, W, 3), whole and normalised at a long side of `size` px: (1, 3, h, w)."""
+    geometry = geometry_of(image.shape, size)
+    return normalize(resize_image(image, geometry.input_height, geometry.input_width))[None]
+
+
+@torch.no_grad()
 def averaged_features(
     classifier: nn.Module, heads: Sequence[nn.Module], photos: TaggedPhotos, names: tuple[str, ...], size: int
 ) -> list[Tensor]:
@@ -109,9 +127,7 @@ def averaged_features(
     training = classifier.training
     classifier.eval().to(memory_format=torch.channels_last)
     for name in tqdm(names, desc="regression", unit="photo", mininterval=5):
-        image = photos.image(name)
-        geometry = geometry_of(image.shape, size)
-        view = normalize(resize_image(image, geometry.input_height, geometry.input_width))[None]
+        view = view_of(photos.image(name), size)
         classifier(view.to(device, memory_format=torch.channels_last))
     classifier.train(training)
     for handle in handles:
