@@ -83,7 +83,7 @@ class JoinedClassifier(CamClassifier):
                 seen[index] += 1
                 keep_evenly(local[index], places[:: max(1, len(places) // PLACES)].half(), seen[index])
         with torch.enable_grad():
-            softmax = fit_softmax(torch.cat(pooled), torch.tensor(classes), weight.clone())
+            softmax = fit_softmax(torch.cat(pooled), torch.tensor(classes), weight)
         self.softmax.copy_(softmax[:, :, None, None])
         for index, parts in enumerate(local):
             if parts:

@@ -29,6 +29,7 @@ def pooled_by_map(features: Tensor, cams: Tensor) -> Tensor:
 
 def fit_softmax(pooled: Tensor, class_indices: Tensor, start: Tensor) -> Tensor:
     """Return v of every class, (C, D), of features (n, D) pooled by the maps of the classes `class_indices` (n,); `start` is (C, D)."""
+    start = start.detach()
     weight = start.clone().requires_grad_()
     bias = torch.zeros(len(start)).requires_grad_()
     counts = torch.bincount(class_indices, minlength=len(start)).clamp(min=1).float()
