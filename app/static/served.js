@@ -8,6 +8,7 @@ const METHODS = {
   "grad-cam": "weighs the classifier's features by how much a class depends on them",
   drs: "holds down the strongest places, so that a map spreads over the whole thing (DRS)",
   amr: "adds a second branch that looks at what the first leaves out (AMR)",
+  joined: "reads one network in three ways and adds their maps (CAM, LPCAM, ReCAM)",
   edam: "makes a mask for each class inside the classifier (EDAM)",
 };
 const SEGMENTERS = { deeplabv2: "DeepLab V2", deeplabv3: "DeepLab V3", deeplabv3plus: "DeepLab V3+" };

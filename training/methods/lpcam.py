@@ -16,9 +16,12 @@ Departures: features of a frozen backbone are clustered, without the paper's own
 0.5 of a network that is less sure of itself.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,8 +37,12 @@ ITERATIONS = 30
 
 def direction_of(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return what the features of length one of a pixel are multiplied by for a class's map: (D,), of features (n, D) of its photos."""
-    clusters = KMeans(PROTOTYPES, n_init=1, max_iter=ITERATIONS, random_state=0)
-    member = torch.from_numpy(clusters.fit_predict(F.normalize(features, dim=1).numpy()).astype(np.int64))
+    clusters = KMeans(min(PROTOTYPES, len(features)), n_init=1, max_iter=ITERATIONS, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # Photos of one colour have fewer kinds of pixels than that.
+        member = torch.from_numpy(clusters.fit_predict(F.normalize(features, dim=1).numpy()).astype(np.int64))
     prototypes = torch.stack([features[member == index].mean(dim=0) for index in member.unique()])
     sure = (prototypes @ weight + bias).sigmoid()
     foreground, background = sure > FOREGROUND, sure < BACKGROUND

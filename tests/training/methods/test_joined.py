@@ -72,3 +72,8 @@ def test_the_maps_are_learned_after_training_and_the_scores_stay() -> None:
     assert (maps >= cams).all()
     assert (maps.amax(dim=(2, 3)) <= 3 * strength + 1e-5).all()
     assert (maps > 1.1 * cams).any()
+
+
+def test_photos_of_one_colour_have_a_prototype_all_the_same() -> None:
+    direction = direction_of(HEAD.repeat(5, 1), torch.ones(3), torch.tensor(0.0))
+    torch.testing.assert_close(direction, HEAD)
