@@ -47,7 +47,7 @@ def test_methods_that_build_on_others_take_one_from_outside(plugged: None) -> No
     assert METHODS["amr"].photos_per_group(options) == 2
     model = METHODS["amr"](3, "tiny", 16, None, options)
     assert isinstance(model.spotlight, METHODS["paired"])
-    with pytest.raises(ValueError, match="unknown method 'amr'; there are cam, drs, edam, paired"):
+    with pytest.raises(ValueError, match="unknown method 'amr'; there are cam, drs, edam, joined, paired"):
         METHODS["amr"].Options(spotlight="amr")
 
 
