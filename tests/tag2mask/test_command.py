@@ -23,7 +23,7 @@ LIBRARIES = {"PIL", "numpy", "pycocotools", "urllib3"}
 def call(*words: str, at: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The command, from some folder."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tag2mask.__main__ import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", program, *words], cwd=at, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", program, *words], cwd=at, capture_output=True, text=True, timeout=300)
 
 
 def test_help_and_version() -> None:
