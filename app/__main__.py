@@ -1,5 +1,6 @@
 """`python -m app` runs the service on uvicorn until SIGTERM or SIGINT; photos taken are finished first.
 
+`python -m app serve` does the same, and takes `--host`, `--port` and `--models` besides the settings of the environment.
 `python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`), `python -m app triton` writes what NVIDIA's
 Triton needs to serve the same models (`app.protocols.triton`).
 """
@@ -13,13 +14,17 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 # This stands before numpy is loaded: every worker of the pool multiplies in its own thread, and more threads would only get in the way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from app.runtime.workers import forking
 
-if __name__ == "__main__" and not sys.argv[1:]:  # to serve: what the workers need is imported while the rest is
+if __name__ == "__main__" and sys.argv[1:2] in (
+    [],
+    ["serve"],
+):  # to serve: what the workers need is imported while the rest is
     forking.start_importing()
 
 import uvicorn
@@ -37,7 +42,7 @@ from app.inference.files.whole_file import refusal
 from app.inference.spelling import nearest_name
 from app.main import create_app
 from app.protocols.triton import write_configs
-from app.runtime.settings import Settings, unknown_variables
+from app.runtime.settings import PREFIX, Settings, unknown_variables
 from app.runtime.workers.worker import leave_out_odd_metadata
 
 # The system holds this many connections ready, which Python takes in one go, above the limit of connections too.
@@ -48,6 +53,7 @@ OPEN_DOOR = (
 )
 # This is what a line of the command begins with, as its user wrote it.
 PROGRAM = "tag2mask" if Path(sys.argv[0]).stem == "tag2mask" else "python -m app"
+FLAGS = {"host": "ADDRESS", "port": "PORT", "models": "DIR"}  # These settings may be given on the command line, too.
 STOPPED = 130  # This is the exit status of what SIGINT has ended.
 OF_REPLIES = ("tags", "format", "size", "fuse", "regions")  # These parameters have no place where a folder is labelled.
 SETTABLE = [name for name in AnalyzeParameters.model_fields if name not in OF_REPLIES]
@@ -61,6 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # A terminal may know fewer letters than file names have.
             stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
+    for name in FLAGS:
+        if (value := getattr(options, name, None)) is not None:
+            os.environ[PREFIX + name.upper()] = value
     for sentence in unknown_variables(os.environ):
         print(f"tag2mask: warning: {sentence}", file=sys.stderr)
     try:
@@ -89,15 +98,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the command line."""
     fields = Settings.model_fields.items()
     settings = [
-        f"  TAG2MASK_{name.upper()} ({'none' if field.default is None else field.default})" for name, field in fields
+        f"  {PREFIX}{name.upper()} ({'none' if field.default is None else field.default})" for name, field in fields
     ]
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="The tag2mask service.",
-        epilog="\n".join(["environment variables, with their defaults (docs/settings.md says more):", *settings]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="label | triton")
+    told: dict[str, Any] = {
+        "epilog": "\n".join(["environment variables, with their defaults (docs/settings.md says more):", *settings]),
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="The tag2mask service.", **told)
+    verbs = parser.add_subparsers(dest="verb", metavar="serve | label | triton")
+    service = verbs.add_parser("serve", help="serve, as without a verb", **told)
+    for name, metavar in FLAGS.items():
+        service.add_argument(f"--{name}", metavar=metavar, help=f"the same as {PREFIX}{name.upper()}")
     command = verbs.add_parser("label", help="label a folder of photos instead of serving")
     command.add_argument(
         "photos",
@@ -110,6 +121,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--choices", type=Path, metavar="choices.csv", help="what review.html saved; DIR/choices.csv where it is there"
     )
     command.add_argument("--server", metavar="URL", help="a running service; without it the models run here")
+    command.add_argument("--models", metavar="DIR", help=f"the same as {PREFIX}MODELS")
     command.add_argument(
         "--set",
         action="append",
@@ -171,7 +183,7 @@ def label_on_cluster(
         from app.cluster.label import label_by_ray
     except ImportError as error:
         raise DataError(
-            f"--engine ray needs the extra `cluster` ({error}); install it: pip install 'tag2mask[cluster]'"
+            f"--engine ray needs the extra `cluster` ({error}); install it: pip install '.[cluster]' in the checkout"
         ) from None
     return label_by_ray(
         options.photos,

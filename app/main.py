@@ -43,8 +43,9 @@ EXPOSED = (
         "X-Image-Note",
         "X-Model",
         "X-Model-Method",
+        "X-Model-SHA256",
     ),
-    *("X-Model-SHA256", "X-Request-Id", "Inference-Header-Content-Length"),
+    *("X-Models-Left-Out", "X-Request-Id", "Inference-Header-Content-Length"),
 )
 
 

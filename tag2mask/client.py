@@ -24,12 +24,22 @@ Photo = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 P = TypeVar("P", bound=Photo)
 Found = TypeVar("Found")
 Tags = Sequence[str] | None
-Option = str | int | float | bool | None
+Option = str | int | float | bool | Sequence[float] | Sequence[str] | None
 
 BUSY = (429, 502, 503, 504)  # The service is full, or starts: a request that gets one of these is sent again.
 OK = 200
 LONGEST_PAUSE_SECONDS = 30
 TYPE = "image/*"  # the service tells the format by the bytes
+WITH_COLOURS = (3, 4)  # an array with this many values a pixel is RGB, or RGB with transparency
+PNG_MODES = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "RGB",
+    "RGBA",
+    "I;16",
+)  # Pillow writes pictures of these modes as PNG; CMYK, say, is none
 
 
 class Client:
@@ -134,7 +144,8 @@ class Client:
         """Yield (photo, mask) of many photos in their order, several asked about at a time. tags: photo -> what is in
         it.
 
-        With on_error="return" a photo that is refused gives (photo, Problem), and the others go on.
+        With on_error="return" a photo that is refused, or whose file cannot be read, gives (photo, Problem), and the others go
+        on.
         """
 
         def one(photo: P) -> Mask:
@@ -174,6 +185,10 @@ class Client:
                     if on_error == "raise":
                         raise
                     found = problem
+                except OSError as error:  # The photo's file cannot be read.
+                    if on_error == "raise":
+                        raise
+                    found = Problem.of_file(error)
                 yield photo, found
         finally:
             pool.shutdown(cancel_futures=True)
@@ -227,8 +242,10 @@ def query_of(tags: Tags, options: Mapping[str, Option]) -> dict[str, Option]:
 
 
 def written(value: Option) -> str:
-    """Return a value as a query holds it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Return a value as a query holds it; several are separated by commas."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (str, int, float)) or value is None else ",".join(map(str, value))
 
 
 def content_of(photo: Photo) -> bytes:
@@ -238,13 +255,20 @@ def content_of(photo: Photo) -> bytes:
     if isinstance(photo, (str, os.PathLike)):
         return Path(photo).read_bytes()
     if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8:
-            raise ValueError(f"an array of {photo.dtype} is no photo; give uint8 (H, W, 3) with values from 0 to 255")
+        grey, colour = photo.ndim == 2, photo.ndim == 3 and photo.shape[2] in WITH_COLOURS
+        if photo.dtype != np.uint8 or not (grey or colour):
+            raise ValueError(
+                f"an array of {photo.dtype} {photo.shape} is no photo; give uint8 (H, W, 3) with values from 0 to 255"
+            )
         photo = Image.fromarray(photo)
     if isinstance(photo, Image.Image):
+        if photo.mode not in PNG_MODES:
+            photo = photo.convert("RGB")
         buffer = io.BytesIO()
         photo.save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
+    if not hasattr(photo, "read"):
+        raise TypeError(f"{photo!r} is no photo; give a path, bytes, an open file, a Pillow image or an array")
     return photo.read()
 
 

@@ -1,11 +1,13 @@
 """What can go wrong when a service is asked.
 
 ClientError
-├── Problem          the service refuses: its problem document (RFC 9457), or an answer that is none
+├── Problem          the service refuses: its problem document (RFC 9457), or an answer that is none; of many photos also
+│                    one whose file cannot be read
 └── ServerGoneError  no answer comes, or not all of it
 """
 
 import json
+import os
 from typing import Any
 
 
@@ -32,6 +34,12 @@ class Problem(ClientError):
             return cls(
                 status, f"the server answers with HTTP status {status} and no explanation; is it a tag2mask service?"
             )
+
+    @classmethod
+    def of_file(cls, error: OSError) -> "Problem":
+        """Return that a photo's file cannot be read: `status` is 0, since the service was not asked."""
+        where = f" {os.fspath(error.filename)!r}" if error.filename is not None else ""
+        return cls(0, f"the photo{where} cannot be read ({error.strerror or error})", "unreadable")
 
 
 class ServerGoneError(ClientError):

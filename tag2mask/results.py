@@ -14,11 +14,15 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class, how sure the model is that the photo shows it, and whether that reaches the class's own threshold."""
+    """A class, how sure the model is that the photo shows it, and whether the photo is held to show it.
+
+    It is where the score reaches the class's own threshold, or where the tags name it; the threshold is None with tags.
+    """
 
     name: str
     score: float
     present: bool
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,10 @@ class Analysis:
 
 def scores_of(reply: Mapping[str, Any]) -> tuple[ClassScore, ...]:
     """Return the scores in a reply of `/cam?class=all`."""
-    return tuple(ClassScore(each["class"], each["score"], each["present"]) for each in reply["classes"])
+    return tuple(
+        ClassScore(each["class"], each["score"], each["present"], each["presence_threshold"])
+        for each in reply["classes"]
+    )
 
 
 def _decode(rle: Mapping[str, Any]) -> np.ndarray:

@@ -103,7 +103,12 @@ def test_the_page_of_training_says_what_the_command_line_says() -> None:
 def test_messages_that_have_remedies_are_messages_of_the_product() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
-    said = [text for folder in ("app", "training") for path in (ROOT / folder).rglob("*.py") for text in texts_of(path)]
+    said = [
+        text
+        for folder in ("app", "tag2mask", "training")
+        for path in (ROOT / folder).rglob("*.py")
+        for text in texts_of(path)
+    ]
     said.append((ROOT / "Makefile").read_text(encoding="utf-8"))
     assert len(messages) > 20
     assert not [message for message in messages if not any(message in text for text in said)]

@@ -48,6 +48,8 @@ from training.stages.pseudo_label import pseudo_label_folder
 from training.stages.saliency import DEFAULT_METHOD, ESTIMATORS, write_saliency
 from training.stages.shard import Shard
 
+# This is what a line of the command begins with, as its user wrote it.
+PROGRAM = "tag2mask" if Path(sys.argv[0]).stem == "tag2mask" else "python -m training"
 # Flags of the verbs that also work on one ONNX file and a folder, without a configuration.
 STANDALONE: dict[str, dict[str, dict[str, Any]]] = {
     "evaluate": {
@@ -85,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the command line; `act` is the function to call with it."""
     parser = argparse.ArgumentParser(
-        prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in ("run", *VERBS, "compare", "pretrain"):

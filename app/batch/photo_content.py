@@ -1,6 +1,7 @@
 """One labelled photo becomes the content of files: its copy, its masks and its record."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,8 @@ def content_of(
     """
     result = labeller.label(data, tags)
     photo, label = result.photo, result.label_map if result.mask is None else result.mask
-    quality = estimate(result, label, tags, labeller.classes)
+    known = result.present if tags is None else [labeller.classes.index(tag) for tag in tags]
+    quality = estimate(result, label, known)
     scores = {label_of(index): float(score) for index, score in enumerate(result.scores)}
     record = {
         "name": name,
@@ -51,6 +53,7 @@ def content_of(
         "width": photo.width,
         "height": photo.height,
         "tags": tags,
+        "present": [labeller.classes[index] for index in known],
         "quality": {"estimate": quality.estimate, **vars(quality)},
         "regions": [region.model_dump(by_alias=False) for region in regions_of(labeller.classes, label, scores)],
         "outlines": outlines_of(label),
@@ -65,9 +68,10 @@ def content_of(
     )
 
 
-def estimate(result: Labelled, label: np.ndarray, tags: tuple[str, ...] | None, classes: tuple[str, ...]) -> Quality:
-    """Return the quality of a label: against the pseudo-label as a second opinion, and the tags, or the scores."""
-    known = result.present if tags is None else [classes.index(tag) for tag in tags]
+def estimate(result: Labelled, label: np.ndarray, known: Sequence[int]) -> Quality:
+    """Return the quality of a label: against the pseudo-label as a second opinion, and the class indices `known` from the tags, or
+    from the scores.
+    """
     other = None if result.mask is None else result.label_map
     return quality_of(label, other, result.probabilities, frozenset(label_of(index) for index in known))
 

@@ -8,23 +8,13 @@ from pathlib import Path
 
 from app.inference.class_names import find_class
 from app.inference.errors import DataError
-from app.inference.files.file_names import safe_name, shown, spellings
+from app.inference.files.file_names import is_systems, safe_name, shown, spellings
 from app.inference.files.tags import PHOTO_SUFFIXES
 from app.inference.image.kinds import OTHER_PICTURES, READ, READ_AS_TEXT, kind_of
 from app.inference.spelling import nearest_name
 
 NAMED, MOST_LISTED = 5, 100  # A message names this many photos, and classes, at most.
 HEAD_BYTES = 32  # The kind of a file is told by this many of its first bytes.
-# What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
-BY_SYSTEMS = {
-    "__macosx",
-    "thumbs.db",
-    "desktop.ini",
-    "ehthumbs.db",
-    "@eadir",
-    "$recycle.bin",
-    "system volume information",
-}
 RAW_SUFFIXES = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 PICTURE_SUFFIXES = {
     *(".avif", ".gif", ".jxl", ".jp2", ".psd", ".ico", ".svg"),
@@ -109,11 +99,6 @@ def walk(folder: Path, inside: Path, left_out: dict[Path, str]) -> Iterator[Path
         seen.add(real)
         folders[:] = sorted(entry for entry in folders if not is_systems(entry))
         yield from (here / entry for entry in files if not is_systems(entry))
-
-
-def is_systems(name: str) -> bool:
-    """Tell whether a file or folder of that name was put there by a system or a program."""
-    return name.startswith(".") or name.casefold() in BY_SYSTEMS
 
 
 def why_left_out(path: Path) -> str | None:

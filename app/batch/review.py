@@ -61,16 +61,19 @@ def outline_of(where: np.ndarray) -> tuple[str, int, int]:
 
 def reasons_of(record: Mapping[str, Any]) -> list[str]:
     """Return why a photo may be labelled badly, in sentences, the weightiest first; empty where no sign is poor."""
-    quality, tags = record["quality"], record["tags"]
+    quality, tags, present = record["quality"], record["tags"], record.get("present")
     found = [region["class_name"] for region in record["regions"]]
     said: list[tuple[float, str]] = []
     if tags is not None and set(tags) != set(found):
-        missing = [tag for tag in tags if tag not in found]
-        surplus = [name for name in found if name not in tags]
-        parts = [f"the tags name {', '.join(missing)}, which the label does not hold"] if missing else []
-        parts += [f"the label holds {', '.join(surplus)}, which no tag names"] if surplus else []
-        said.append((quality["consistency"], f"{'; '.join(parts)}."))
-    elif quality["consistency"] < POOR:
+        said.append((quality["consistency"], difference(found, tags, "the tags name", "which no tag names")))
+    elif tags is None and quality["consistency"] < POOR and present is not None:
+        said.append(
+            (
+                quality["consistency"],
+                difference(found, present, "the classifier finds", "whose score is below its threshold"),
+            )
+        )
+    elif quality["consistency"] < POOR:  # A record of an earlier release does not say what the classifier found.
         said.append((quality["consistency"], "The label and the classifier do not name the same classes."))
     agreement, margin = quality["agreement"], quality["margin"]
     if agreement is not None and agreement < POOR:
@@ -80,6 +83,15 @@ def reasons_of(record: Mapping[str, Any]) -> list[str]:
     if not found:
         said.append((POOR, "Nothing was found: the whole photo is background."))
     return [sentence[0].upper() + sentence[1:] for _, sentence in sorted(said)]
+
+
+def difference(found: Sequence[str], known: Sequence[str], who: str, lacking: str) -> str:
+    """Return in words which classes a label does not hold although they are known, and which it holds although not."""
+    missing = [name for name in known if name not in found]
+    surplus = [name for name in found if name not in known]
+    parts = [f"{who} {', '.join(missing)}, which the label does not hold"] if missing else []
+    parts += [f"the label holds {', '.join(surplus)}, {lacking}"] if surplus else []
+    return f"{'; '.join(parts)}."
 
 
 def entry_of(record: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from app.batch.folder import stamp_of
-from app.batch.photos import FolderPhoto, is_systems, tags_of
+from app.batch.photos import FolderPhoto, tags_of
 from app.cluster.places import Bucket
 from app.inference.errors import DataError
-from app.inference.files.file_names import safe_name, shown
+from app.inference.files.file_names import is_systems, safe_name, shown
 from app.inference.files.tags import PHOTO_SUFFIXES
 
 Tags = tuple[str, ...] | None

@@ -31,7 +31,8 @@ class Job(Generic[Asked]):
     parameters: those of the request's query. cams: the model of the maps, and those its maps are fused with. segmenter: the model of the mask. analyzer: the same
     models, with what is asked of them. defaults: the model of each task where none is named. class_index: of the one class
     that is asked for. etag: names the result (`app.http.reply.caching`). kept: what the models of the maps said of the photo before,
-    by `view_keys`; what they say now is added. others: the same for the further photos of the request.
+    by `view_keys`; what they say now is added. others: the same for the further photos of the request. left_out: the models that
+    know other classes, where all were to be fused.
     """
 
     upload: Upload
@@ -49,6 +50,7 @@ class Job(Generic[Asked]):
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     kept: dict[str, bytes] = field(default_factory=dict)
     others: tuple["Job[Asked]", ...] = ()
+    left_out: tuple[LoadedModel, ...] = ()
 
     def answered_by(
         self, answer: Callable[["Job[Asked]"], Response]
@@ -102,6 +104,8 @@ class Job(Generic[Asked]):
             if views and key not in self.kept:
                 self.kept[key] = views.to_bytes()
         notes = {"X-Image-Note": self.analysis.note} if self.analysis.note else {}
+        if self.left_out:
+            notes["X-Models-Left-Out"] = ", ".join(map(pin, self.left_out))
         content = body if isinstance(body, bytes) else body.model_dump_json().encode()
         timings = self.stopwatch.milliseconds.items()
         provenance = {

@@ -19,7 +19,7 @@ from app.http.reply.caching import entity_tag, matches
 from app.http.reply.describe import classes_reply, models_reply
 from app.http.reply.problems import problem_of
 from app.http.reply.schemas import ClassesReply, ModelsReply, Status
-from app.http.request.choose_models import choose_engines, choose_segmenter
+from app.http.request.choose_models import choose_engines, choose_segmenter, models_left_out
 from app.http.request.negotiate import choose_format
 from app.http.request.parameters import (
     AnalyzeParameters,
@@ -164,6 +164,7 @@ async def prepare(
     catalog = service.models.catalog
     engines = choose_engines(catalog, task, parameters)
     segmenter = choose_segmenter(catalog, parameters, engines[0]) if isinstance(parameters, AnalyzeParameters) else None
+    left_out = models_left_out(catalog, parameters, engines)
     used = (*engines, *((segmenter,) if segmenter else ()))
     request.state.model = ",".join(map(pin, engines))
     available = (formats.JSON.word, *words) if json_first else formats.with_json(words)
@@ -184,7 +185,7 @@ async def prepare(
     root_path = request.scope.get("root_path", "")
     asked = parameters.model_dump(mode="json", by_alias=True, exclude={"image", "model", "format"})
     linked = [catalog.defaults[other] for other in sorted(catalog.defaults)]
-    files = [engine.sha256 for engine in (*used, *linked)]
+    files = [engine.sha256 for engine in (*used, *left_out, *linked)]
 
     def job_of(upload: Upload) -> Job[Asked]:
         named = {**asked, "name": upload.name} if word == "coco" else asked
@@ -201,6 +202,7 @@ async def prepare(
             root_path,
             etag,
             index,
+            left_out=left_out,
         )
 
     first, *others = map(job_of, uploads)

@@ -28,6 +28,7 @@ from app.inference.maps.localization import (
     Model,
     ScaleCams,
     conditional_cams,
+    presence_thresholds,
     present_classes,
     scale_cams,
     tagged_classes,
@@ -92,6 +93,11 @@ class Analyzer:
         if background is None:
             background = self.cams[0].card.background_threshold
         return background, background if options.foreground_threshold is None else options.foreground_threshold
+
+    @cached_property
+    def presence_thresholds(self) -> np.ndarray:
+        """The classes whose score reaches these values (C,) are held to be in a photo of which no tags are known."""
+        return presence_thresholds([cam.card for cam in self.cams], self.options.presence_threshold)
 
     @property
     def map_views(self) -> tuple[tuple[float, ...], bool]:
@@ -216,7 +222,7 @@ class Analysis:
         known = self.analyzer.known_classes(self._card)
         if known is not None:
             return known
-        return present_classes(self._card, self.scores, self.analyzer.options.presence_threshold)
+        return present_classes(self.scores, self.analyzer.presence_thresholds)
 
     def maps(self, class_indices: tuple[int, ...] | None = None) -> Localization:
         """Return the maps of these classes at the size asked for, gated by the tags and refined as asked for.
@@ -273,7 +279,7 @@ class Analysis:
 
     @property
     def _card(self) -> ModelCard:
-        """Where maps are fused, the classes and thresholds of this card count: it is the first model's."""
+        """Where maps are fused, the classes and the background threshold of this card count: it is the first model's."""
         return self.analyzer.cams[0].card
 
     def _sources(self, class_indices: tuple[int, ...]) -> tuple[ScaleCams, ...]:

@@ -21,14 +21,21 @@ export async function fitting(photo, { limits }, act) {
   }
 }
 
-// Give [{class, score, present}] of a photo; where its tags are known, they are what is present.
+// Give [{class, score, threshold, present}] of a photo: a class is present whose score reaches its threshold. Where tags are known,
+// they are what is present, and the thresholds are null.
 export async function scoresOf(photo, state, options) {
   const { classes } = await askForJson(photo, scoresRequest(state), options);
-  return classes.map(({ class: name, score, present: found }) => {
-    return { class: name, score, present: photo.tags.length ? photo.tags.includes(name) : found };
-  });
+  const tagged = photo.tags.length > 0;
+  return classes.map(({ class: name, score, present, presence_threshold: threshold }) =>
+    ({ class: name, score, threshold: tagged ? null : threshold, present: tagged ? photo.tags.includes(name) : present }));
 }
 
 export function bestOf(entries) {
   return [...entries].sort((one, other) => other.present - one.present || other.score - one.score)[0];
+}
+
+// Write a score and its threshold, if there is one, with as many digits as tell them apart.
+export function comparable(score, threshold) {
+  const digits = threshold !== null && score.toFixed(2) === threshold.toFixed(2) ? 4 : 2;
+  return [score.toFixed(digits), threshold?.toFixed(digits)];
 }

@@ -157,7 +157,7 @@ function drawPanel() {
       drawPanel();
     },
   });
-  panel.drawPresence(state, served);
+  panel.drawPresence(state);
   panel.drawLegend(shown?.regions ?? [], repaint);
   panel.drawMethods(served.cams, state.without, (without) => change({ without }));
   drawModels(served, state);

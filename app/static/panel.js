@@ -1,5 +1,6 @@
 // These are the controls beside the photo: class chips, legend, tags, downloads. They show the state and report what is wanted.
 
+import { comparable } from "./asking.js";
 import { byId, element, show } from "./elements.js";
 import { curlOf, FORMAT_NAMES } from "./requests.js";
 import { figureOf, sentenceOf } from "./served.js";
@@ -7,7 +8,7 @@ import { figureOf, sentenceOf } from "./served.js";
 const FEW_CHIPS = 8;
 const MANY_CHIPS = 200;
 
-// Draw chips of {class, score, present}, the present ones first; few at first, all on request.
+// Draw chips of {class, score, threshold, present}, the present ones first; few at first, all on request.
 export function drawChips(scores, state, { choose, toggleAll }) {
   const wanted = byId("find-class").value.trim().toLowerCase();
   const sorted = [...scores].sort((one, other) => other.present - one.present || other.score - one.score);
@@ -15,14 +16,15 @@ export function drawChips(scores, state, { choose, toggleAll }) {
   const matching = sorted.filter((entry) => entry.class.toLowerCase().includes(wanted)).slice(0, MANY_CHIPS);
   const focused = document.activeElement?.dataset?.class;
   const chips = (state.allClasses ? matching : few).map((entry) => {
-    const score = entry.score.toFixed(2);
+    const [score, threshold] = comparable(entry.score, entry.threshold);
+    const presence = `${entry.present ? "present" : "not present"}${threshold ? `, threshold ${threshold}` : ""}`;
     const chip = element("button", {
       type: "button",
       className: `chip${entry.present ? " present" : ""}`,
       ariaPressed: String(entry.class === state.className),
-      ariaLabel: `${entry.class}, score ${score}, ${entry.present ? "present" : "not present"}`,
+      ariaLabel: `${entry.class}, score ${score}, ${presence}`,
       onclick: () => choose(entry.class),
-    }, element("span", { textContent: entry.class }), element("small", { textContent: score }));
+    }, element("span", { textContent: entry.class }), element("small", { textContent: threshold ? `${score} ${entry.present ? "≥" : "<"} ${threshold}` : score }));
     chip.dataset.class = entry.class;
     chip.style.setProperty("--score", `${Math.round(100 * Math.min(1, Math.max(0, entry.score)))}%`);
     return chip;
@@ -37,12 +39,10 @@ export function drawChips(scores, state, { choose, toggleAll }) {
   show("find-class", state.allClasses && scores.length > FEW_CHIPS);
 }
 
-// Say from which score on the class in view counts as present.
-export function drawPresence({ photo, className, model }, { cams }) {
-  const cam = cams.find(({ pin }) => pin === model);
-  const threshold = cam?.presence_thresholds[cam.classes.indexOf(className)];
-  byId("presence").textContent = photo.tags.length ? "Filled: the tags." : threshold === undefined ? "" :
-    `Filled: present. Every class has a threshold of its own: ${className} counts from ${threshold.toFixed(2)} on.`;
+// Say which chips are filled.
+export function drawPresence({ photo }) {
+  byId("presence").textContent = photo.tags.length ? "Filled: the tags." :
+    "Filled: present. The score reaches the threshold behind it, which is the class's own.";
 }
 
 // Draw one row per region, whose box shows or hides it.

@@ -45,17 +45,22 @@ export async function askWhatIsServed(options) {
 
 // Give the background threshold that a cam model has of itself. Of all, fused, it is that of the first by name, as the service has it.
 export function ownThreshold({ cams }, model) {
-  const [first] = cams.map(({ name }) => name).sort();
-  const newest = cams.filter(({ name }) => name === first).sort((one, other) => other.version - one.version);
-  const card = model === ALL ? newest[0] : cams.find(({ pin }) => pin === model);
+  const card = model === ALL ? fusable(cams).fused[0] : cams.find(({ pin }) => pin === model);
   return card?.background_threshold ?? 0;
 }
 
-// Tell whether the maps of several cam models can be fused: by the service's rule, the newest of every name that knows the same
-// classes as the default.
+// Give the cam models that are fused where all are to be, by the service's rule: the newest of every name that knows the same classes
+// as the default, sorted by name; and those that are left out.
+export function fusable(cams) {
+  const newest = cams.filter((model) => !cams.some(({ name, version }) => name === model.name && version > model.version));
+  const byName = newest.sort((one, other) => (one.name < other.name ? -1 : 1));
+  return { fused: byName.filter((model) => knowSame(model, cams[0])), leftOut: byName.filter((model) => !knowSame(model, cams[0])) };
+}
+
+// Tell whether the maps of several cam models can be fused.
 export function canFuse({ cams }) {
-  const names = new Set(cams.filter((model) => knowSame(model, cams[0])).map(({ name }) => name));
-  return names.size > 1 && names.size <= 8;
+  const { fused } = fusable(cams);
+  return fused.length > 1 && fused.length <= 8;
 }
 
 // Give the segmenter for a cam model: one of the same classes where there is one, the default first.

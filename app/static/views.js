@@ -1,6 +1,7 @@
 // Each view says what it asks the service for, and makes panes, legend and words of the answers.
 
 import { forEachPixel } from "./arrays.js";
+import { comparable, scoresOf } from "./asking.js";
 import { average, disagreement, paintMap, resample } from "./maps.js";
 import { IGNORED, paintRegions, placeOf } from "./regions.js";
 import { ALL, askForJson, askForMap, mapRequest, maskRequest, pseudoLabelRequest } from "./requests.js";
@@ -20,7 +21,7 @@ export const VIEWS = {
       return {
         panes: [mapPane(photo, map, request.title, state.className)],
         requests: [request],
-        caption: outsideTags(state) ?? scoreSentence(state, served, map.score),
+        caption: outsideTags(state) ?? scoreSentence(state, await scoresOf(photo, state, options)),
       };
     },
   },
@@ -181,12 +182,10 @@ function outsideTags({ photo: { tags }, className }) {
   return tags.length && !tags.includes(className) ? `${className} is not among the tags, so its map is empty.` : null;
 }
 
-function scoreSentence(state, served, score) {
-  const { pin, classes, presence_thresholds: thresholds } =
-    served.cams.find((model) => model.pin === state.model) ?? served.cams[0];
-  const who = state.model === ALL ? "All methods together give" : `${pin} gives`;
-  const sentence = `${who} ${state.className} a score of ${score.toFixed(2)}`;
-  if (state.photo.tags.length || state.model === ALL) return `${sentence}.`;
-  const threshold = thresholds[classes.indexOf(state.className)];
-  return `${sentence}; from ${threshold.toFixed(2)} on it counts as present.`;
+function scoreSentence({ model, className }, entries) {
+  const { score, threshold, present } = entries.find((entry) => entry.class === className);
+  const who = model === ALL ? "All methods together give" : `${model} gives`;
+  const [given, least] = comparable(score, threshold);
+  const counts = least ? `, so it counts as ${present ? "present" : "absent"}: its threshold is ${least}` : "";
+  return `${who} ${className} a score of ${given}${counts}.`;
 }

@@ -1,7 +1,7 @@
 // This is seen first: what the service knows, how good it is, and photos to try it on.
 
 import { byId, element, show } from "./elements.js";
-import { sentenceOf } from "./served.js";
+import { fusable, sentenceOf } from "./served.js";
 
 const EXAMPLES = { "cat.jpg": "A cat", "astronaut.jpg": "A person", "coffee.jpg": "None of its classes" };
 const LISTED = 24; // So many classes are listed.
@@ -26,10 +26,18 @@ export async function exampleFile(name) {
   return new File([await reply.blob()], name, { type: "image/jpeg" });
 }
 
+// Say whose maps are fused, and which models are left out.
+function sentenceOfAll(cams) {
+  const { fused, leftOut } = fusable(cams);
+  const pins = (models) => models.map(({ pin }) => pin).join(", ");
+  const without = leftOut.length ? ` Left out: ${pins(leftOut)}, of other classes.` : "";
+  return `The maps of ${pins(fused)}, joined by where they agree.${without}`;
+}
+
 // Say what the chosen models are, beside their names.
 export function drawModels({ cams, segmenters }, { model, segmenter }) {
   const cam = cams.find(({ pin }) => pin === model);
-  byId("model-about").textContent = cam ? sentenceOf(cam) : "The maps of the newest model of every name, joined by where they agree.";
+  byId("model-about").textContent = cam ? sentenceOf(cam) : sentenceOfAll(cams);
   const chosen = segmenters.find(({ pin }) => pin === segmenter);
   byId("segmenter-about").textContent = chosen ? sentenceOf(chosen) : "";
   byId("model").value = model;

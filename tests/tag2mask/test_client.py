@@ -89,13 +89,21 @@ def test_a_mask_as_array_picture_and_coco(client: Client, tmp_path: Path) -> Non
 def test_a_photo_may_come_in_any_shape(client: Client) -> None:
     with Image.open(CAT) as picture:
         pixels = np.array(picture)
-        masks = [client.segment(photo).labels for photo in (str(CAT), CAT.read_bytes(), picture, pixels)]
+        picture.load()
+    masks = [client.segment(photo).labels for photo in (str(CAT), CAT.read_bytes(), picture, pixels)]
     with CAT.open("rb") as file:
         masks.append(client.segment(file).labels)
     for mask in masks[1:]:
         np.testing.assert_array_equal(mask, masks[0])
-    with pytest.raises(ValueError, match="an array of float64 is no photo"):
+    printed = picture.convert("CMYK")
+    np.testing.assert_array_equal(client.segment(printed).labels, client.segment(printed.convert("RGB")).labels)
+    with pytest.raises(ValueError, match=r"an array of float64 \(300, 451, 3\) is no photo"):
         client.segment(pixels / 255)
+    with pytest.raises(ValueError, match=r"an array of uint8 \(1, 300, 451, 3\) is no photo"):
+        client.segment(pixels[None])
+    with pytest.raises(TypeError, match="None is no photo; give a path"):
+        client.segment(None)  # type: ignore[arg-type]
+    assert client.segment(CAT, scales=[0.5, 1]).reply["scales"] == [0.5, 1]
 
 
 def test_heatmap_scores_and_everything_at_once(client: Client) -> None:
@@ -106,6 +114,11 @@ def test_heatmap_scores_and_everything_at_once(client: Client) -> None:
     scores = {each.name: each for each in client.scores(CAT)}
     assert len(scores) == len(client.classes()) == 20
     assert scores["cat"].present
+    for each in scores.values():
+        assert each.threshold is not None
+        assert each.present == (each.score >= each.threshold)
+    told = {each.name: each for each in client.scores(CAT, tags=["dog"])}
+    assert (told["cat"].present, told["cat"].threshold, told["dog"].present) == (False, None, True)
     assert scores["cat"].score == pytest.approx(heatmap.score, abs=1e-5)
     found = client.analyze(CAT, tags=["cat"], foreground_threshold=0.9)
     assert found.mask is not None
@@ -113,7 +126,7 @@ def test_heatmap_scores_and_everything_at_once(client: Client) -> None:
     assert {model["task"] for model in client.models()} == {"cam", "segmentation"}
 
 
-def test_many_photos_in_their_order_and_what_is_refused(client: Client) -> None:
+def test_many_photos_in_their_order_and_what_is_refused(client: Client, tmp_path: Path) -> None:
     notes = ROOT / "README.md"
     photos = [COFFEE, CAT, notes, CAT]
     found = list(client.segment_many(photos, tags=lambda photo: ["cat"] if photo == CAT else None, on_error="return"))
@@ -123,6 +136,13 @@ def test_many_photos_in_their_order_and_what_is_refused(client: Client) -> None:
     assert (found[2][1].status, found[2][1].kind) == (415, "unsupported-type")
     with pytest.raises(Problem, match="not a picture"):
         list(client.segment_many(photos))
+    [(_, gone), (_, there)] = client.segment_many([tmp_path / "gone.jpg", CAT], on_error="return")
+    assert isinstance(gone, Problem)
+    assert (gone.status, gone.kind) == (0, "unreadable")
+    assert str(gone) == f"the photo '{tmp_path / 'gone.jpg'}' cannot be read (No such file or directory)"
+    assert isinstance(there, Mask)
+    with pytest.raises(FileNotFoundError):
+        list(client.segment_many([tmp_path / "gone.jpg"]))
 
 
 def test_many_takes_photos_only_as_fast_as_they_are_asked_about(client: Client) -> None:

@@ -1,8 +1,8 @@
 """A zip of CLASS/NAME.webp (or .jpg, .png) holds photos of single objects, for pre-training and for mosaics."""
 
 import zipfile
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -11,11 +11,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from app.inference.errors import DataError
+from app.inference.files.file_names import is_systems
+from app.inference.files.tags import name_of
 from app.inference.image.decode import decode
 from training.data.augment import generator, jitter_colours, normalize, random_resized_crop
 from training.data.source import reading
 
 EXAMPLES = 5  # An error names this many classes.
+
+
+def classes_by_entry(entries: Iterable[str]) -> dict[str, str]:
+    """Return, for each photo among the entries of a zip, its class: the first folder, or the second where all lie in one folder.
+
+    What systems put beside photos is left alone, and so are files without a photo's suffix. Windows writes backslashes.
+    """
+    found = {}
+    for entry in entries:
+        parts = PurePosixPath(entry.replace("\\", "/")).parts
+        if len(parts) > 1 and name_of(parts[-1]) != parts[-1] and not any(map(is_systems, parts)):
+            found[entry] = parts
+    packed_whole = len({parts[0] for parts in found.values()}) == 1 and all(len(parts) > 2 for parts in found.values())
+    return {entry: parts[int(packed_whole)] for entry, parts in found.items()}
 
 
 class ClassZip(Dataset):
@@ -42,18 +58,23 @@ class ClassZip(Dataset):
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path} is not a zip file; write it again")
         with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if "/" in name and not name.endswith("/"))
-            self.classes = tuple(sorted({name.split("/")[0] for name in names}))
+            class_of = classes_by_entry(archive.namelist())
+            names = sorted(class_of)
+            if not names:
+                raise DataError(
+                    f"{path} holds no CLASS/NAME.webp (or .jpg, .png); write it again with a folder for each class"
+                )
+            self.classes = tuple(sorted(set(class_of.values())))
             if only is not None:
                 if unknown := sorted(set(only) - set(self.classes)):
                     known = ", ".join(self.classes[:EXAMPLES])
                     raise DataError(
                         f"{path} has no class {unknown[0]!r}; it has {len(self.classes)}, the first: {known}"
                     )
-                names = [name for name in names if name.split("/")[0] in only]
+                names = [name for name in names if class_of[name] in only]
                 self.classes = tuple(sorted(only))
             numbers = {name: number for number, name in enumerate(self.classes)}
-            self.class_indices = np.array([numbers[name.split("/")[0]] for name in names])
+            self.class_indices = np.array([numbers[class_of[name]] for name in names])
             self.images = np.empty((len(names), size, size, 3), np.uint8)
             for row, name in enumerate(names):
                 with reading(f"{path}: photo {name}"):

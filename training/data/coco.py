@@ -16,7 +16,7 @@ from app.inference.errors import DataError
 from app.inference.files.file_names import normalized
 from app.inference.files.tags import name_of
 from training.config.data import DataConfig
-from training.data.folder import require_directory
+from training.data.folder import PhotoIndex, require_directory
 from training.data.source import (
     Intake,
     PhotoFiles,
@@ -33,7 +33,8 @@ WORDS = {str: "text", IDS: "number or text"}
 
 @dataclass(frozen=True)
 class Instances:
-    """It holds one instances file: `images` and `annotations` as COCO has them, `categories` id -> name in order of id.
+    """It holds one instances file: `images` and `annotations` as COCO has them, but with texts as ids, and `categories` id -> name in
+    order of id.
 
     roots: categories without an annotation that stand above others, as some exporters write them.
     """
@@ -41,7 +42,7 @@ class Instances:
     path: Path
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
-    categories: dict[int | str, str]
+    categories: dict[str, str]
     roots: frozenset[str] = frozenset()
 
     def category(self, annotation: dict[str, Any]) -> str:
@@ -50,8 +51,8 @@ class Instances:
             return self.categories[annotation["category_id"]]
         except KeyError:
             raise DataError(
-                f"{self.path.name} annotation {annotation.get('id')}: no category {annotation.get('category_id')!r}; "
-                f"known ids are {', '.join(map(str, self.categories))}. Correct `category_id` or add the category."
+                f"{self.path.name} annotation {annotation.get('id')}: no category {annotation.get('category_id')}; "
+                f"known ids are {', '.join(self.categories)}. Correct `category_id` or add the category."
             ) from None
 
 
@@ -67,19 +68,21 @@ def open_coco(config: DataConfig) -> TaggedPhotos:
         classes = choose_categories(instances, classes)
         tags_of = tags_by_image(instances, classes)
         kept = []
+        index = PhotoIndex(directory)
         for number, image in enumerate(instances.images):
             where = f"{instances.path.name} images[{number}] ({image['file_name']!r})"
             name = photo_name(image)
             tags = tags_of.get(image["id"], ())
-            path = directory / image["file_name"]
             if split == "train" and not tags:
                 intake.skipped.append(f"{where}: no object of the classes")
             elif name in paths:
                 problem = f"{paths[name]} has the same name"
                 intake.refuse(where, problem, "Rename one of the files; names are unique over all splits")
-            elif intake.accepts_name(where, name) and intake.accepts_photo(where, path):
-                paths[name], tag_table[name] = path, tags
-                kept.append(name)
+            elif intake.accepts_name(where, name):
+                path = find_photo(image["file_name"], directory, index, where, intake)
+                if path is not None and intake.accepts_photo(where, path):
+                    paths[name], tag_table[name] = path, tags
+                    kept.append(name)
         splits[split] = tuple(kept)
     if "val" not in splits:
         splits = split_by_hash(splits["train"], config.val_fraction)
@@ -107,7 +110,10 @@ def read_instances(path: Path) -> Instances:
     annotations = entries(path, data, "annotations", image_id=IDS, category_id=IDS)
     listed = entries(path, data, "categories", id=IDS, name=str)
     by_text = sorted(listed, key=lambda category: (str(type(category["id"])), category["id"]))
-    categories = {category["id"]: normalized(category["name"]) for category in by_text}
+    categories = {str(category["id"]): normalized(category["name"]) for category in by_text}
+    for some, keys in ((images, ["id"]), (annotations, ["image_id", "category_id"]), (listed, ["id"])):
+        for entry in some:  # Some exporters write 7 in one place and "7" in another.
+            entry.update({key: str(entry[key]) for key in keys})
     return Instances(path, images, annotations, categories, roots_of(listed, annotations))
 
 
@@ -163,15 +169,33 @@ def choose_categories(instances: Instances, classes: tuple[str, ...] | None) -> 
     return checked_classes(known, str(instances.path))
 
 
-def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[int | str, tuple[str, ...]]:
+def tags_by_image(instances: Instances, classes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Return the tags for each image id, in the order of `classes`; images without any are left out."""
-    found: dict[int | str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for annotation in instances.annotations:
         found.setdefault(annotation["image_id"], set()).add(instances.category(annotation))
     tags = {image: tuple(name for name in classes if name in names) for image, names in found.items()}
     return {image: names for image, names in tags.items() if names}
 
 
+def find_photo(written: str, directory: Path, index: PhotoIndex, where: str, intake: Intake) -> Path | None:
+    """Return the photo of an entry of `images`: its path below the directory, or what of the path's end is there, since
+    exporters write paths of their own machine. None (and reported) where it is missing.
+    """
+    if (directory / written).is_file():
+        return directory / written
+    parts = parts_of(written)
+    for start in range(len(parts)):
+        if (path := directory.joinpath(*parts[start:])).is_file():
+            return path
+    return index.find(normalized(parts[-1]), where, intake)
+
+
 def photo_name(image: dict[str, Any]) -> str:
     """Return the name of an entry of `images`."""
-    return name_of(PurePosixPath(image["file_name"]).name)
+    return name_of(normalized(parts_of(image["file_name"])[-1]))
+
+
+def parts_of(written: str) -> tuple[str, ...]:
+    """Return the parts of a path that was written on any system."""
+    return PurePosixPath(written.replace("\\", "/")).parts

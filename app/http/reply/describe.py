@@ -36,11 +36,11 @@ from app.http.request.query import Parameters
 from app.inference.display import css_colour, display_colours
 from app.inference.label_maps.regions import mask_to_rle, regions_of
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, MAX_CLASSES, label_of, voc_colours
+from app.inference.maps.localization import presence_thresholds
 from app.inference.model_card import ModelCard
-from app.inference.options import Options
 from app.runtime.loaded_model import LoadedModel
 from app.runtime.model_files import is_version
-from app.runtime.model_store import Catalog, Task
+from app.runtime.model_store import Catalog, Task, pin
 
 Links = dict[str, str | dict[str, str]]
 
@@ -58,13 +58,14 @@ def model_info(engine: LoadedModel) -> ModelInfo:
 
 def map_info(job: Job[LocalizationParameters], class_index: int) -> MapInfo:
     """Return what a reply says of the map of one class."""
-    card, score = job.cams[0].card, float(job.analysis.scores[class_index])
+    card, score, analyzer = job.cams[0].card, float(job.analysis.scores[class_index]), job.analyzer
     kept = {**as_asked(job.parameters, CamParameters), "class": card.classes[class_index]}
     return MapInfo(
         class_name=card.classes[class_index],
         label=label_of(class_index),
         score=score,
-        present=score >= card.presence_thresholds[class_index],
+        presence_threshold=None if analyzer.options.tags else float(analyzer.presence_thresholds[class_index]),
+        present=class_index in job.analysis.present,
         links=format_links(job, "/cam", "cam", kept, map_words()),
     )
 
@@ -112,6 +113,7 @@ def provenance(job: Job[PhotoParameters], engines: tuple[LoadedModel, ...]) -> d
         "image": image_info(job),
         "model": model_info(engines[0]),
         "fused_with": [model_info(engine) for engine in engines[1:]],
+        "left_out": [pin(engine) for engine in job.left_out],
         "tags": None if options.tags is None else list(options.tags),
         "refinement": options.refine,
     }
@@ -127,14 +129,16 @@ def describe_mask(job: Job[SegmentParameters] | Job[AnalyzeParameters]) -> Segme
     """Return a mask in JSON."""
     segmenter, found, asked = job.segmenter, job.analysis.mask, job.parameters
     assert segmenter is not None
+    card, class_scores, options = segmenter.card, found.class_scores, job.analyzer.options
     with job.stopwatch.stage("encode"):
-        regions = regions_of(segmenter.card.classes, found.mask, found.scores, asked.regions)
+        regions = regions_of(card.classes, found.mask, found.scores, asked.regions)
     scales, flip = job.analyzer.mask_views
+    judged = card.presence_thresholds and not options.tags
+    presence = by_class(card, presence_thresholds([card], options.presence_threshold)) if judged else {}
     return SegmentReply(
         **provenance(job, (segmenter,)),
-        thresholds=Thresholds(
-            probability=asked.threshold, presence=presence_by_class(segmenter.card, job.analyzer.options)
-        ),
+        thresholds=Thresholds(probability=asked.threshold, presence=presence),
+        scores={} if class_scores is None else by_class(card, class_scores),
         classes=regions,
         scales=list(scales),
         flip=flip,
@@ -146,26 +150,26 @@ def describe_mask(job: Job[SegmentParameters] | Job[AnalyzeParameters]) -> Segme
     )
 
 
-def presence_by_class(card: ModelCard, options: Options) -> dict[str, float]:
-    """Return the probability by class name above which a model holds a class to be in the photo.
+def by_class(card: ModelCard, values: np.ndarray) -> dict[str, float]:
+    """Return values (C,) by class name."""
+    return dict(zip(card.classes, values.tolist(), strict=True))
 
-    It is empty where tags say what is there, and of a segmenter that gives no scores of the whole photo.
+
+def presence_of(job: Job[LocalizationParameters]) -> dict[str, float]:
+    """Return the score by class name from which the models of the maps hold a class to be in the photo; empty where tags say
+    what is there.
     """
-    if options.tags or not card.presence_thresholds:
-        return {}
-    if options.presence_threshold is not None:
-        return dict.fromkeys(card.classes, options.presence_threshold)
-    return dict(zip(card.classes, card.presence_thresholds, strict=True))
+    return {} if job.analyzer.options.tags else by_class(job.cams[0].card, job.analyzer.presence_thresholds)
 
 
 def describe_map(job: Job[CamParameters], class_index: int) -> CamReply:
     """Return the map of one class in JSON."""
     info = map_info(job, class_index)
-    presence = job.cams[0].card.presence_thresholds[class_index]
+    threshold = info.presence_threshold
     return CamReply(
         **info.model_dump(by_alias=False),
         **provenance(job, job.cams),
-        thresholds=Thresholds(presence={info.class_name: presence}),
+        thresholds=Thresholds(presence={} if threshold is None else {info.class_name: threshold}),
         **inference(job),
         timings_ms=job.stopwatch.milliseconds,
     )
@@ -178,7 +182,7 @@ def describe_maps(job: Job[CamParameters] | Job[AnalyzeParameters]) -> CamsReply
     plain = job.parameters.inference == "plain"
     return CamsReply(
         **provenance(job, job.cams),
-        thresholds=Thresholds(presence=dict(zip(card.classes, card.presence_thresholds, strict=True))),
+        thresholds=Thresholds(presence=presence_of(job)),
         classes=[map_info(job, index) for index in job.analysis.maps().class_indices],
         links=format_links(job, "/cam", "cam", kept, all_maps_words()) if plain else {},
         **inference(job),
@@ -188,7 +192,7 @@ def describe_maps(job: Job[CamParameters] | Job[AnalyzeParameters]) -> CamsReply
 
 def describe_pseudo_label(job: Job[PseudoLabelParameters]) -> PseudoLabelReply:
     """Return a pseudo-label in JSON."""
-    card, label, options = job.cams[0].card, job.analysis.pseudo_label, job.analyzer.options
+    card, label = job.cams[0].card, job.analysis.pseudo_label
     scores = [float(score) for score in label.scores]
     with job.stopwatch.stage("encode"):
         by_label = {label_of(index): score for index, score in enumerate(scores)}
@@ -201,7 +205,7 @@ def describe_pseudo_label(job: Job[PseudoLabelParameters]) -> PseudoLabelReply:
         thresholds=Thresholds(
             background=background,
             foreground=foreground,
-            presence=presence_by_class(card, options),
+            presence=presence_of(job),
         ),
         present=present,
         scores=dict(zip(card.classes, scores, strict=True)),

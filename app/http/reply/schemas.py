@@ -35,7 +35,10 @@ class ModelInfo(Reply):
 
 
 class Thresholds(Reply):
-    """These thresholds were in use. `probability` is a mask's (0: the arg-max over the classes); the others are those of maps."""
+    """These thresholds were in use. `probability` is a mask's (0: the arg-max over the classes), `background` and `foreground` are those
+    of maps. `presence` holds, by class, the score from which the whole photo is held to show it, each class its own; it is empty where
+    tags say what is there.
+    """
 
     probability: float | None = None
     background: float | None = None
@@ -46,21 +49,28 @@ class Thresholds(Reply):
 class Provenance(Reply):
     """It says how a result came about; every reply about a photo holds it.
 
-    `fused_with`: the other models whose maps are part of it. `tags`: the classes the request knew to be in the photo, null
+    `fused_with`: the other models whose maps are part of it. `left_out`: the models (NAME/VERSION) that `fuse=all` leaves out, since they
+    know other classes. `tags`: the classes the request knew to be in the photo, null
     where it named none.
     """
 
     image: ImageInfo
     model: ModelInfo
     fused_with: list[ModelInfo] = Field(default_factory=list)
+    left_out: list[str] = Field(default_factory=list)
     tags: list[str] | None = None
     thresholds: Thresholds
     refinement: Literal["none", "pamr"]
 
 
 class SegmentReply(Provenance):
-    """It describes a mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels."""
+    """It describes a mask. `classes` are those found, largest first; `score` is the mean probability over the class's pixels.
 
+    `scores` are the probabilities, by class, that the whole photo shows it; a class gets pixels where its score reaches
+    `thresholds.presence`. They are empty of a model that gives none.
+    """
+
+    scores: dict[str, float]
     classes: list[Region]
     scales: list[float]
     flip: bool
@@ -69,11 +79,15 @@ class SegmentReply(Provenance):
 
 
 class MapInfo(Reply):
-    """It describes the heatmap of one class. `present` says that its score reaches its presence threshold; `links` lead to the map by format."""
+    """It describes the heatmap of one class. `present` says that the photo is held to show it: its score reaches
+    `presence_threshold`, which is the class's own, or it is one of the tags, with which that is null. `links` lead to the map
+    by format.
+    """
 
     class_name: str = Field(alias="class")
     label: int
     score: float
+    presence_threshold: float | None
     present: bool
     links: dict[str, str]
 

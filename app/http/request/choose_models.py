@@ -56,6 +56,15 @@ def of_one_class_list(
     return [engine for engine in able if engine.card.classes == chosen]
 
 
+def models_left_out(
+    catalog: Catalog, parameters: PhotoParameters, fused: tuple[LoadedModel, ...]
+) -> tuple[LoadedModel, ...]:
+    """Return the models that `fuse=all` leaves out, since they know other classes than those that are fused."""
+    if parameters.fused_names() != (ALL_MODELS,):
+        return ()
+    return tuple(engine for engine in catalog.newest("cam") if engine not in fused)
+
+
 def choose_segmenter(catalog: Catalog, parameters: AnalyzeParameters, cam: LoadedModel) -> LoadedModel | None:
     """Return the segmentation model of `/analyze`. Where none is named it is the default, or one with the classes of the cam model where
     the default has others; it is None where none is served.

@@ -118,7 +118,8 @@ class LocalizationParameters(PhotoParameters):
         default=None,
         max_length=400,
         description=f"2 to {MAX_FUSED} cam models, separated by commas, or '{ALL_MODELS}' that know the class, answer in the place "
-        "of `model`. Their maps are averaged, and each counts as much as the others agree with it.",
+        "of `model`. Their maps are averaged, and each counts as much as the others agree with it. Models of other classes are "
+        f"left out of '{ALL_MODELS}', and named (`left_out`, `X-Models-Left-Out`).",
         examples=["cam,drs"],
     )
 

@@ -13,6 +13,21 @@ MAX_NAME_BYTES = 250  # Most disks allow 255 bytes; this leaves room for ".json"
 DIGEST = 12  # This many hexadecimal digits tell shortened names apart.
 # Line breaks and other control characters end a line of a list; readers of lists strip the space around a name.
 UNSAFE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]|^\\s+|\\s+$")
+# What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
+BY_SYSTEMS = {
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+    "ehthumbs.db",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+}
+
+
+def is_systems(name: str) -> bool:
+    """Tell whether a file or folder of that name was put there by a system or a program."""
+    return name.startswith(".") or name.casefold() in BY_SYSTEMS
 
 
 def normalized(text: str) -> str:

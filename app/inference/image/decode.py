@@ -4,6 +4,7 @@ Whatever enters as a picture comes through here: uploads, photos of a folder, la
 What becomes of the unusual kinds:
 
 - transparency (RGBA, LA, palette with transparent entries, tRNS chunk of any depth) is laid over white, as most viewers do;
+- a fourth channel is left out where a TIFF file does not say what it holds, or a BMP file has 0 in it everywhere;
 - palette, bilevel and grey pictures become RGB; 16-bit grey is scaled to 8 bits, not clipped;
 - CMYK and YCCK JPEGs are converted by Pillow's plain formula; colour profiles are not applied;
 - of an animation the first frame is taken;
@@ -27,7 +28,7 @@ from app.inference.image.orientation import UPRIGHT
 from app.inference.image.picture_file import PictureFile, open_picture, saying_what_is_wrong
 from app.inference.image.png_file import PngFile
 from app.inference.image.preprocess import geometry_of
-from app.inference.image.tiff_file import TiffFile, bit_depth_of, is_white_zero
+from app.inference.image.tiff_file import TiffFile, bit_depth_of, has_alpha, is_white_zero
 from app.inference.labels import IGNORE_INDEX, voc_palette
 
 BACKDROP = (255, 255, 255)  # This colour shows through transparent pixels.
@@ -231,6 +232,8 @@ def _to_rgb(opened: PictureFile, backdrop: tuple[int, int, int]) -> Image.Image:
     if mask is None and (picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info):
         layer = picture.convert("RGBA")
         colours, mask = layer.convert("RGB"), layer.getchannel("A")
+        if _is_unused(opened, mask):
+            mask = None
     else:
         grey = Image.fromarray(_scale_to_8_bit(_wide_values(picture))) if wide else picture
         colours = grey.convert("RGB")
@@ -239,6 +242,15 @@ def _to_rgb(opened: PictureFile, backdrop: tuple[int, int, int]) -> Image.Image:
     laid = Image.new("RGB", colours.size, backdrop)
     laid.paste(colours, mask=mask)
     return laid
+
+
+def _is_unused(opened: PictureFile, alpha: Image.Image) -> bool:
+    """Tell whether a fourth channel is no transparency: a TIFF file does not say what it holds, near infrared perhaps, or a BMP
+    file has 0 in it everywhere, which browsers take for a program's neglect.
+    """
+    if isinstance(opened.file, TiffFile):
+        return not has_alpha(opened.file)
+    return opened.kind == "BMP" and alpha.getextrema() == (0, 0)
 
 
 def _is_transparent(parts: PngFile, picture: Image.Image) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from PIL import ImageFile
 
 CAN_READ_HEIC = find_spec("pillow_heif") is not None
-HOW_TO_READ_HEIC = "HEIC is read where the package pillow-heif is installed: pip install 'tag2mask[heic]'."
+HOW_TO_READ_HEIC = "HEIC is read where the package pillow-heif is installed: pip install pillow-heif."
 
 
 def open_heic(data: io.BytesIO) -> ImageFile.ImageFile:

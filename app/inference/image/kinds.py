@@ -25,6 +25,14 @@ SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"<!DOCTYPE html": "an HTML page",
+    b"<html": "an HTML page",
+    b"data:": "a data URL, which is text: decode its base64 first",
+    b"/9j/": "a JPEG in base64, which is text: decode it first",
+    b"iVBORw0KGgo": "a PNG in base64, which is text: decode it first",
+    b"version https://git-lfs": "the pointer of a Git LFS file: `git lfs pull` fetches the picture",
+    b"PK\x03\x04": "a ZIP file: send the pictures in it",
+    b"\x1f\x8b": "a gzip file: unpack it first",
 }
 # The two letters of a BMP file begin many texts too; the length of its second header tells them apart.
 BMP = re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)

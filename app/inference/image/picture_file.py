@@ -23,7 +23,7 @@ from app.inference.image.jpeg_file import JpegFile, read_jpeg
 from app.inference.image.kinds import READ, READ_AS_TEXT, kind_of
 from app.inference.image.orientation import UPRIGHT, orientation_of
 from app.inference.image.png_file import PngFile, read_png
-from app.inference.image.tiff_file import TiffFile, check_tiff, note_on_tiff
+from app.inference.image.tiff_file import TiffFile, check_tiff, note_on_tiff, open_tiff
 
 # A side in px may be as long as libjpeg reads and writes; resizing a longer one would take more memory than its pixels.
 MAX_SIDE = 65_500
@@ -39,7 +39,7 @@ OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "WebP": WebPImageFile,
-    "TIFF": TiffFile,
+    "TIFF": open_tiff,
     "BMP": BmpImageFile,
     "HEIC": open_heic,
 }

@@ -4,12 +4,17 @@ Of several pages the first is read. Raw photos of cameras, which are TIFF files 
 page is a small preview.
 """
 
+import io
+
 from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from app.inference.errors import UndecodableImageError
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 258, 262, 322, 323, 50706
+PLANAR_CONFIGURATION, EXTRA_SAMPLES = 284, 338
+APART = 2  # This planar configuration means that red, green and blue are stored one after the other, each whole.
+UNKNOWN_MODE = "unknown pixel mode"  # Pillow says this of pixels that it has no mode for.
 REDUCED = 1  # This bit of the subfile type means that the page is a smaller copy of another one.
 WHITE_IS_ZERO = 0  # This photometric interpretation means that the largest number is black.
 # These modes of Pillow hold colours or grey of 8 or 16 bits. The others hold numbers whose range of brightness nobody knows.
@@ -41,6 +46,11 @@ def check_tiff(file: TiffImageFile, size_bytes: int) -> None:
             f"the TIFF file of {size_bytes} bytes has pixels of mode {file.mode!r}; grey and colours of 8 or 16 bits are read. Save "
             f"it with 8 bits."
         )
+    if _number(tags, PLANAR_CONFIGURATION, 1) == APART and bit_depth_of(file) > 8:
+        raise UndecodableImageError(
+            f"the TIFF file of {size_bytes} bytes stores its colours apart, with {bit_depth_of(file)} bits each, which is not read. Save "
+            f"it with 8 bits, or with the colours of a pixel together."
+        )
     pixels = _number(tags, TILE_WIDTH, 0) * _number(tags, TILE_LENGTH, 0)
     limit = max(MAX_TILE_PIXELS, file.size[0] * file.size[1])
     if pixels > limit:
@@ -48,6 +58,19 @@ def check_tiff(file: TiffImageFile, size_bytes: int) -> None:
             f"the TIFF file of {size_bytes} bytes has tiles of {pixels} pixels; the limit is {limit}. Save it anew, without tiles.",
             limit=limit,
         )
+
+
+def open_tiff(data: io.BytesIO) -> TiffFile:
+    """Open a file whose pixels are not decoded yet. Raises UndecodableImageError for pixels that Pillow has no mode for."""
+    try:
+        return TiffFile(data)
+    except SyntaxError as error:
+        if UNKNOWN_MODE not in str(error):
+            raise
+        raise UndecodableImageError(
+            f"the TIFF file of {len(data.getvalue())} bytes has pixels of a kind that is not read, fractions or many channels for "
+            f"example; grey and colours of 8 or 16 bits are. Save it with 8 bits."
+        ) from None
 
 
 def note_on_tiff(file: TiffImageFile) -> str | None:
@@ -58,6 +81,11 @@ def note_on_tiff(file: TiffImageFile) -> str | None:
 def bit_depth_of(file: TiffImageFile) -> int:
     """Return the bits of one number of a pixel."""
     return _number(file.tag_v2, BITS_PER_SAMPLE, 1)
+
+
+def has_alpha(file: TiffImageFile) -> bool:
+    """Tell whether the file says what its fourth channel holds; without a word it is none of transparency."""
+    return EXTRA_SAMPLES in file.tag_v2
 
 
 def is_white_zero(file: TiffImageFile) -> bool:

@@ -9,7 +9,7 @@ from app.inference.arrays import enlarged_labels, mask_from_logits, resize_bilin
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
-from app.inference.maps.localization import Model, Refinement, present_classes
+from app.inference.maps.localization import Model, Refinement, presence_thresholds, present_classes
 from app.inference.maps.pamr import refine_pamr
 
 # A better and slower answer takes these scales of the preferred size, with their mirrors.
@@ -18,15 +18,21 @@ LEAST_PROBABILITY = 1e-7  # A class that is known to be in a photo has at least 
 
 
 class Segmentation:
-    """It holds a mask, uint8 (H, W) at the photo's size. What else a reply may want is worked out when it is read."""
+    """It holds a mask, uint8 (H, W) at the photo's size. What else a reply may want is worked out when it is read.
 
-    def __init__(self, mask: np.ndarray, probabilities: Callable[[], np.ndarray]) -> None:
+    class_scores: the probability (C,) that the whole photo shows a class, of a model that gives `scores`, else None.
+    """
+
+    def __init__(
+        self, mask: np.ndarray, probabilities: Callable[[], np.ndarray], class_scores: np.ndarray | None = None
+    ) -> None:
         self.mask = mask
+        self.class_scores = class_scores
         self._probabilities = probabilities
 
     def with_mask(self, mask: np.ndarray) -> "Segmentation":
         """Return the same with another mask, made of this one."""
-        return Segmentation(mask, lambda: self.probabilities)
+        return Segmentation(mask, lambda: self.probabilities, self.class_scores)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -73,7 +79,7 @@ def segment(
     if class_indices is not None:
         probabilities = keep_classes(probabilities, class_indices, complete)
     elif class_scores is not None:
-        present = present_classes(model.card, class_scores, presence_threshold)
+        present = present_classes(class_scores, presence_thresholds([model.card], presence_threshold))
         probabilities = keep_classes(probabilities, present, complete=False)
     geometry = geometry_of(image.shape, model.card.preferred_size)
     input_size = geometry.input_height, geometry.input_width
@@ -86,7 +92,7 @@ def segment(
         labels = candidates[index].astype(np.uint8)
         return np.where(best < threshold, np.uint8(below), labels) if threshold else labels
 
-    return Segmentation(enlarged_labels(chosen, height, width, decide), lambda: probabilities)
+    return Segmentation(enlarged_labels(chosen, height, width, decide), lambda: probabilities, class_scores)
 
 
 def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_threshold: float | None) -> Segmentation:
@@ -97,8 +103,9 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
     logits = outputs["logits"][0].astype(np.float32, copy=False)
     candidates = np.flatnonzero(count_labels(winner(logits)[0].astype(np.uint8)))
     left: tuple[int, ...] | None = None  # These classes are left where some of those in the mask are not present.
-    if "scores" in outputs:
-        present = present_classes(model.card, outputs["scores"][0], presence_threshold)
+    class_scores = outputs["scores"][0] if "scores" in outputs else None
+    if class_scores is not None:
+        present = present_classes(class_scores, presence_thresholds([model.card], presence_threshold))
         allowed = np.array([BACKGROUND, *map(label_of, present)])
         if not np.isin(candidates, allowed).all():
             left = present
@@ -107,7 +114,7 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
     def probabilities() -> np.ndarray:
         return softmax(logits) if left is None else keep_classes(softmax(logits), left, complete=False)
 
-    return Segmentation(mask_from_logits(logits, candidates, *size), probabilities)
+    return Segmentation(mask_from_logits(logits, candidates, *size), probabilities, class_scores)
 
 
 def masks_at_input_size(logits: np.ndarray, height: int, width: int) -> np.ndarray:

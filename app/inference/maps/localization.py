@@ -6,6 +6,7 @@ is an `app.inference.engine.Engine`, or a torch module behind the same two names
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -190,12 +191,18 @@ def localization_map(localization: Localization, class_index: int) -> np.ndarray
     return resize_bilinear(localization.maps_of((class_index,)), geometry.height, geometry.width)[0]
 
 
-def present_classes(card: ModelCard, scores: np.ndarray, presence_threshold: float | None = None) -> tuple[int, ...]:
-    """Return class indices whose score (C,) reaches the threshold, or the card's threshold of the class where it is
-    None.
+def presence_thresholds(cards: Sequence[ModelCard], asked: float | None = None) -> np.ndarray:
+    """Return the score from which each class counts as present (C,): the one asked for, else the class's own.
+
+    The scores of several models are averaged, and so are their thresholds.
     """
-    thresholds = card.presence_thresholds if presence_threshold is None else presence_threshold
-    return tuple(int(index) for index in np.flatnonzero(scores >= np.asarray(thresholds)))
+    own = np.mean([card.presence_thresholds for card in cards], axis=0)
+    return own if asked is None else np.full_like(own, asked)
+
+
+def present_classes(scores: np.ndarray, thresholds: np.ndarray) -> tuple[int, ...]:
+    """Return class indices whose score (C,) reaches the threshold of the class (C,)."""
+    return tuple(int(index) for index in np.flatnonzero(scores >= thresholds))
 
 
 def tagged_classes(card: ModelCard, tags: tuple[str, ...]) -> tuple[int, ...]:

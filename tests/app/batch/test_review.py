@@ -134,6 +134,11 @@ def test_the_reasons_are_sentences_the_weightiest_first() -> None:
         "The mask and the heatmaps share 30% of their area.",
         "The tags name dog, which the label does not hold; the label holds sofa, which no tag names.",
     ]
+    untold = {**record, "tags": None, "quality": {**signs, "consistency": 0.2, "agreement": 0.9, "margin": 0.9}}
+    assert reasons_of({**untold, "present": ["bird", "cat"]}) == [
+        "The classifier finds bird, which the label does not hold; the label holds sofa, whose score is below its threshold."
+    ]
+    assert reasons_of(untold) == ["The label and the classifier do not name the same classes."]
     good = {
         "quality": {"agreement": 0.9, "consistency": 1, "margin": None},
         "tags": None,

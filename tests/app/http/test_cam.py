@@ -76,6 +76,24 @@ def test_json_describes_the_map(client, photo):
     assert cam(client, photo, "cat", format="json").json()["present"] is False
 
 
+@pytest.mark.parametrize("path", ["/cam?class=all", "/analyze?"])
+def test_present_is_what_reaches_the_threshold_that_stands_beside_it(client, path):
+    photo = to_file(halves((77, 0, 0), BLACK))  # a dog of 77 / 255, about 0.3
+
+    def dog(query: str) -> list:
+        body = client.post(f"{path}{query}", files={"file": photo}).json()
+        [entry] = [each for each in body.get("cam", body)["classes"] if each["class"] == "dog"]
+        label = body.get("pseudo_label")
+        assert label is None or ("dog" in label["present"]) == entry["present"]
+        return [round(entry["score"], 3), entry["presence_threshold"], entry["present"]]
+
+    assert dog("") == [0.302, 0.5, False]
+    if path == "/analyze?":
+        assert dog("&presence_threshold=0.25") == [0.302, 0.25, True]
+    assert dog("&tags=dog") == [0.302, None, True]
+    assert dog("&tags=cat") == [0.302, None, False]
+
+
 def test_links_keep_the_parameters_of_the_request(client, photo):
     body = cam(client, photo, format="json", scales="0.5,1", flip="true").json()
     assert (body["scales"], body["flip"]) == ([0.5, 1], True)

@@ -213,6 +213,14 @@ def test_all_models_are_those_that_know_the_class(serve, tmp_path, photo):
 
     assert fused(**{"class": "dog"}) == ["a", "b"]  # the default's classes go first
     assert fused(**{"class": "lamp"}) == ["other"]
+    described = ask(client, "/cam", photo, fuse="all", format="json", **{"class": "dog"}).json()
+    assert described["left_out"] == ["other/1", "own/1", "own2/1"]
+    assert (
+        ask(client, "/cam", photo, fuse="all", **{"class": "dog"}).headers["x-models-left-out"]
+        == "other/1, own/1, own2/1"
+    )
+    named = ask(client, "/cam", photo, fuse="a,b", format="json", **{"class": "dog"})
+    assert (named.json()["left_out"], "x-models-left-out" in named.headers) == ([], False)
     reply = client.post("/cam?class=lmap&fuse=all", files={"file": photo})
     assert reply.json()["type"] == "urn:tag2mask:unknown-class"
     for model, segmenter in (("a", "deeplab_colours"), ("own", "of_few"), ("other", "deeplab_colours")):
@@ -254,6 +262,20 @@ def test_fused_maps(serve, tmp_path):
         assert reply.json()["parameter"] == "fuse"
     reply = client.post("/cam?class=dog&fuse=a,b&model=a", files={"file": photo})
     assert (reply.status_code, reply.json()["parameter"]) == (422, "fuse")
+
+
+def test_scores_of_several_models_are_held_against_their_thresholds_together(serve, tmp_path):
+    for name, threshold in (("a", 0.1), ("b", 0.6)):
+        write_cam_model(tmp_path, name, presence_thresholds=(threshold,) * len(VOC_CLASSES))
+    client = serve(Settings(models=tmp_path, device="cpu"))
+    photo = to_file(halves((51, 0, 0), BLUE))  # a dog of 0.2, a person of 1
+    for word, present in (("a", ["dog", "person"]), ("b", ["person"]), ("all", ["person"])):
+        asked = {"fuse": "all"} if word == "all" else {"model": word}
+        label = ask(client, "/pseudo-label", photo, format="json", **asked).json()
+        assert label["present"] == present
+        of_all = ask(client, "/cam", photo, **{"class": "all"}, **asked).json()
+        assert [entry["class"] for entry in of_all["classes"] if entry["present"]] == present
+    assert {entry["presence_threshold"] for entry in of_all["classes"]} == {0.35}
 
 
 def test_of_all_fused_the_first_by_name_leads_whenever_it_came(serve, tmp_path, photo):

@@ -229,6 +229,7 @@ def test_a_class_that_the_whole_photo_hardly_shows_is_left_out_unless_it_is_aske
 
     def found(query: str) -> tuple[list[str], dict[str, float]]:
         body = client.post(f"/segment{query}", files={"file": photo}).json()
+        assert body["scores"]["dog"] == pytest.approx(0.5)
         return [entry["class"] for entry in body["classes"]], body["thresholds"]["presence"]
 
     assert found("") == ([], dict.fromkeys(VOC_CLASSES, 0.6))

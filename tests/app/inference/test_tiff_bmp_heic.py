@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from tests.app.colour_models import to_file
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 21, (12, 16)).astype(np.uint8)
 ORIENTATION, SUBFILE_TYPE, WIDTH, LENGTH, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 274, 254, 256, 257, 262, 322, 323
-X_RESOLUTION, Y_RESOLUTION = 282, 283
+X_RESOLUTION, Y_RESOLUTION, PLANAR_CONFIGURATION, EXTRA_SAMPLES = 282, 283, 284, 338
 needs_heic = pytest.mark.skipif(find_spec("pillow_heif") is None, reason="pillow-heif is not installed")
 
 
@@ -168,3 +169,52 @@ def test_of_several_pictures_the_primary_one_is_read_and_that_is_said():
     data = to_file(first, "HEIF", save_all=True, append_images=[Image.new("RGB", (80, 80))])
     assert "2 pictures" in decode(data).note
     assert decode(data).image.shape == (48, 64, 3)
+
+
+def bmp_with_alpha(alpha: int) -> bytes:
+    """A BMP file of 32 bits a pixel and the header of Windows 98, whose masks name a channel of transparency."""
+    height, width = COLOURS.shape[:2]
+    pixels = np.dstack([COLOURS[::-1, :, ::-1], np.full((height, width), alpha, np.uint8)]).tobytes()
+    header = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
+    header = (header + struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)).ljust(124, b"\0")
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + pixels
+
+
+def test_a_fourth_channel_that_is_no_transparency_is_left_out():
+    for alpha in (255, 0):  # Of many programs the channel is 0 throughout, and browsers show the picture.
+        assert np.array_equal(decode(bmp_with_alpha(alpha)).image, COLOURS)
+    half = decode(bmp_with_alpha(128)).image
+    assert np.abs(half - (COLOURS.astype(int) + 255) / 2).max() <= 2
+    infrared = np.random.default_rng(2).integers(0, 256, (12, 16, 1), np.uint8)
+    data = to_file(np.concatenate([COLOURS, infrared], axis=2), "TIFF")
+    assert not np.array_equal(decode(data).image, COLOURS)
+    assert np.array_equal(decode(with_tag(data, 65000, 0, instead_of=EXTRA_SAMPLES)).image, COLOURS)
+
+
+def test_colours_of_16_bits_that_are_stored_apart_are_refused_and_not_misread():
+    data = cv2.imencode(".tiff", COLOURS[:, :, ::-1].astype(np.uint16) * 257)[1].tobytes()
+    assert np.array_equal(decode(data).image, COLOURS)
+    with pytest.raises(UndecodableImageError, match="stores its colours apart, with 16 bits each"):
+        decode(with_tag(data, PLANAR_CONFIGURATION, 2))
+    fractions = cv2.imencode(".tiff", COLOURS.astype(np.float32) / 255)[1].tobytes()
+    with pytest.raises(
+        UndecodableImageError, match=r"pixels of a kind that is not read, fractions .* Save it with 8 bits"
+    ):
+        decode(fractions)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"data:image/jpeg;base64,/9j/4AAQ", "the upload is a data URL, which is text: decode its base64 first."),
+        (b"/9j/4AAQSkZJRg", "the upload is a JPEG in base64, which is text: decode it first."),
+        (b"<!DOCTYPE html><title>Not found", "the upload is an HTML page."),
+        (b"version https://git-lfs.github.com/spec/v1", "the upload is the pointer of a Git LFS file"),
+        (b"PK\3\4\x14\0", "the upload is a ZIP file: send the pictures in it."),
+    ],
+)
+def test_what_people_send_instead_of_a_picture_is_named(data, said):
+    with pytest.raises(UnsupportedTypeError) as caught:
+        decode(data)
+    assert str(caught.value).startswith(said)

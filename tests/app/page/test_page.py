@@ -94,7 +94,15 @@ def test_an_uploaded_photo_gets_chips_and_a_heatmap(cat):
     chips = cat.all(".chip")
     assert len(chips) >= 8
     assert chips[0].get_attribute("aria-pressed") == "true"
-    assert "present" in chips[0].get_attribute("aria-label")
+    for chip in cat.all(".chip"):
+        score, sign, threshold = chip.find_element("css selector", "small").text.split()
+        present = "present" in str(chip.get_attribute("class")).split()
+        assert (sign == "≥") == present == (float(score) >= float(threshold))
+        said = "present" if present else "not present"
+        assert chip.get_attribute("aria-label").endswith(f", score {score}, {said}, threshold {threshold}")
+    assert re.search(
+        r"a score of [01]\.\d+, so it counts as present: its threshold is 0\.\d+\.", cat.find("#caption").text
+    )
     assert cat.picture() != cat.bare_photo()
     before, other = cat.picture(), str(chips[1].get_attribute("data-class"))
     cat.choose_class(other)

@@ -59,3 +59,15 @@ def test_a_server_that_has_gone(browser, models_directory):
     assert "cannot be reached" in page.text("#alert-text")
     assert page.find("#alert-retry").is_displayed()
     page.driver.get_log("browser")  # the browser, too, complains of the lost connection
+
+
+def test_fused_models_leave_out_one_of_other_classes(browser, tmp_path):
+    few = {"classes": ("sofa", "dog")}
+    for name, method, threshold, card in (("own", "drs", 0.9, few), ("p", "drs", 0.2, {}), ("q", "cam", 0.6, {})):
+        write_cam_model(tmp_path / "models", name, method=method, background_threshold=threshold, **card)
+    with page_on(browser, tmp_path / "models", write_photo(tmp_path / "red.png")) as page:
+        page.click("#tab-pseudoLabel")
+        page.click("#model option[value='all']")
+        said = page.text("#model-about")
+        assert said == "The maps of p/1, q/1, joined by where they agree. Left out: own/1, of other classes."
+        assert page.text("#background-value") == "0.20"

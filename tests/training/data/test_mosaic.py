@@ -15,6 +15,7 @@ from training.config.map_tables import ClassifierConfig
 from training.config.run_config import RunConfig, read_config, validate_config
 from training.data import open_source
 from training.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from training.data.class_zip import ClassZip
 from training.data.mosaic import MosaicViews
 from training.data.views import TaggedViews
 from training.pipeline.preflight import needs_of
@@ -91,3 +92,33 @@ def test_what_mosaics_cannot_be_made_of_is_refused(photos: Path, tmp_path: Path)
     changes = [f'classifier.mosaic={{ photos = "{tmp_path}/none.zip", classes = {{ disc = ["blue"] }} }}']
     missing = [need.what for need in needs_of(read_config(RunConfig, SCENES, changes)) if need.missing]
     assert missing == [f"[classifier.mosaic] photos of single objects in {tmp_path}/none.zip"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "classes"),
+    [
+        (
+            ["cat/1.jpg", "dog/2.JPG", "__MACOSX/cat/._1.jpg", "cat/.DS_Store", "dog/Thumbs.db", "cat/notes.txt"],
+            "cat dog",
+        ),
+        (["photos/cat/1.jpg", "photos/dog/2.jpg", "photos/readme.txt"], "cat dog"),
+        (["cat\\1.jpg", "dog\\2.jpg"], "cat dog"),
+        (["./cat/1.jpg", "./dog/more/2.jpg"], "cat dog"),
+        (["cat/1.jpg", "cat/young/2.jpg"], "cat"),
+    ],
+)
+def test_classes_of_zips_as_people_pack_them(entries: list[str], classes: str, tmp_path: Path) -> None:
+    photo = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(photo, "JPEG")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for entry in entries:
+            archive.writestr(entry, photo.getvalue() if entry.lower().endswith(".jpg") else b"something else")
+    packed = ClassZip(tmp_path / "photos.zip", 8, 0, (0.5, 1.0), 0.0, None)
+    assert (packed.classes, len(packed)) == (tuple(classes.split()), 2)
+
+
+def test_a_zip_without_folders_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+        archive.writestr("1.jpg", b"")
+    with pytest.raises(DataError, match=r"holds no CLASS/NAME\.webp .* write it again with a folder for each class"):
+        ClassZip(tmp_path / "flat.zip", 8, 0, (0.5, 1.0), 0.0, None)

@@ -101,7 +101,9 @@ def test_coco_without_val_is_split(coco: Path) -> None:
 def test_coco_errors(coco: Path) -> None:
     path = coco / "annotations" / "instances_train2017.json"
     edit(path, "images", 0, file_name="gone.jpg")
-    with pytest.raises(DataError, match=r"images\[0\] \('gone\.jpg'\): photo .*cannot be read"):
+    with pytest.raises(
+        DataError, match=r"images\[0\] \('gone\.jpg'\): no photo 'gone\.jpg' in .*Add the photo or correct the name"
+    ):
         open_coco(coco)
     edit(path, "images", 0, file_name="000010.jpg")
     edit(path, "annotations", 0, category_id=99)
@@ -119,6 +121,35 @@ def test_coco_errors(coco: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"does not exist\. Set `coco\.train_instances`"):
         open_coco(coco)
+
+
+@pytest.mark.parametrize(
+    ("written", "on_disk"),
+    [
+        ("train2017/000010.jpg", "000010.jpg"),
+        ("/elsewhere/data/part/000010.jpg", "part/000010.jpg"),
+        ("C:\\data\\part\\000010.jpg", "part/000010.jpg"),
+        ("000010.JPG", "000010.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+    ],
+)
+def test_coco_finds_photos_by_paths_of_other_machines(written: str, on_disk: str, coco: Path) -> None:
+    path = coco / "train2017" / on_disk
+    path.parent.mkdir(exist_ok=True)
+    (coco / "train2017" / "000010.jpg").rename(path)
+    edit(coco / "annotations" / "instances_train2017.json", "images", 0, file_name=written)
+    photos = open_coco(coco)
+    assert photos.reader.paths[photos.names("train")[0]] == path
+
+
+def test_coco_ids_are_the_same_as_numbers_and_as_texts(coco: Path) -> None:
+    before = open_coco(coco)
+    path = coco / "annotations" / "instances_train2017.json"
+    data = json.loads(path.read_text())
+    for entry in data["annotations"]:
+        entry.update(image_id=str(entry["image_id"]), category_id=str(entry["category_id"]))
+    path.write_text(json.dumps(data))
+    assert open_coco(coco).tag_table == before.tag_table
 
 
 def test_coco_names_are_unique(coco: Path) -> None:
