@@ -18,6 +18,8 @@ class ClassifierConfig(Section):
     """It stands on this backbone: `timm/NAME`, or a name in `training.backbones.BACKBONES`."""
     output_stride: int = 16
     """The backbone's last stage has this stride; smaller strides give finer maps and cost more."""
+    fit_output_stride: int | None = None
+    """It has this one while it is trained, where that is another: the weights are the same, and a step at 32 takes a third of one at 16."""
     weights: str | None = None
     """The backbone starts from this: "pretrained", a file, or random weights where it is left out."""
     held_out: float = Field(default=0.1, ge=0, le=0.5)

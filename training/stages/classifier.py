@@ -93,7 +93,9 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
     """Train one network on the tags; write `out`/weights.pt."""
     fabric = make_fabric(settings.fit)
     torch.manual_seed(settings.fit.seed)
-    classifier = build_classifier(settings, len(photos.classes), settings.weights)
+    stride = settings.fit_output_stride or settings.output_stride
+    trained_so = settings.model_copy(update={"output_stride": stride})
+    classifier = build_classifier(trained_so, len(photos.classes), settings.weights)
     trained, _ = hold_out(photos, settings.held_out)
     if settings.regression is not None:
         start_by_regression(classifier, settings.backbone, photos, trained, settings.regression)

@@ -13,6 +13,8 @@ from training.config.run_config import RunConfig, read_config
 from training.data import TaggedPhotos, open_source
 from training.data.source import split_by_hash
 from training.data.views import TaggedViews
+from training.methods import Classifier
+from training.stages import classifier as stage
 from training.stages.classifier import (
     fill_backbone,
     first_stage,
@@ -59,6 +61,23 @@ def test_a_plain_backbone_takes_over_the_weights_of_a_suppressed_one(tmp_path: P
     assert all(torch.equal(value, trained[key]) for key, value in backbone.state_dict().items())
     with pytest.raises(ConfigError, match="does not hold weights of this backbone"):
         fill_backbone(build_backbone("vgg16", 16), config, 4)
+
+
+def test_a_network_may_be_trained_at_a_coarser_stride_than_it_is_asked_for_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strides = []
+    fit = stage.fit
+
+    def noted(fabric: object, module: Classifier, *arguments: object, **named: object) -> None:
+        strides.append(module.backbone.output_stride)
+        fit(fabric, module, *arguments, **named)
+
+    monkeypatch.setattr(stage, "fit", noted)
+    config = config_of(tmp_path / "run", "classifier.fit_output_stride=16")
+    fit_classifier(config, open_source(config.data))
+    assert strides == [16]
+    assert load_classifier(config, 4).backbone.output_stride == 8
 
 
 class Blank:
