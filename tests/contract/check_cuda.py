@@ -113,7 +113,7 @@ def compare_all(models: Path, device: Device) -> Iterator[Finding]:
     """Everything, for every model file below `models`. Raises DeviceError where `device` cannot be had."""
     tasks = set()
     for path in sorted(models.glob("*/*/model.onnx")):
-        cpu, other = Engine(path, device="cpu"), Engine(path, device=device)
+        cpu, other = Engine(path, device="cpu", whole=True), Engine(path, device=device, whole=True)
         tasks.add(cpu.card.task)
         comparisons = [compare_outputs, compare_maps] if cpu.card.task == "cam" else [compare_outputs]
         for compare in comparisons:

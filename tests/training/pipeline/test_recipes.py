@@ -26,7 +26,7 @@ def test_dry_run(name: str, exports_once: None, capsys: pytest.CaptureFixture[st
     if config.segmenter is not None and config.segmenter.backbone == "resnet101":
         changes += ["--set", "segmenter.backbone=resnet50"]  # the same blocks, fewer of them
     if (config.classifier.method, config.classifier.backbone) == ("cam", "resnet38"):
-        changes += ["--set", "classifier.backbone=resnet50-irn"]  # EDAM's recipe stands on the other
+        changes += ["--set", "classifier.backbone=resnet50"]  # EDAM's recipe stands on the other
     assert main(["run", str(ROOT / name), "--dry-run", *changes]) == 0
     said = capsys.readouterr().out
     assert "needs data: 4 + 2 generated scenes" in said
