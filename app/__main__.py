@@ -21,10 +21,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from app.runtime.workers import forking
 
-if __name__ == "__main__" and sys.argv[1:2] in (
-    [],
-    ["serve"],
-):  # to serve: what the workers need is imported while the rest is
+# To serve: what the workers need is imported while the rest is.
+if __name__ == "__main__" and sys.argv[1:2] in ([], ["serve"]):
     forking.start_importing()
 
 import uvicorn

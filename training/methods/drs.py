@@ -76,9 +76,8 @@ class DrsClassifier(Classifier):
             3,
             4,
         )  # The activations of these stages suppress; 0 is the stem.
-        extra: int = Field(
-            default=3, ge=0
-        )  # So many 3x3 convolutions stand before the last one, and suppress whatever `stages` says.
+        # So many 3x3 convolutions stand before the last one, and suppress whatever `stages` says.
+        extra: int = Field(default=3, ge=0)
         bias: bool = True  # The last convolution has one.
         # The first modules, and the statistics of all BatchNorm, stay; the paper's VGG16 has none.
         freeze: bool = False

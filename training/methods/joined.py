@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from training.backbones import Backbone
 from training.methods.cam import CamClassifier
 from training.methods.lpcam import PHOTOS, PLACES, direction_of, prototype_maps
 from training.methods.recam import EPSILON, fit_softmax, pooled_by_map, softmax_maps
@@ -32,15 +31,13 @@ class JoinedClassifier(CamClassifier):
         "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016; Chen and Sun, LPCAM, CVPR 2023; "
         "Chen et al., ReCAM, CVPR 2022"
     )
-    backbone: Backbone
     prototypes: Tensor
     softmax: Tensor
     reads_features = True
 
     class Options(CamClassifier.Options):
-        maps: tuple[Reading, ...] = Field(
-            default=("cam", "lpcam", "recam"), min_length=1
-        )  # The map is the sum of these.
+        # The map is the sum of these.
+        maps: tuple[Reading, ...] = Field(default=("cam", "lpcam", "recam"), min_length=1)
 
     def __init__(
         self, class_count: int, backbone: str, output_stride: int, weights: str | None, options: Options
@@ -81,7 +78,7 @@ class JoinedClassifier(CamClassifier):
             places = features.flatten(1).T
             for index in present:
                 seen[index] += 1
-                keep_evenly(local[index], places[:: max(1, len(places) // PLACES)].half(), seen[index])
+                keep_by_chance(local[index], places[:: max(1, len(places) // PLACES)].half(), seen[index])
         with torch.enable_grad():
             softmax = fit_softmax(torch.cat(pooled), torch.tensor(classes), weight)
         self.softmax.copy_(softmax[:, :, None, None])
@@ -91,7 +88,7 @@ class JoinedClassifier(CamClassifier):
                 self.prototypes[index] = direction[:, None, None]
 
 
-def keep_evenly(kept: list[Tensor], part: Tensor, seen: int) -> None:
+def keep_by_chance(kept: list[Tensor], part: Tensor, seen: int) -> None:
     """Keep `PHOTOS` parts of all that come, at places that a generator of its own draws (reservoir sampling)."""
     if len(kept) < PHOTOS:
         kept.append(part)
