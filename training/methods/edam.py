@@ -26,6 +26,15 @@ takes the classes present in a group first, then absent ones at random; by defau
 Nothing tells the background's channel from the others: where training is short, a class may take its place, and that
 class's map then covers everything but things. With `background_start` the weights of that channel start positive, this
 many times their random size, so that on features >= 0 it wins at first and the classes have to earn their pixels.
+
+On features >= 0 a class's mask also grows everywhere at once, with what all pixels have in common. A regression on tags
+([classifier.regression]; no step of the paper) starts the DA layer in another way. With w_c its weights and m the mean of
+its features, which stays as it is,
+
+    M = |L2 normalisation over channels of conv3x3(X - m) + (0, ..., 0, background_bias)|
+
+where w_c is the middle of the kernel of class c at first, and the background has the constant `background_bias` alone: what
+shows no more of any class than photos do on the mean is background.
 Frozen in the released code: conv1a and b2* of ResNet-38, and every BatchNorm (`freeze`); that BatchNorm's parameters are
 in none of its optimiser's groups has the same effect.
 """
@@ -125,6 +134,8 @@ class EdamClassifier(Classifier):
     """It is a backbone, the DA layer (`mask_layer`), 1x1 convolution (`reduce`), embedding, class transformers, class weights."""
 
     paper = "Wu et al., Embedded Discriminative Attention Mechanism for WSSS, CVPR 2021"
+    feature_mean: Tensor
+    mask_bias: Tensor
 
     class Options(Options):
         group_size: int = Field(default=2, ge=1)  # This many images are classified together in training.
@@ -139,7 +150,10 @@ class EdamClassifier(Classifier):
         )  # The embedding, residual branches and hidden layer drop this share.
         attention_dropout: float = Field(default=0.1, ge=0, lt=1)
         transformer_lr_scale: float = Field(default=1.0, ge=0)
+        mask_lr_scale: float = Field(default=10.0, ge=0)  # The DA layer learns at this many times the base rate.
         background_start: float = Field(default=0.0, ge=0)  # The module's text explains it; 0 is as released.
+        # The background's channel has this beside its convolution, in units of a class's logit; 0 is as released.
+        background_bias: float = Field(default=0.0, ge=0)
         freeze: bool | None = None  # The first modules and all BatchNorm stay; None means on ResNet-38 alone.
 
     def __init__(
@@ -154,6 +168,9 @@ class EdamClassifier(Classifier):
             self.backbone.drop_final_activation()
         channels, width = self.backbone.channels[-1], options.width
         self.mask_layer = nn.Conv2d(channels, label_count(class_count), 3, padding=1, bias=False)
+        self.register_buffer("feature_mean", torch.zeros(channels, 1, 1))
+        background = F.pad(torch.zeros(class_count), (0, 1), value=options.background_bias)
+        self.register_buffer("mask_bias", background[:, None, None], persistent=False)
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
         self.segment = nn.Embedding(max(SEGMENTS, options.group_size), width)
         self.embedding_dropout = nn.Dropout(options.dropout)
@@ -180,9 +197,21 @@ class EdamClassifier(Classifier):
         """See `Classifier.photos_per_group`."""
         return options.group_size
 
+    def head(self) -> nn.Conv2d:
+        """See `Classifier.head`: the DA layer."""
+        return self.mask_layer
+
+    @torch.no_grad()
+    def take_regression(self, weight: Tensor, bias: Tensor, mean: Tensor) -> None:
+        """See `Classifier.take_regression`, and the module's text."""
+        self.mask_layer.weight.zero_()
+        self.mask_layer.weight[: self.class_count, :, 1, 1] = weight
+        self.feature_mean.copy_(mean[:, None, None])
+
     def masks(self, features: Tensor) -> Tensor:
         """Return the DA layer's masks (N, C and the background last, h, w) in [0, 1] of (N, channels, h, w); squares sum to 1 per pixel."""
-        return F.normalize(self.mask_layer(features), dim=1).abs()
+        evidence = self.mask_layer(features - self.feature_mean) + self.mask_bias
+        return F.normalize(evidence, dim=1).abs()
 
     def tokens(self, features: Tensor, masks: Tensor, group_size: int) -> Tensor:
         """Return embedded tokens (C, N / group_size, group_size * h * w, width), image after image, row after row."""
@@ -239,10 +268,11 @@ class EdamClassifier(Classifier):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return groups with the rates of the released code: backbone 1x; DA layer, 1x1 convolution, class weights 10x; embedding, transformers 1x."""
-        heads = [self.mask_layer.weight, self.reduce.weight, self.class_weight]
+        heads = [self.reduce.weight, self.class_weight]
         return [
             {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr_scale": 1.0},
             {"params": heads, "lr_scale": self.head_lr_scale},
+            {"params": [self.mask_layer.weight], "lr_scale": self.options.mask_lr_scale},
             {
                 "params": [self.segment.weight, *self.transformers.parameters()],
                 "lr_scale": self.options.transformer_lr_scale,

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,6 +66,22 @@ class Classifier(nn.Module):
     def branches(self) -> "list[tuple[Classifier, float]]":
         """Return the networks that make the maps, each with the share of its maps in the result."""
         return [(self, 1.0)]
+
+    def head(self) -> nn.Conv2d | None:
+        """Return the convolution that makes the maps from the last features, where a regression on tags can start it; None where
+        it cannot.
+        """
+        layer = getattr(self, "classifier", None)
+        return layer if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) else None
+
+    @torch.no_grad()
+    def take_regression(self, weight: Tensor, bias: Tensor, mean: Tensor) -> None:
+        """Start `head` with the weights (C, D) and biases (C,) of a regression on averaged features, whose mean is `mean` (D,)."""
+        head = self.head()
+        assert head is not None
+        head.weight.copy_(weight[:, :, None, None])
+        if head.bias is not None:
+            head.bias.copy_(bias)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, C) and cams (N, C, h, w), after the method's activation, of normalised images (N, 3, H, W)."""

@@ -7,7 +7,8 @@ is run once on every training photo, its last features f are averaged over the p
 
 is solved by L-BFGS. p_c is zero, or what ImageNet's own head knows of the class's name (`imagenet_names`): for a class of
 thirty photos that is worth many more. Averaging and weighting commute, so that w_c is the start of the 1x1 convolution
-that makes the class's map. No paper's step; every method whose head is a 1x1 convolution can have it.
+that makes the class's map. No paper's step; every method whose maps are a convolution of the last features can have it
+(`Classifier.head`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ def start_by_regression(
 ) -> None:
     """Fill the head of every branch of `classifier` from the tags of the photos `names`.
 
-    Raises ConfigError where the method's head is no 1x1 convolution, or names shall help and the backbone has no
+    Raises ConfigError where the method has no head that a regression can start, or names shall help and the backbone has no
     ImageNet head.
     """
     heads = head_layers(classifier)
@@ -45,12 +46,9 @@ def start_by_regression(
     if config.names:
         start = known_rows(backbone, photos.classes, start.shape[1])
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
-    for head, features in zip(heads, averaged_features(classifier, heads, photos, names, config.size), strict=True):
-        weight, bias = regress(features, image_labels, start, config.decay)
-        with torch.no_grad():
-            head.weight.copy_(weight[:, :, None, None])
-            if head.bias is not None:
-                head.bias.copy_(bias)
+    branches = [branch for branch, _ in classifier.branches()]
+    for branch, features in zip(branches, averaged_features(classifier, heads, photos, names, config.size), strict=True):
+        branch.take_regression(*regress(features, image_labels, start, config.decay), features.mean(dim=0))
 
 
 def fit_recognizer(
@@ -74,12 +72,14 @@ def fit_recognizer(
 
 
 def head_layers(classifier: Classifier) -> list[nn.Conv2d]:
-    """Return the 1x1 convolutions that make the class maps, one for each branch. Raises ConfigError where there is none."""
-    layers = [getattr(branch, "classifier", None) for branch, _ in classifier.branches()]
-    heads = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+    """Return the convolutions that make the class maps (`Classifier.head`), one for each branch. Raises ConfigError where a
+    branch has none.
+    """
+    layers = [branch.head() for branch, _ in classifier.branches()]
+    heads = [layer for layer in layers if layer is not None]
     if len(heads) < len(layers):
         raise ConfigError(
-            f"the head of {type(classifier).__name__} is no 1x1 convolution; leave out [classifier.regression]"
+            f"a regression on tags can start no layer of {type(classifier).__name__}; leave out [classifier.regression]"
         )
     return heads
 

@@ -41,9 +41,21 @@ def batch(count: int, size: int = 64) -> dict[str, Tensor]:
 def test_masks_are_the_absolute_values_of_unit_vectors() -> None:
     model = classifier()
     raw = torch.tensor([3.0, -4.0, 0.0, 12.0])[None, :, None, None]
-    model.mask_layer = nn.Identity()
+    model.mask_layer, model.feature_mean = nn.Identity(), torch.zeros(1)
     masks = model.masks(raw)
     assert torch.allclose(masks.flatten(), torch.tensor([3.0, 4.0, 0.0, 12.0]) / 13)
+
+
+def test_a_regression_starts_the_masks_at_what_a_pixel_shows_more_of_than_the_mean() -> None:
+    model = classifier(background_bias=2.0)
+    features = torch.rand(1, model.feature_mean.shape[0], 5, 6)
+    weight, mean = torch.randn(3, features.shape[1]), features.mean(dim=(0, 2, 3))
+    model.take_regression(weight, torch.zeros(3), mean)
+    evidence = torch.einsum("cd,ndhw->nchw", weight, features - mean[:, None, None])
+    length = (evidence.square().sum(dim=1, keepdim=True) + 2.0**2).sqrt()
+    masks = model.masks(features)
+    torch.testing.assert_close(masks[:, :3], (evidence / length).abs(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(masks[:, 3:], 2.0 / length, atol=1e-5, rtol=1e-4)
 
 
 def test_masks_lie_in_zero_to_one_and_their_squares_sum_to_one() -> None:
