@@ -11,13 +11,15 @@ the segmenter's classes are served: sorted by it, the doubtful photos come first
 
 import asyncio
 import logging
+import re
+from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
 from pydantic import BaseModel, FailFast, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.http.request.receive import HEAD_BYTES, receive_body
 from app.inference.errors import (
@@ -40,6 +42,7 @@ router = APIRouter(prefix="/label-studio", include_in_schema=False)
 
 MAX_CONFIG_CHARACTERS = 1_000_000
 MAX_TASKS = 2000  # One request may hold this many tasks; Label Studio sends some hundred.
+MAX_SAID_CHARACTERS = 300  # A refusal takes this many characters of an address at most.
 START_TRAINING = "START_TRAINING"
 
 LabelConfig = Annotated[str, Field(max_length=MAX_CONFIG_CHARACTERS)]
@@ -88,11 +91,22 @@ async def health(request: Request) -> Response:
 
 
 @router.post("/setup")
-async def setup(request: Request) -> Response:
+@router.post("/setup/{said}")
+async def setup(request: Request, said: str | None = None) -> Response:
+    """Connect a project. Where Label Studio does not let the service in, the refusal is `said` in the address it is sent on to.
+
+    Label Studio's page shows neither the body nor the log of a service that refuses; it shows the status and the address.
+    """
     service = service_of(request)
     body = await read_body(request, SetupBody)
     segmenter = service.models.catalog.choose("segmentation", None)
-    await run_in_threadpool(Host.of(service.settings).check_access)
+    try:
+        await run_in_threadpool(Host.of(service.settings).check_access)
+    except ServiceError as error:
+        if said is None:
+            logger.warning("a Label Studio project is not connected: %s", error)
+            return RedirectResponse(f"setup/{as_address(error)}", HTTPStatus.TEMPORARY_REDIRECT)
+        raise
     try:
         await run_in_threadpool(_plan_of, service, body)
     except ParameterError as error:  # A project may get its model before its labels.
@@ -130,6 +144,11 @@ async def make_task(request: Request) -> Response:
     host = await run_in_threadpool(host.signed_in)
     name = upload.name or f"{upload.id[:ID_CHARACTERS]}.{kind_of(upload.data[:HEAD_BYTES])}".lower()
     return JSONResponse({"url": await run_in_threadpool(host.add_task, project, name, upload.data)})
+
+
+def as_address(error: ServiceError) -> str:
+    """Return the words of an error as they are readable in an address, which percents are not."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", str(error)).strip("-")[:MAX_SAID_CHARACTERS]
 
 
 def _plan_of(service: Service, body: PredictBody | SetupBody) -> Plan:

@@ -218,12 +218,16 @@ def test_a_photo_inside_the_task(backend):
     assert "no base64" in found[1]["problem"]["detail"]
 
 
-def test_a_token_is_checked_when_a_project_is_connected(serve, host, models_directory):
+def test_a_token_is_checked_when_a_project_is_connected(serve, host, models_directory, caplog):
     body = {"schema": BRUSH}
     for token, word in ((TOKEN, None), ("wrong", "is not valid there"), ("a.b.c", "cannot be exchanged")):
         client = serve(settings_for(host, models_directory, token))
         reply = client.post("/label-studio/setup", json=body)
         assert reply.status_code == (503 if word else 200)
-        assert word is None or word in reply.json()["detail"]
+        assert token not in str(reply.url)
+        if word:  # Label Studio's page shows the address of what was refused, and not its body.
+            assert word in reply.json()["detail"]
+            assert word.replace(" ", "-") in str(reply.url)
+            assert word in caplog.text
     client = serve(Settings(models=models_directory, device="cpu"))
     assert "TAG2MASK_LABEL_STUDIO_URL" in client.post("/label-studio/setup", json=body).json()["detail"]
