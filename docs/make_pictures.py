@@ -72,6 +72,16 @@ def take_brush(page: Page, server: Server) -> None:
     keep(page, "brush-saved")
 
 
+def take_review(page: Page, labelled: Path) -> None:
+    """Keep the picture of the review.html that `label` made."""
+    page.driver.set_window_size(*DESKTOP)
+    size = {"width": DESKTOP[0], "height": DESKTOP[1], "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.driver.get((labelled.resolve() / "review.html").as_uri())
+    page.wait(lambda: page.run("return document.getElementById('picture').complete"))
+    keep(page, "review")
+
+
 def main() -> None:
     """Walk the page and keep what it shows."""
     dog = Path(sys.argv[1]).resolve()
@@ -105,12 +115,7 @@ def main() -> None:
         keep(page, "page-phone")
         take_brush(page, server)
         if len(sys.argv) > 2:
-            page.driver.set_window_size(*DESKTOP)
-            size = {"width": DESKTOP[0], "height": DESKTOP[1], "deviceScaleFactor": 1, "mobile": False}
-            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            page.driver.get((Path(sys.argv[2]).resolve() / "review.html").as_uri())
-            page.wait(lambda: page.run("return document.getElementById('picture').complete"))
-            keep(page, "review")
+            take_review(page, Path(sys.argv[2]))
 
 
 if __name__ == "__main__":
