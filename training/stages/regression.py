@@ -47,7 +47,9 @@ def start_by_regression(
         start = known_rows(backbone, photos.classes, start.shape[1])
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     branches = [branch for branch, _ in classifier.branches()]
-    for branch, features in zip(branches, averaged_features(classifier, heads, photos, names, config.size), strict=True):
+    for branch, features in zip(
+        branches, averaged_features(classifier, heads, photos, names, config.size), strict=True
+    ):
         branch.take_regression(*regress(features, image_labels, start, config.decay), features.mean(dim=0))
 
 
