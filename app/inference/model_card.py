@@ -24,7 +24,7 @@ class ModelCard(BaseModel):
     `synonyms` are further names that requests may call a class by, besides the usual ones (`app.inference.class_names`).
     `preferred_size` is the long side in pixels at which the model is run; `background_threshold` is compared with a
     map in [0, 1]; `presence_thresholds` with `scores`, one per class; a segmenter without them
-    gives no `scores`. `figures` are percentages
+    gives no `scores`. `presence_weight` says how much a segmenter's `scores` weigh in the labels of pixels. `figures` are percentages
     measured by `python -m training evaluate`, `taught_by` says by what a network learned where things are, such as "tags" or
     "tags + 30 masks", and is empty where that is not stated; `measured_on` says on how many photos of which split. `checksum` is that of
     the file (`app.inference.files.checksum`), empty where it states none.
@@ -47,6 +47,7 @@ class ModelCard(BaseModel):
     flip: bool = False
     background_threshold: float = Field(default=0.25, ge=0, le=1)
     presence_thresholds: tuple[float, ...] = ()
+    presence_weight: float = Field(default=0.0, ge=0, le=10)
     precision: Literal["float32", "float16", "int8"] = "float32"
     data: str
     data_licence: str

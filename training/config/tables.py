@@ -121,6 +121,8 @@ class SegmenterConfig(Section):
     """A second network says what is in the photo; the tag head says it where it is left out."""
     presence_threshold: float | None = Field(default=None, ge=0, le=1)
     """A class that is held to be less likely in the photo gets no pixel unless it is named; any may where it is left out."""
+    presence_weight: float = Field(default=0.0, ge=0, le=10)
+    """A class that is unlikely in the photo loses so many times its log odds in every pixel; the limit alone counts where this is 0."""
     views: ViewConfig = ViewConfig()
     """The segmenter sees these views of a photo."""
     options: dict[str, Any] = Field(default_factory=dict)

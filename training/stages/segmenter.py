@@ -179,5 +179,6 @@ def segmenter_card(config: RunConfig, classes: tuple[str, ...]) -> ModelCard:
         paper=SEGMENTERS[settings.architecture].paper,
         preferred_size=segmenter_size(config),
         presence_thresholds=presence_thresholds_of(settings, len(classes)),
+        presence_weight=settings.presence_weight,
         seed=settings.seed_of_round(settings.rounds),
     )

@@ -68,7 +68,7 @@ def segment(
         scales, flip: views of the photo, whose probabilities are averaged.
         class_indices, complete: the classes known to be in the photo, and whether that is all of them (`keep_classes`). Any
             class where None, but of a model that gives `scores` those alone that reach their presence threshold, or
-            `presence_threshold`.
+            `presence_threshold`; their pixels are weighed by the scores (`image_level_prior`).
         threshold: a pixel whose best probability lies below it gets the label `below`.
         refine: "pamr" refines the probabilities of the labels that win somewhere by the look of the photo.
     """
@@ -80,7 +80,8 @@ def segment(
         probabilities = keep_classes(probabilities, class_indices, complete)
     elif class_scores is not None:
         present = present_classes(class_scores, presence_thresholds([model.card], presence_threshold))
-        probabilities = keep_classes(probabilities, present, complete=False)
+        weighed = probabilities * np.exp(image_level_prior(class_scores, model.card.presence_weight))
+        probabilities = keep_classes(weighed, present, complete=False)
     geometry = geometry_of(image.shape, model.card.preferred_size)
     input_size = geometry.input_height, geometry.input_width
     candidates = np.union1d(BACKGROUND, mask_from_logits(probabilities, np.arange(len(probabilities)), *input_size))
@@ -97,13 +98,15 @@ def segment(
 
 def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_threshold: float | None) -> Segmentation:
     """Return the mask of one view at `size` (height, width). A model that gives `scores` loses the labels of the classes
-    that do not reach their presence threshold, or `presence_threshold`.
+    that do not reach their presence threshold, or `presence_threshold`, and its other labels are weighed by the scores.
     """
     outputs = run_views(model, image, 1.0, mirror=False)
     logits = outputs["logits"][0].astype(np.float32, copy=False)
+    class_scores = outputs["scores"][0] if "scores" in outputs else None
+    if class_scores is not None and model.card.presence_weight:
+        logits = logits + image_level_prior(class_scores, model.card.presence_weight)
     candidates = np.flatnonzero(count_labels(winner(logits)[0].astype(np.uint8)))
     left: tuple[int, ...] | None = None  # These classes are left where some of those in the mask are not present.
-    class_scores = outputs["scores"][0] if "scores" in outputs else None
     if class_scores is not None:
         present = present_classes(class_scores, presence_thresholds([model.card], presence_threshold))
         allowed = np.array([BACKGROUND, *map(label_of, present)])
@@ -115,6 +118,17 @@ def own_mask(model: Model, image: np.ndarray, size: tuple[int, int], presence_th
         return softmax(logits) if left is None else keep_classes(softmax(logits), left, complete=False)
 
     return Segmentation(mask_from_logits(logits, candidates, *size), probabilities, class_scores)
+
+
+def image_level_prior(class_scores: np.ndarray, weight: float) -> np.ndarray:
+    """Return what the labels' logits change by what the whole photo shows: (C + 1, 1, 1), of the probabilities (C,) of the classes.
+
+    A class that is less likely in the photo than not loses `weight` times its log odds, and no other gains anything: what is certain
+    to be there may be small. So a pixel's label is decided by the pixel and by the photo together (Shotton, Johnson and Cipolla, "Semantic
+    Texton Forests for Image Categorization and Segmentation", CVPR 2008, where the prior's power is our weight).
+    """
+    probable = np.clip(class_scores, LEAST_PROBABILITY, 0.5)
+    return np.concatenate([[0.0], weight * np.log(probable / (1 - probable))])[:, None, None].astype(np.float32)
 
 
 def masks_at_input_size(logits: np.ndarray, height: int, width: int) -> np.ndarray:
