@@ -34,9 +34,14 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v2/repository/index": open_inference.IndexRequest,
     "/label-studio/predict": label_studio.PredictBody,
     "/label-studio/setup": label_studio.SetupBody,
+    "/label-studio/setup/{said}": label_studio.SetupBody,
     "/label-studio/webhook": label_studio.WebhookBody,
 }
-NAMES = {"name": "drs", "version": "3"}  # one of the values that Schemathesis tries for a part of a path
+NAMES = {
+    "name": "drs",
+    "version": "3",
+    "said": "refused",
+}  # one of the values that Schemathesis tries for a part of a path
 OPTIONS = "--phases examples,fuzzing --mode all --continue-on-failure --request-timeout 120 --warnings off --suppress-health-check all"
 CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance"
 

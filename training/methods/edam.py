@@ -150,7 +150,8 @@ class EdamClassifier(Classifier):
         )  # The embedding, residual branches and hidden layer drop this share.
         attention_dropout: float = Field(default=0.1, ge=0, lt=1)
         transformer_lr_scale: float = Field(default=1.0, ge=0)
-        mask_lr_scale: float = Field(default=10.0, ge=0)  # The DA layer learns at this many times the base rate.
+        # The DA layer learns at this many times the base rate; None means that of the other new layers, as released.
+        mask_lr_scale: float | None = Field(default=None, ge=0)
         background_start: float = Field(default=0.0, ge=0)  # The module's text explains it; 0 is as released.
         # The background's channel has this beside its convolution, in units of a class's logit; 0 is as released.
         background_bias: float = Field(default=0.0, ge=0)
@@ -268,16 +269,17 @@ class EdamClassifier(Classifier):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return groups with the rates of the released code: backbone 1x; DA layer, 1x1 convolution, class weights 10x; embedding, transformers 1x."""
-        heads = [self.reduce.weight, self.class_weight]
-        return [
+        mask_layer, heads = [self.mask_layer.weight], [self.reduce.weight, self.class_weight]
+        own_rate = self.options.mask_lr_scale
+        groups = [
             {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr_scale": 1.0},
-            {"params": heads, "lr_scale": self.head_lr_scale},
-            {"params": [self.mask_layer.weight], "lr_scale": self.options.mask_lr_scale},
+            {"params": heads if own_rate is not None else mask_layer + heads, "lr_scale": self.head_lr_scale},
             {
                 "params": [self.segment.weight, *self.transformers.parameters()],
                 "lr_scale": self.options.transformer_lr_scale,
             },
         ]
+        return groups if own_rate is None else [*groups, {"params": mask_layer, "lr_scale": own_rate}]
 
 
 def sine_table(length: int, width: int, device: torch.device) -> Tensor:
