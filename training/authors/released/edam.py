@@ -37,9 +37,8 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     check_sine(rest.pop(SINE, None))
     ours = take_backbone(rest)
     ours["mask_layer.weight"] = take(rest, "mask_layer.weight")
-    ours["feature_mean"] = torch.zeros(
-        ours["mask_layer.weight"].shape[1], 1, 1
-    )  # The released network centres nothing.
+    channels = ours["mask_layer.weight"].shape[1]
+    ours["feature_mean"] = torch.zeros(channels, 1, 1)  # The released network centres nothing.
     ours["reduce.weight"] = take(rest, "d_d.weight")
     ours["segment.weight"] = take(rest, "embedding.segment.weight")
     numbers = {key.split(".")[1] for key in rest if key.startswith(("fc_list.", "trans_list."))}
