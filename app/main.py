@@ -23,7 +23,7 @@ from app.http import corrections
 from app.http.api_docs.document import APPLICATION, VIEWER, add_shared_schemas
 from app.http.behind import BehindProxies
 from app.http.page import add_page
-from app.http.reply.problems import add_error_handlers
+from app.http.reply.error_handlers import add_error_handlers
 from app.http.routes import answer_head, router
 from app.protocols import open_inference
 from app.protocols.label_studio import routes as label_studio

@@ -117,18 +117,17 @@ def enlarged_labels(maps: np.ndarray, height: int, width: int, decide: Decide) -
     mixed = _differs_from_next(labels) | _differs_from_next(index)
     rows, columns = _Positions.of(maps.shape[1], height), _Positions.of(maps.shape[2], width)
     label_map = labels.take(columns.low, axis=1).take(rows.low, axis=0)
+    wide = maps.take(columns.low, axis=2) * columns.low_weight + maps.take(columns.high, axis=2) * columns.high_weight
+    mixed = mixed.take(columns.low, axis=1)
     starts = np.searchsorted(rows.low, np.arange(maps.shape[1] + 1))
     for row in np.flatnonzero(mixed.any(axis=1)):
-        where = np.flatnonzero(mixed[row][columns.low])
-        left, right = columns.low[where], columns.high[where]
-        lines = maps[:, [row, min(row + 1, maps.shape[1] - 1)]]
-        upper, lower = np.moveaxis(
-            lines[..., left] * columns.low_weight[where] + lines[..., right] * columns.high_weight[where], 1, 0
-        )
+        where = np.flatnonzero(mixed[row])
+        upper = wide[:, row].take(where, axis=1)[:, None]
+        lower = wide[:, min(row + 1, maps.shape[1] - 1)].take(where, axis=1)[:, None]
         step = max(1, STRIP_VALUES // max(1, upper.size))
         for top in range(starts[row], starts[row + 1], step):
             strip = slice(top, min(top + step, starts[row + 1]))
-            values = upper[:, None] * rows.low_weight[strip, None] + lower[:, None] * rows.high_weight[strip, None]
+            values = upper * rows.low_weight[strip, None] + lower * rows.high_weight[strip, None]
             label_map[strip, where] = decide(*winner(values))
     return label_map
 

@@ -22,10 +22,9 @@ def without_output(content: bytes, name: str) -> tuple[bytes, int | None]:
             if number == GRAPH:
                 for inner, first, value, last in _fields(content, start, end):
                     if inner == OUTPUT and _part(content[value:last], NAME) == name.encode():
-                        graph = content[start:first] + content[last:end]
-                        key = content[begin : begin + 1]
-                        whole = content[:begin] + key + _varint(len(graph)) + graph + content[end:]
-                        return whole, _element_type(content[value:last])
+                        view, size = memoryview(content), _varint(end - start - (last - first))
+                        parts = view[: begin + 1], size, view[start:first], view[last:end], view[end:]
+                        return b"".join(parts), _element_type(content[value:last])
     except (IndexError, ValueError):  # It is no such message; ONNX Runtime says so of it.
         pass
     return content, None
