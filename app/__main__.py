@@ -25,26 +25,21 @@ from app.runtime.workers import forking
 if __name__ == "__main__" and sys.argv[1:2] in ([], ["serve"]):
     forking.start_importing()
 
-import uvicorn
 from pydantic import ValidationError
 
 from app.batch.folder import label_folder
 from app.batch.labellers import InProcess, Remote
-from app.guard.connections import connections_of
-from app.guard.draining import DrainingServer
 from app.guard.keys import Keys, is_public
 from app.guard.log_lines import log_to_stderr
 from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.inference.files.whole_file import refusal
 from app.inference.spelling import nearest_name
-from app.main import create_app
 from app.protocols.triton import write_configs
+from app.runtime.service import Service
 from app.runtime.settings import PREFIX, Settings, unknown_variables
 from app.runtime.workers.worker import leave_out_odd_metadata
 
-# The system holds this many connections ready, which Python takes in one go, above the limit of connections too.
-BACKLOG = 100
 OPEN_DOOR = (
     "ANYBODY who reaches %s is served: the service listens there and no API key is set. Set TAG2MASK_API_KEYS "
     "(docs/operations.md), listen at 127.0.0.1, or let nobody in who should not be."
@@ -198,35 +193,17 @@ def label_on_cluster(
 def serve(settings: Settings) -> None:
     """Run until told to stop. Raises Tag2MaskError where the models cannot be served, or not at that address."""
     log_to_stderr(settings.log_level, settings.log_format)
-    if is_public(settings.host) and not Keys.of(settings).required:
+    keys = Keys.of(settings)
+    if not keys.required and is_public(settings.host):
         logger.critical(OPEN_DOOR, settings.host)
     leave_out_odd_metadata()
-    failures: list[Exception] = []
+    with contextlib.closing(Service.of(settings)) as service:
+        asyncio.run(check_address(settings.host, settings.port))
+        service.models.start_loading()
+        # FastAPI and uvicorn take as long to import as the models to load.
+        from app.server import run
 
-    def stop(error: Exception) -> None:
-        failures.append(error)
-        server.should_exit = True
-
-    app = create_app(settings, on_failed_start=stop)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        proxy_headers=False,  # The application reads them itself, once it has seen who the peer is.
-        access_log=False,
-        server_header=False,
-        http=connections_of(settings),
-        ws="none",
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
-    asyncio.run(check_address(settings.host, settings.port))
-    server = DrainingServer(config, app.state.service, settings.drain_grace_seconds)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on after its orderly shutdown.
-        server.run()
-    if failures:
-        raise failures[0]
+        run(service)
 
 
 async def check_address(host: str, port: int) -> None:

@@ -49,18 +49,23 @@ EXPOSED = (
 )
 
 
-def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    on_failed_start: Callable[[Exception], None] | None = None,
+    service: Service | None = None,
+) -> FastAPI:
     """Build the application. Models are loaded and warmed in the background once it runs: `/healthz` answers at once.
 
     Args:
         settings: the configuration.
         on_failed_start: called with what kept the models from loading; without it the error is logged and `/readyz`
             goes on answering 503.
+        service: the parts of the service, whose models may be loading already; without it they are made here.
 
     Raises ModelStoreError where the models directory holds no model, AddressError for an API key's hash that is none, DataError
     where the folder for corrections cannot be written.
     """
-    service = Service.of(settings)
+    service = service or Service.of(settings)
     corrections.check_folder(settings.corrections)
 
     @asynccontextmanager
@@ -122,7 +127,7 @@ def add_surroundings(app: FastAPI, settings: Settings) -> None:
 async def _load_models(service: Service, on_failed_start: Callable[[Exception], None] | None) -> bool:
     """Load and warm all models; returns whether they serve."""
     try:
-        catalog = await asyncio.to_thread(service.models.load)
+        catalog = await asyncio.wrap_future(service.models.start_loading())
     except Exception as error:
         if on_failed_start is None:
             logger.exception("the models could not be loaded")

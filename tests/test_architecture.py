@@ -15,6 +15,8 @@ from typing import TypeGuard
 
 import pytest
 
+from app.runtime.workers.forking import IMPORTED
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # What serving may import: the standard library, `app`, and the dependencies of pyproject.toml under their import names.
@@ -180,6 +182,19 @@ for name in {names!r}:
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_models_load_before_the_web_framework_does() -> None:
+    """The start takes as long as the longer of the two, and a worker process needs no framework."""
+    for names in (["app.__main__"], IMPORTED):
+        program = f"""
+import importlib, sys
+for name in {list(names)!r}:
+    importlib.import_module(name)
+assert not {{"fastapi", "uvicorn"}} & set(sys.modules), {names!r}
+"""
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
 
 
 def room_of(name: str) -> str:

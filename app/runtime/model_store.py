@@ -4,6 +4,8 @@ The directory may change while the service runs: `ModelStore.refresh` loads what
 """
 
 import logging
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +123,7 @@ class ModelStore:
         self._seen: dict[Key, Stamp] = {}  # What the files looked like at the last look.
         self._catalog: Catalog | None = None
         self._failure: str | None = None
+        self._loading: Future[Catalog] | None = None
 
     def check_ready(self) -> None:
         """Raise NotReadyError unless all models are loaded and warm."""
@@ -138,6 +141,20 @@ class ModelStore:
         self.check_ready()
         assert self._catalog is not None
         return self._catalog
+
+    def start_loading(self) -> "Future[Catalog]":
+        """Have a thread load the models (`load`). The first call starts it, and all return the same promise of the catalog."""
+        if self._loading is None:
+            self._loading = loading = Future[Catalog]()
+
+            def work() -> None:
+                try:
+                    loading.set_result(self.load())
+                except Exception as error:
+                    loading.set_exception(error)
+
+            threading.Thread(target=work, name="loading", daemon=True).start()
+        return self._loading
 
     def load(self) -> Catalog:
         """Load and warm every model, then serve them. Raises ModelCardError, DeviceError or ModelStoreError."""

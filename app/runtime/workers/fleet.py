@@ -67,7 +67,10 @@ class Fleet:
             return process.deliver(seconds, parcel)
 
     def load(self, name: str, version: int, path: Path) -> DistantModel:
-        """Try a model in a process that serves nobody. Raises DeviceError, and ModelCardError for whatever its file does."""
+        """Try a model in a process that serves nobody.
+
+        Raises DeviceError, ModelCardError for whatever its file does, and WorkerLostError where the fleet is closed meanwhile.
+        """
         seconds = self._settings.model_trial_seconds
         self._scout = self._scout or WorkerProcess(self._settings)
         try:
@@ -80,6 +83,8 @@ class Fleet:
             ) from None
         except WorkerLostError:
             self._scout = None
+            if self._closed:
+                raise
             raise ModelCardError(f"{path} ended the process that tried it. Export it again.") from None
         self._scout.models.add(model.sha256)
         self._held[model.sha256] = model
