@@ -45,8 +45,9 @@ class SegmenterOptions(BaseModel):
     # The cross-entropy looks at one pixel of so many in rows and in columns, at a place drawn at each step. Neighbours say nearly
     # the same, and a loss at every pixel takes a third of the time of a small network.
     loss_stride: int = Field(default=1, ge=1, le=8)
-    # The cross-entropy counts this share of a batch's pixels, those with the smallest loss: where a trained network disagrees most
-    # with a label that no person drew, the label is wrong more often than the network.
+    # The cross-entropy counts this share of a batch's pixels of every label, those with the smallest loss: where a trained network
+    # disagrees most with a label that no person drew, the label is wrong more often than the network. A class that is hard to tell
+    # has large losses; were the share one of all pixels, it would lose most of its own and be forgotten.
     kept_pixels: float = Field(default=1.0, gt=0, le=1)
     self_training: float = Field(default=0.0, ge=0)  # weight of `self_training_loss`; DRS: 1
     saliency_weight: float = Field(default=0.0, ge=0)  # It weighs `mask_refinement_loss`; CCRM takes 1.
@@ -182,17 +183,16 @@ class Segmenter(nn.Module):
         return enlarge(logits, size) if self.compare_at == "labels" else logits
 
     def cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean over pixels that are not 255, each weighted as its photo, of the share `kept_pixels`; zero where
-        none is left.
+        """Return the mean over pixels that are not 255, each weighted as its photo, of the share `kept_pixels` of every label; zero
+        where none is left.
         """
         label_maps = thinned(batch["label_maps"], self.options.loss_stride)
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
         losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
         weights = (targets != IGNORE_INDEX).to(losses.dtype)
-        kept = round(self.options.kept_pixels * int(weights.sum()))
-        if self.options.kept_pixels < 1 and kept:
-            weights = weights * (losses <= losses.detach()[weights > 0].kthvalue(kept).values)
+        if self.options.kept_pixels < 1:
+            weights = weights * smallest_of_each(losses.detach(), targets, self.options.kept_pixels)
         if "weights" in batch:
             weights = weights * batch["weights"][:, None, None]
         return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
@@ -234,6 +234,16 @@ def self_training_loss(logits: Tensor, image_labels: Tensor) -> Tensor:
     present = F.pad(image_labels, (label_of(0), 0), value=1.0)
     own_labels = (logits.detach() * present[:, :, None, None]).argmax(dim=1)
     return F.cross_entropy(logits, own_labels)
+
+
+def smallest_of_each(losses: Tensor, targets: Tensor, share: float) -> Tensor:
+    """Return where a pixel's loss is among the smallest `share` of its label's: bool (N, H, W), of losses and labels of that shape."""
+    kept = torch.zeros_like(targets, dtype=torch.bool)
+    for label in targets.unique().tolist():
+        own = targets == label
+        count = max(1, round(share * int(own.sum())))
+        kept |= own & (losses <= losses[own].kthvalue(count).values)
+    return kept
 
 
 def thinned(label_maps: Tensor, stride: int) -> Tensor:

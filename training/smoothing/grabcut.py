@@ -61,16 +61,18 @@ def join_labels(
     """Return the labels of a photo, uint8 (H, W), from the cuts that its maps start and from a segmenter.
 
     A pixel is a thing where (1 - share) V + share P is above one half, with V the share of the cuts that say so and P the
-    sum over the classes present of Q; its class is the one whose Q is greatest. Q is the mean of `probabilities` (K, h, w) as
-    they are and after PAMR. The rest is as in `cut_labels`.
+    sum over the classes present of Q, which is the mean of `probabilities` (K, h, w) as they are and after PAMR. Its class is
+    the one whose (1 - share) M + share Q is greatest, with M the maps after PAMR: a segmenter that has lost a class would
+    keep it lost if its masks alone gave the names. The rest is as in `cut_labels`.
     """
     if not class_indices:
         return np.full(image.shape[:2], BACKGROUND, np.uint8)
     size = image.shape[:2]
     refined = enlarge(small_views(image, probabilities, OWN_SIZES), size)
     own = (resize_bilinear(probabilities, *size) + refined) / 2
-    things = (1 - share) * votes_of_cuts(small_views(image, maps), threshold, size) + share * own.sum(axis=0)
-    return name_things(things, own, class_indices)
+    views = small_views(image, maps)
+    things = (1 - share) * votes_of_cuts(views, threshold, size) + share * own.sum(axis=0)
+    return name_things(things, (1 - share) * enlarge(views, size) + share * own, class_indices)
 
 
 def small_views(image: np.ndarray, maps: np.ndarray, sizes: tuple[int, ...] = SIZES) -> Views:

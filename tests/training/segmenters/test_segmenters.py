@@ -153,6 +153,18 @@ def test_a_photo_counts_by_its_weight() -> None:
     torch.testing.assert_close(plain, (first + second) / 2)
 
 
+def test_every_label_keeps_its_share_of_pixels() -> None:
+    certainty = torch.tensor(
+        [3.0, 2.0, 1.0, 0.0, -4.0, -5.0]
+    )  # the logit of each pixel's own label, the others' being 0
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    logits = nn.functional.one_hot(labels, LABELS).T * certainty
+    losses = nn.functional.cross_entropy(logits.T, labels, reduction="none")
+    model = transparent(kept_pixels=0.5)
+    loss = model.cross_entropy(logits[None, :, None], {"label_maps": labels[None, None]})
+    torch.testing.assert_close(loss, (losses[0] + losses[1] + losses[4]) / 3)
+
+
 def test_self_training_multiplies_absent_classes_by_zero() -> None:
     logits = OWN.clone().requires_grad_()
     loss = self_training_loss(logits, PRESENT)

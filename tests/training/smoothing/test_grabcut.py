@@ -61,10 +61,11 @@ def test_a_segmenter_has_its_say() -> None:
     assert half[30, 50] == 0
 
 
-def test_the_segmenter_names_what_the_cuts_find() -> None:
+def test_maps_and_segmenter_name_together_what_the_cuts_find() -> None:
     maps = np.concatenate([blurred((30, 40), 12), 0.5 * blurred((30, 40), 12)])
     own = np.stack([np.full((HEIGHT, WIDTH), 0.1), np.full((HEIGHT, WIDTH), 0.5)]).astype(np.float32)
-    assert join_labels(photo(), maps, own, (2, 7), 0.2, 0.5)[30, 40] == 8
+    assert join_labels(photo(), maps, own, (2, 7), 0.2, 0.8)[30, 40] == 8
+    assert join_labels(photo(), maps, own, (2, 7), 0.2, 0.2)[30, 40] == 3
     assert cut_labels(photo(), maps, (2, 7), 0.2)[30, 40] == 3
 
 
