@@ -6,7 +6,6 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -226,10 +225,10 @@ async def run(request: Request, answer: Callable[[Job[Asked]], Response], job: J
 
     async def run_one(each: Job[Asked]) -> Response:
         if each.cams:
-            each.kept = await run_in_threadpool(service.maps.known, each.view_keys)
+            each.kept = await service.at_store(service.maps.known, each.view_keys)
         left = partial(wait_for_disconnect, request)
         response, milliseconds, kept = await service.pool.run(each.answered_by, answer, gone=left)
-        await run_in_threadpool(keep, each.upload, kept)
+        await service.at_store(keep, each.upload, kept)
         stages = request.state.stages = getattr(request.state, "stages", {})
         for stage, spent in milliseconds.items():
             stages[stage] = stages.get(stage, 0.0) + spent

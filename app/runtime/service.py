@@ -1,8 +1,11 @@
 """All requests share the settings, the models, the kept uploads and maps, and the pool. Nothing here is the state of one request."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Any, TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.inference.errors import StoppingError
@@ -14,6 +17,8 @@ from app.runtime.pool import Pool
 from app.runtime.settings import Settings
 from app.runtime.upload_store import MemoryUploads, RedisUploads, UploadStore
 from app.runtime.workers.fleet import Fleet
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class Service:
             ),
             fleet,
         )
+
+    async def at_store(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Return `work(*arguments)`, which asks what is kept: in a thread where that lies on another machine."""
+        if self.settings.store is None:
+            return work(*arguments)
+        return await run_in_threadpool(work, *arguments)
 
     def close(self) -> None:
         """End the worker processes and take no new jobs: whoever waits for one has been answered, or told that it was not done."""

@@ -33,7 +33,7 @@ class Upload:
 class UploadStore(Protocol):
     """It is bounded in bytes (least recently used go first) and in time (from the last use). Threads may share it.
 
-    `put` and `get` may wait for another machine, so the event loop leaves them to a thread.
+    `put` and `get` may wait for another machine: the event loop asks them by `Service.at_store`.
     """
 
     @property

@@ -10,6 +10,7 @@ from app.inference.errors import MissingImageError
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload
 
+HASHED_AT_ONCE = 262_144  # The hash of so many bytes is there before a thread has begun.
 IMAGE_COOKIE = "tag2mask_image"  # The cookie holds the id of the photo that was posted last.
 
 
@@ -18,8 +19,15 @@ async def obtain_uploads(request: Request, parameters: PhotoParameters) -> list[
     service = service_of(request)
     if not isinstance(parameters, KeptImage):
         received = await receive_photos(request, service.settings.max_upload_bytes)
-        return [await run_in_threadpool(Upload.of, data, name) for name, data in received]
+        return [await upload_of(data, name) for name, data in received]
     return [await kept_upload(request, parameters)]
+
+
+async def upload_of(data: bytes, name: str | None) -> Upload:
+    """Return a photo under the hash of its bytes."""
+    if len(data) <= HASHED_AT_ONCE:
+        return Upload.of(data, name)
+    return await run_in_threadpool(Upload.of, data, name)
 
 
 async def kept_upload(request: Request, parameters: KeptImage) -> Upload:
@@ -31,7 +39,8 @@ async def kept_upload(request: Request, parameters: KeptImage) -> Upload:
             "it), keep the cookie that POST /segment sets, or send the photo itself with POST.",
             parameter="image",
         )
-    return await run_in_threadpool(service_of(request).uploads.get, image_id.lower())
+    service = service_of(request)
+    return await service.at_store(service.uploads.get, image_id.lower())
 
 
 def set_image_cookie(request: Request, response: Response, upload: Upload) -> None:

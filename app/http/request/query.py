@@ -101,8 +101,11 @@ def parse_names(text: str | None, parameter: str, remedy: str) -> tuple[str, ...
     return names
 
 
-def refuse_repeated(request: Request) -> None:
-    """Refuse a query parameter given twice: only one of the values could be heeded."""
+async def refuse_repeated(request: Request) -> None:
+    """Refuse a query parameter given twice: only one of the values could be heeded.
+
+    It waits for nothing: it is a coroutine because FastAPI hands every other dependency to a thread.
+    """
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name in seen:

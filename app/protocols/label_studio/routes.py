@@ -140,7 +140,7 @@ async def make_task(request: Request) -> Response:
             "this service does not know the project of Label Studio that photos go to. Start it with "
             "TAG2MASK_LABEL_STUDIO_PROJECT, the number in the project's address."
         )
-    upload = await run_in_threadpool(service.uploads.get, request.query_params.get("image", "").lower())
+    upload = await service.at_store(service.uploads.get, request.query_params.get("image", "").lower())
     host = await run_in_threadpool(host.signed_in)
     name = upload.name or f"{upload.id[:ID_CHARACTERS]}.{kind_of(upload.data[:HEAD_BYTES])}".lower()
     return JSONResponse({"url": await run_in_threadpool(host.add_task, project, name, upload.data)})
