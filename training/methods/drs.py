@@ -106,8 +106,12 @@ class DrsClassifier(Classifier):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier.forward`."""
-        maps = self.classifier(self.extra(self.backbone(images)[-1]))
+        maps = self.classifier(self.features(images))
         return maps.mean(dim=(2, 3)), maps.relu()
+
+    def features(self, images: Tensor) -> Tensor:
+        """See `Classifier.features`."""
+        return self.extra(self.backbone(images)[-1])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return groups with the rates of the released code: backbone weights 1x, biases 2x; new weights and all controllers 10x, new biases 20x."""

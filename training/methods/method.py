@@ -74,6 +74,10 @@ class Classifier(nn.Module):
         layer = getattr(self, "classifier", None)
         return layer if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) else None
 
+    def features(self, images: Tensor) -> Tensor:
+        """Return what `head` reads (N, D, h, w) of normalised images (N, 3, H, W)."""
+        return self.backbone(images)[-1]
+
     @torch.no_grad()
     def take_regression(self, weight: Tensor, bias: Tensor, mean: Tensor) -> None:
         """Start `head` with the weights (C, D) and biases (C,) of a regression on averaged features, whose mean is `mean` (D,)."""

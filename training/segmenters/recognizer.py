@@ -30,8 +30,12 @@ class Recognizer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
+        return self.tag_head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the tag head reads (N, D, h, w) of normalised images (N, 3, H, W)."""
         smaller = images if self.scale == 1 else resize_images(images, self.scale)
-        return self.tag_head(self.backbone(smaller)[-1])
+        return self.backbone(smaller)[-1]
 
     @torch.no_grad()
     def fill(self, weight: Tensor, bias: Tensor) -> None:

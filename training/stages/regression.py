@@ -47,9 +47,7 @@ def start_by_regression(
         start = known_rows(backbone, photos.classes, start.shape[1])
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     branches = [branch for branch, _ in classifier.branches()]
-    for branch, features in zip(
-        branches, averaged_features(classifier, heads, photos, names, config.size), strict=True
-    ):
+    for branch, features in zip(branches, averaged_features(branches, photos, names, config.size), strict=True):
         branch.take_regression(*regress(features, image_labels, start, config.decay), features.mean(dim=0))
 
 
@@ -64,7 +62,7 @@ def fit_recognizer(
     seeing = build_backbone(config.backbone, config.output_stride, config.weights)
     recognizer.backbone.load_state_dict(seeing.state_dict())
     head = recognizer.tag_head
-    (features,) = averaged_features(recognizer, [head.linear], photos, names, size)
+    (features,) = averaged_features([recognizer], photos, names, size)
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     start = torch.zeros(len(photos.classes), features.shape[1])
     if config.names:
@@ -117,29 +115,21 @@ def view_of(image: np.ndarray, size: int) -> Tensor:
 
 @torch.no_grad()
 def averaged_features(
-    classifier: nn.Module, heads: Sequence[nn.Module], photos: TaggedPhotos, names: tuple[str, ...], size: int
+    networks: Sequence[Classifier | Recognizer], photos: TaggedPhotos, names: tuple[str, ...], size: int
 ) -> list[Tensor]:
-    """Return what every head sees of every photo, averaged over it: one (N, D) a head. `size` is the long side in px."""
-    device = next(classifier.parameters()).device
-    seen: list[list[Tensor]] = [[] for _ in heads]
-    handles = [
-        head.register_forward_pre_hook(lambda _, inputs, rows=rows: rows.append(averaged(inputs[0])[0].cpu()))
-        for head, rows in zip(heads, seen, strict=True)
-    ]
-    training = classifier.training
-    classifier.eval().to(memory_format=torch.channels_last)
+    """Return what every network's head reads of every photo, averaged over it: one (N, D) a network. `size` is the long side in px."""
+    device = next(networks[0].parameters()).device
+    seen: list[list[Tensor]] = [[] for _ in networks]
+    training = [network.training for network in networks]
+    for network in networks:
+        network.eval().to(memory_format=torch.channels_last)
     for name in tqdm(names, desc="regression", unit="photo", mininterval=5):
-        view = view_of(photos.image(name), size)
-        classifier(view.to(device, memory_format=torch.channels_last))
-    classifier.train(training)
-    for handle in handles:
-        handle.remove()
+        view = view_of(photos.image(name), size).to(device, memory_format=torch.channels_last)
+        for network, rows in zip(networks, seen, strict=True):
+            rows.append(network.features(view).mean(dim=(2, 3))[0].cpu())
+    for network, before in zip(networks, training, strict=True):
+        network.train(before)
     return [torch.stack(rows) for rows in seen]
-
-
-def averaged(features: Tensor) -> Tensor:
-    """Return features (N, D, h, w), or (N, D) that are averaged already, as (N, D)."""
-    return features.flatten(2).mean(dim=2) if features.ndim > 2 else features
 
 
 def regress(features: Tensor, image_labels: Tensor, start: Tensor, decay: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from training.config.tables import SegmenterConfig
 from training.data import DataConfig, open_source
 from training.methods import Classifier
 from training.stages.classifier import build_classifier, fit_classifier, load_classifier, validation_map
-from training.stages.regression import fit_recognizer, head_layers, regress, start_by_regression
+from training.stages.regression import fit_recognizer, head_layers, regress, start_by_regression, view_of
 from training.stages.segmenter import build_segmenter
 
 
@@ -66,11 +66,10 @@ def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns() 
     photos = open_source(DataConfig.model_validate(data))
     names = photos.names("train")
     backbone = build_backbone("small", 16, "pretrained").state_dict()
-    features, truth = [], torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
-    recognizer.tag_head.linear.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    truth = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     settings = RecognizerConfig(backbone="small", output_stride=16, decay=1e-4, names=False)
     fit_recognizer(recognizer, photos, names, settings, size=64)
-    logits = recognizer.tag_head.linear(torch.cat(features))
+    logits = torch.cat([recognizer(view_of(photos.image(name), 64)) for name in names])
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.85
     assert torch.equal(recognizer.tag_head.frequency, truth.mean(dim=0))
     segmenter.train()
