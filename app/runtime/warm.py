@@ -12,7 +12,7 @@ from app.inference.image.preprocess import geometry_of
 from app.inference.labels import label_count
 
 LANDSCAPE, PORTRAIT = (3, 4), (4, 3)  # It is (height, width).
-SMALLER = 0.5  # The second run sees this share of the preferred size.
+SMALLER = 0.25  # The second run sees this share of the preferred size.
 ROUNDING = 1e-3  # A score may leave [0, 1] by this much, which is rounding.
 
 

@@ -4,6 +4,7 @@ The work is a function and its arguments (`app.runtime.workers.parcel`); what co
 lines that were written meanwhile.
 """
 
+import gc
 import logging
 import math
 import signal
@@ -47,6 +48,8 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    gc.freeze()  # What was imported is no garbage, and stays in the memory that the workers share.
+    gc.enable()
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.basicConfig(handlers=[QueueHandler(records)], level=log_level, force=True)
     leave_out_odd_metadata()

@@ -21,6 +21,7 @@ from app.main import create_app
 from app.runtime.model_store import ModelStore
 from app.runtime.settings import Settings
 from app.runtime.workers.fleet import Fleet
+from app.runtime.workers.forking import LARGE_PAGES, ROOT
 from tests.app.colour_models import loop_for_ever, write_cam_model
 
 RUN = operator.methodcaller("run", np.zeros((1, 64, 64, 3), np.uint8))
@@ -69,6 +70,14 @@ def test_a_crash_costs_its_own_work_and_the_process_is_replaced(store, fleet, ca
     assert fleet.perform(RUN, model)["scores"].shape == (1, 20)
     assert (fleet.living, fleet.ended) == (1, 1)
     assert f"worker process {before} has ended (signal 6)" in caplog.text
+
+
+def test_processes_ask_for_large_pages_and_the_service_stays_as_it_was_started(fleet):
+    name, theirs = "GLIBC_TUNABLES", os.environ.get("GLIBC_TUNABLES")
+    assert fleet.perform(os.getenv, name) == (theirs or LARGE_PAGES)
+    assert os.environ.get(name) == theirs
+    assert fleet.perform(gc.isenabled)
+    assert fleet.perform(os.getenv, "PYTHONPATH").split(os.pathsep)[0] == str(ROOT)
 
 
 def test_a_process_that_is_killed_while_it_is_idle_is_replaced(fleet):
