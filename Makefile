@@ -1,6 +1,10 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test attack bench check api check-cuda check-image format image models
+.PHONY: help serve dev environments test attack bench check api check-cuda check-image format image models
+
+# A module is compiled once and read from then on, whatever the shell says: importing torch and all of training takes twice as long
+# without, and the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 # gpu where an NVIDIA driver answers, else cpu: the extra of pyproject.toml that brings ONNX Runtime. `make serve ENGINE=cpu` decides otherwise.
 ifndef ENGINE
@@ -35,7 +39,7 @@ endef
 comma := ,
 
 help:  ## list the recipes
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 serve: .venv/.installed-$(ENGINE)  ## start the service on 127.0.0.1:8000 with the models in models/ (PORT=8123 moves it)
 	@$(if $(PORT),TAG2MASK_PORT=$(PORT)) exec .venv/bin/python -m app
@@ -54,6 +58,8 @@ ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio openapi-clie
 	@.venv-dev/bin/python -m pip --python .venv-$* install --quiet --disable-pip-version-check --no-compile --no-deps --requirement $< \
 		|| echo "$* could not be installed; its tests are skipped." >&2
 	@touch $@
+
+environments: $(ENVIRONMENTS:%=.venv-%/.installed)  ## install what some tests need besides, as `make test` does where it is missing
 
 # tests/conftest.py says how many processes there are, and shares the tests out; each has one thread. The
 # environments' tests are few and run in one process each, so two environments run at a time.

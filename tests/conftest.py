@@ -2,7 +2,7 @@
 
 A test that needs an environment of its own (`@pytest.mark.environment`) runs with `--environment NAME`, where it is alone
 with its kind. A file's tests stay in one process, for the sake of its fixtures, but for the recipes: a dry run of a recipe
-shares nothing with the next.
+shares nothing with the next. The longest come first, so that the processes end together.
 """
 
 import os
@@ -14,6 +14,11 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 APART = "test_recipes.py"
+LONGEST = (
+    APART,
+    "tests/training/pipeline/",
+    "tests/training/",
+)  # These paths hold the longest tests, the longest of all first.
 
 
 class ByFile(LoadScopeScheduling):
@@ -30,7 +35,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    """Make what `pytest --numprocesses auto` shares the tests out with."""
+    """Make what `pytest --numprocesses auto` shares the tests out with, in the order that they were collected in."""
+    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 
@@ -49,7 +55,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the environment asked for; without one, those that need none."""
+    """Keep the tests of the environment asked for; without one, those that need none. The longest come first."""
     wanted = config.getoption("--environment")
     chosen, others = [], []
     for item in items:
@@ -57,7 +63,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (chosen if (marker.args[0] if marker else None) == wanted else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = chosen
+    items[:] = sorted(chosen, key=rank_of)
+
+
+def rank_of(item: pytest.Item) -> int:
+    """The place in `LONGEST` of a test, behind it for those of other paths."""
+    return next((place for place, path in enumerate(LONGEST) if path in item.nodeid), len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
