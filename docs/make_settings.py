@@ -1,5 +1,8 @@
 """Writes docs/settings.md from the fields of `app.runtime.settings.Settings`: `python docs/make_settings.py` (or `make api`)."""
 
+import ast
+import inspect
+import itertools
 import sys
 from pathlib import Path
 
@@ -27,14 +30,24 @@ TAG2MASK_PORT=8123 TAG2MASK_DEVICE=cpu make serve
 """
 
 
+def meanings() -> dict[str, str]:
+    """Setting -> the sentence below it. pydantic could read them too, at every start of the service."""
+    (settings,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(settings, ast.ClassDef)
+    found = {}
+    for field, text in itertools.pairwise(settings.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            found[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(text.value)).split())
+    return found
+
+
 def page() -> str:
     """The page as it should be now."""
-    rows = []
+    rows, said = [], meanings()
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
         unit = next((UNITS[word] for word in name.split("_") if word in UNITS), "")
-        meaning = " ".join((field.description or "").split())
-        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {meaning} |\n")
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {unit} | {said[name]} |\n")
     return HEAD + "".join(rows)
 
 

@@ -32,9 +32,7 @@ class Settings(BaseSettings):
     The sentence below each field is what `docs/settings.md` says of it (`docs/make_settings.py` writes the page).
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     """The service listens at this address; 0.0.0.0 means every address of the machine."""
