@@ -96,6 +96,17 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+def test_a_checkpoint_of_an_older_release_which_noted_more_goes_on(tmp_path: Path) -> None:
+    even = {"schedule": "step", "milestones": ()}
+    train(tmp_path / "run", epochs=1, **even)
+    path = tmp_path / "run" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["progress"]["best"] = 1.0
+    torch.save(checkpoint, path)
+    resumed, whole = train(tmp_path / "run", **even), train(tmp_path / "whole", **even)
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
 def test_an_infinite_loss_stops_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"lower fit\.lr"):
         train(tmp_path, lr=1e20)
@@ -155,7 +166,7 @@ if mortal:
 def validate(module):
     with (out / f"measured-{rank}").open("a") as file:
         file.write("once ")
-    return {"best": 1.0}
+    return {"map": 1.0}
 
 fit(fabric, model, Points(), config, out, validate=validate)
 if fabric.is_global_zero:

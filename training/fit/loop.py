@@ -44,7 +44,6 @@ class Progress:
     epoch: int = 0
     batch: int = 0  # It counts within the epoch.
     step: int = 0
-    best: float = float("-inf")
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -58,11 +57,11 @@ def fit(
     validate: Callable[[nn.Module], Metrics] | None = None,
     sampler: EpochSampler | None = None,
 ) -> Progress:
-    """Train `module` (a `Learner`) and leave `last.ckpt`, `best.ckpt`, `log.csv` and TensorBoard events in `out`.
+    """Train `module` (a `Learner`) and leave `last.ckpt`, `log.csv` and TensorBoard events in `out`.
 
     Args:
         dataset: gives a dict of tensors for a key (epoch, index).
-        validate: measures after every epoch, in the first process alone; its entry "best" (larger is better) chooses `best.ckpt`.
+        validate: measures after every epoch, in the first process alone.
         sampler: the order of the photos, made for this process; every photo once an epoch where None.
 
     With `epochs = 0` nothing is trained or written. Where `out` holds a `last.ckpt`, training goes on from there. Returns the progress with the figures per epoch.
@@ -113,7 +112,8 @@ class _Loop:
         if path.is_file():
             state = self._state()
             load_checkpoint(self.fabric, path, state)
-            self.progress = Progress(**state["progress"])
+            noted = state["progress"]  # An older release noted more.
+            self.progress = Progress(**{name: noted[name] for name in vars(self.progress)})
             torch.set_rng_state(state["rng"].cpu())
             if "cuda_rng" in state:
                 torch.cuda.set_rng_state(state["cuda_rng"].cpu())
@@ -210,9 +210,6 @@ class _Loop:
             if self.fabric.is_global_zero:
                 shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
                 tqdm.write(f"{self.out.name}: epoch {progress.epoch}: {shown}")
-        if metrics.get("best", float("-inf")) > progress.best:
-            progress.best = metrics["best"]
-            self._save("best.ckpt")
         self._save("last.ckpt")
 
     def _state(self) -> dict[str, Any]:

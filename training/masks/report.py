@@ -89,7 +89,7 @@ def curve(path: Path, title: str) -> str:
     series: dict[str, list[tuple[int, float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["name"] not in ("lr", "best"):
+            if row["name"] != "lr":
                 series.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(4 * max(1, len(series)), 2.6), layout="constrained")

@@ -103,8 +103,7 @@ def fit_stage(settings: ClassifierConfig, photos: TaggedPhotos, out: Path) -> Pa
 
     def validate(module: nn.Module) -> Metrics:
         split = photos.choosing_split
-        value = validation_map(module, photos, split, settings.views.crop, settings.fit.batch_size)
-        return {"map": value, "best": value}
+        return {"map": validation_map(module, photos, split, settings.views.crop, settings.fit.batch_size)}
 
     labels, threshold = views.image_labels, settings.repeat_threshold
     method, options = check_classifier(settings)

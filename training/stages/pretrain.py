@@ -73,7 +73,7 @@ def pretrain(config: PretrainConfig) -> Path:
         accuracy = top1(module, val, config.fit.batch_size)
         if fabric.is_global_zero:
             save_weights(config.out / "backbone.pt", backbone, half=True)
-        return {"top1": accuracy, "best": accuracy}
+        return {"top1": accuracy}
 
     fit(fabric, model, train, config.fit, config.out, validate=validate)
     return config.out / "backbone.pt"
