@@ -1,17 +1,20 @@
 """Exports shared by tests: most of a small run's time goes into tracing networks that another test has traced already."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import pytest
+from filelock import FileLock
 from torch import nn
 
-from app.inference.files.whole_file import whole_file
+from app.inference.files.whole_file import write_whole
 from app.inference.model_card import ModelCard
-from training.export.onnx_file import export_model, next_version, write_card
+from training.export.onnx_file import export_model, next_version, with_card
 from training.export.served import ServedClassifier, ServedSegmenter
 
 
@@ -28,18 +31,17 @@ def exported_once(directory: Path) -> Iterator[None]:
     ) -> Path:
         layout = f"{module!r} {card.classes} {module.outputs}"
         known = directory / f"{hashlib.sha256(layout.encode()).hexdigest()}.onnx"
-        if not known.is_file():
-            path = export_model(module, card, models, version)
-            with whole_file(known) as partial:
-                shutil.copy(path, partial)
-            return path
+        with FileLock(known.with_suffix(".lock")):  # Two processes may come to a layout at a time.
+            if not known.is_file():
+                path = export_model(module, card, models, version)
+                shutil.copy(path, known)
+                return path
         card = card.model_copy(update={"version": version or next_version(models / card.name)})
         path = models / card.name / str(card.version) / "model.onnx"
-        with whole_file(path) as partial:
-            shutil.copy(known, partial)
-            write_card(partial, card)
+        write_whole(path, with_card(onnx.load(known), card))
         return path
 
+    directory.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.pipeline.run.export_model", export)
         patch.setattr("training.export.onnx_file.CHECK_SIZES", ((64, 96),))
@@ -57,5 +59,6 @@ def vary_statistics(network: nn.Module) -> None:
 
 
 def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of this run of the tests see."""
-    return tmp_path_factory.getbasetemp().parent / "exports"
+    """A folder that all processes of this run of the tests see, and no other run."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exports"

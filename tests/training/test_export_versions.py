@@ -2,7 +2,7 @@
 
 from app.inference.files.checksum import checksum_of
 from tests.app.colour_models import write_cam_model
-from training.export.onnx_file import card_of, next_version, write_card
+from training.export.onnx_file import card_of, next_version, read_model, with_card
 
 
 def test_a_folder_that_a_killed_export_left_is_no_version(tmp_path):
@@ -20,6 +20,7 @@ def test_a_folder_that_a_killed_export_left_is_no_version(tmp_path):
 def test_a_written_card_states_the_files_checksum(tmp_path):
     path = write_cam_model(tmp_path)
     for _ in range(2):  # anew each time
-        write_card(path, card_of(path).model_copy(update={"seed": card_of(path).seed + 1}))
+        model, card = read_model(path)
+        path.write_bytes(with_card(model, card.model_copy(update={"seed": card.seed + 1})))
         assert card_of(path).checksum == checksum_of(path.read_bytes())
     assert card_of(path).seed == 2

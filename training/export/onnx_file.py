@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from app.inference.engine import Engine
 from app.inference.errors import ModelCardError, TrainingError
 from app.inference.files.checksum import UNKNOWN, with_checksum
-from app.inference.files.whole_file import whole_file
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 from training.config.tables import Precision
 from training.export.served import ServedClassifier, ServedSegmenter
@@ -49,18 +49,19 @@ def export_model(
     )
     path = models / card.name / str(version) / "model.onnx"
     module = module.eval().cpu().float()
+    model = trace(module)
     with whole_file(path) as partial:
-        write_onnx(module, partial)
-        write_card(partial, card)
+        partial.write_bytes(with_card(model, card))
         differences = check_export(module, Engine(partial, device="cpu", whole=True))
-        write_card(partial, card.model_copy(update={"export_check": differences}))
+        partial.write_bytes(with_card(model, card.model_copy(update={"export_check": differences})))
     return path
 
 
-def write_onnx(module: ServedClassifier | ServedSegmenter, partial: Path) -> None:
-    """Trace `module` with dynamic N, H and W and write the graph.
+def trace(module: ServedClassifier | ServedSegmenter) -> onnx.ModelProto:
+    """Return the graph of `module` with dynamic N, H and W.
 
-    Activations stop working in place, which the exporter takes apart anew each time: it writes the same graph in half the time.
+    Activations stop working in place, which the exporter takes apart anew each time: it makes the same graph in half the time.
+    What the exporter noted of every node, lines and paths of code, is dropped.
     """
     for part in module.modules():
         if getattr(part, "inplace", False):
@@ -73,22 +74,18 @@ def write_onnx(module: ServedClassifier | ServedSegmenter, partial: Path) -> Non
         opset_version=OPSET, optimize=True, verbose=False,
     )  # fmt: skip
     assert program is not None  # The dynamo exporter gives one.
-    program.save(partial)
+    model = program.model_proto
+    for noted in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del noted.metadata_props[:]
+    onnx.checker.check_model(model)
+    return model
 
 
-def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the file's metadata by the card and the file's checksum.
-
-    What the exporter noted of every node, lines and paths of code, is dropped.
-    """
-    model = onnx.load(path)
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
-        del part.metadata_props[:]
+def with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
+    """Return the file of a model whose metadata are the card and the file's checksum."""
     onnx.helper.set_model_props(model, card.model_copy(update={"checksum": UNKNOWN}).to_metadata())
     model.doc_string = f"tag2mask {card.task} model {card.name} version {card.version}"
-    onnx.checker.check_model(model)
-    with whole_file(path) as partial:
-        partial.write_bytes(with_checksum(model.SerializeToString()))
+    return with_checksum(model.SerializeToString())
 
 
 def check_export(module: ServedClassifier | ServedSegmenter, engine: Engine) -> dict[str, float]:
@@ -137,20 +134,24 @@ def difference(ours: np.ndarray, reference: np.ndarray) -> float:
 
 def card_of(path: Path) -> ModelCard:
     """Return the card of an exported file, without making it ready to run. Raises ModelCardError."""
+    return read_model(path)[1]
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
+    """Return an exported file and its card. Raises ModelCardError."""
     try:
-        metadata = onnx.load(path, load_external_data=False).metadata_props
+        model = onnx.load(path, load_external_data=False)
     except DecodeError:
         raise ModelCardError(f"{path} is no ONNX file; export it again.") from None
-    return ModelCard.from_metadata({entry.key: entry.value for entry in metadata}, str(path))
+    return model, ModelCard.from_metadata({entry.key: entry.value for entry in model.metadata_props}, str(path))
 
 
 def update_figures(path: Path, figures: dict[str, float], measured_on: str) -> str:
     """Put measured figures into the card of an exported file; returns the file's new SHA-256."""
-    card = card_of(path)
-    with whole_file(path) as partial:
-        partial.write_bytes(path.read_bytes())
-        write_card(partial, card.model_copy(update={"figures": card.figures | figures, "measured_on": measured_on}))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    model, card = read_model(path)
+    content = with_card(model, card.model_copy(update={"figures": card.figures | figures, "measured_on": measured_on}))
+    write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def shrink_weights(path: Path, precision: Precision) -> Path:
@@ -160,7 +161,7 @@ def shrink_weights(path: Path, precision: Precision) -> Path:
     magnitude at that index of the first axis (a convolution's output channel); others as float16. ONNX Runtime widens
     them once when it loads the file, so the arithmetic and the speed stay those of float32.
     """
-    model = onnx.load(path)
+    model, card = read_model(path)
     graph = model.graph
     kept, nodes = [], []
     for tensor in graph.initializer:
@@ -181,10 +182,9 @@ def shrink_weights(path: Path, precision: Precision) -> Path:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
+    onnx.checker.check_model(model)
     shrunk = path.with_suffix(f".{precision}")
-    with whole_file(shrunk) as partial:
-        onnx.save(model, partial)
-        write_card(partial, card_of(path).model_copy(update={"precision": precision}))
+    write_whole(shrunk, with_card(model, card.model_copy(update={"precision": precision})))
     return shrunk
 
 

@@ -23,7 +23,7 @@ from app.inference.engine import Engine
 from app.inference.errors import DataError
 from app.inference.files.whole_file import whole_file
 from app.inference.model_card import ModelCard
-from training.export.onnx_file import ExportError, check_export, quantize, write_card
+from training.export.onnx_file import ExportError, check_export, quantize, with_card
 from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter
 
@@ -183,8 +183,7 @@ def write_last_layers(segmenter: Segmenter, path: Path, card: ModelCard, out: Pa
         if bias is not None:
             replace_values(tensors, f"{NETWORK}{name}.{FOLDED_BIAS if name in pairs else 'bias'}", bias.numpy())
     with whole_file(out) as partial:
-        onnx.save(model, partial)
-        write_card(partial, card)
+        partial.write_bytes(with_card(model, card))
         fill_from_served(copy.deepcopy(segmenter), partial, card)
 
 

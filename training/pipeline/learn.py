@@ -10,11 +10,11 @@ from pathlib import Path
 
 from app.inference.errors import ConfigError, DataError
 from app.inference.files.choices import FILE as CHOICES
-from app.inference.files.whole_file import whole_file
+from app.inference.files.whole_file import write_whole
 from app.inference.model_card import ModelCard
 from training.config.learn import LearnConfig
 from training.data import TaggedPhotos, open_source
-from training.export.onnx_file import card_of, current_commit, next_version, write_card
+from training.export.onnx_file import card_of, current_commit, next_version, read_model, with_card
 from training.export.served_start import write_last_layers
 from training.masks.corrections.compare import Comparison, compare_versions
 from training.masks.corrections.taught import CORRECTED, LEARNED, Taught, open_corrections, write_corrected
@@ -109,14 +109,12 @@ def put(candidate: Path, before: Path, comparison: Comparison) -> Path:
     Its card states the figures of the comparison.
     """
     name = before.parents[1]
-    card = card_of(candidate)
+    model, card = read_model(candidate)
     if name.name != card.name:
         raise ConfigError(f"{before} does not lie in a folder {card.name}/VERSION; move it there, or name that one")
     target = name / str(next_version(name)) / "model.onnx"
-    with whole_file(target) as partial:
-        partial.write_bytes(candidate.read_bytes())
-        figures = {"miou": round(comparison.after, 2), "earlier_miou": round(comparison.before, 2)}
-        measured = {"figures": figures, "measured_on": f"{len(comparison.photos)} kept-aside corrections"}
-        version = {"version": int(target.parent.name)} | (measured if comparison.photos else {})
-        write_card(partial, card.model_copy(update=version))
+    figures = {"miou": round(comparison.after, 2), "earlier_miou": round(comparison.before, 2)}
+    measured = {"figures": figures, "measured_on": f"{len(comparison.photos)} kept-aside corrections"}
+    version = {"version": int(target.parent.name)} | (measured if comparison.photos else {})
+    write_whole(target, with_card(model, card.model_copy(update=version)))
     return target

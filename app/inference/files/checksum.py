@@ -44,7 +44,11 @@ def with_checksum(content: bytes) -> bytes:
     """Return the file with its checksum in the place of the one its metadata state; as it is where they have no such
     key.
     """
-    return ENTRY.sub(lambda entry: entry[0].replace(entry[1], checksum_of(content).encode()), content, count=1)
+    entry = _entry_of(content)
+    if entry is None:
+        return content
+    whole = memoryview(content)
+    return b"".join((whole[: entry.start(1)], _digest(content, entry).encode(), whole[entry.end(1) :]))
 
 
 def _entry_of(content: bytes) -> re.Match[bytes] | None:
