@@ -45,10 +45,12 @@ class SegmenterOptions(BaseModel):
     # The cross-entropy looks at one pixel of so many in rows and in columns, at a place drawn at each step. Neighbours say nearly
     # the same, and a loss at every pixel takes a third of the time of a small network.
     loss_stride: int = Field(default=1, ge=1, le=8)
-    # The cross-entropy counts this share of a batch's pixels of every label, those with the smallest loss: where a trained network
-    # disagrees most with a label that no person drew, the label is wrong more often than the network. A class that is hard to tell
-    # has large losses; were the share one of all pixels, it would lose most of its own and be forgotten.
+    # The cross-entropy counts this share of a batch's pixels, those with the smallest loss: where a trained network disagrees most
+    # with a label that no person drew, the label is wrong more often than the network.
     kept_pixels: float = Field(default=1.0, gt=0, le=1)
+    # It counts this share of every label's pixels all the same: a class that is hard to tell has large losses throughout, and a
+    # network that is never shown it forgets it.
+    kept_of_each: float = Field(default=0.0, ge=0, le=1)
     self_training: float = Field(default=0.0, ge=0)  # weight of `self_training_loss`; DRS: 1
     saliency_weight: float = Field(default=0.0, ge=0)  # It weighs `mask_refinement_loss`; CCRM takes 1.
     saliency_reading: Reading = "foreground"
@@ -183,16 +185,21 @@ class Segmenter(nn.Module):
         return enlarge(logits, size) if self.compare_at == "labels" else logits
 
     def cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean over pixels that are not 255, each weighted as its photo, of the share `kept_pixels` of every label; zero
-        where none is left.
+        """Return the mean over pixels that are not 255, each weighted as its photo, of those that `kept_pixels` and `kept_of_each`
+        keep; zero where none is left.
         """
         label_maps = thinned(batch["label_maps"], self.options.loss_stride)
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
         losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
         weights = (targets != IGNORE_INDEX).to(losses.dtype)
-        if self.options.kept_pixels < 1:
-            weights = weights * smallest_of_each(losses.detach(), targets, self.options.kept_pixels)
+        if self.options.kept_pixels < 1 and weights.any():
+            known, found = weights > 0, losses.detach()
+            kept = known & among_smallest(found, known, self.options.kept_pixels)
+            for label in targets[known].unique() if self.options.kept_of_each else ():
+                own = targets == label
+                kept |= own & among_smallest(found, own, self.options.kept_of_each)
+            weights = weights * kept
         if "weights" in batch:
             weights = weights * batch["weights"][:, None, None]
         return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
@@ -236,14 +243,10 @@ def self_training_loss(logits: Tensor, image_labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, own_labels)
 
 
-def smallest_of_each(losses: Tensor, targets: Tensor, share: float) -> Tensor:
-    """Return where a pixel's loss is among the smallest `share` of its label's: bool (N, H, W), of losses and labels of that shape."""
-    kept = torch.zeros_like(targets, dtype=torch.bool)
-    for label in targets.unique().tolist():
-        own = targets == label
-        count = max(1, round(share * int(own.sum())))
-        kept |= own & (losses <= losses[own].kthvalue(count).values)
-    return kept
+def among_smallest(losses: Tensor, chosen: Tensor, share: float) -> Tensor:
+    """Return where losses (N, H, W) are no greater than the smallest `share` of those `chosen`, bool (N, H, W): bool (N, H, W)."""
+    count = max(1, round(share * int(chosen.sum())))
+    return losses <= losses[chosen].kthvalue(count).values
 
 
 def thinned(label_maps: Tensor, stride: int) -> Tensor:

@@ -56,23 +56,38 @@ def join_labels(
     probabilities: np.ndarray,
     class_indices: tuple[int, ...],
     threshold: float,
-    share: float,
+    shares: np.ndarray,
 ) -> np.ndarray:
     """Return the labels of a photo, uint8 (H, W), from the cuts that its maps start and from a segmenter.
 
-    A pixel is a thing where (1 - share) V + share P is above one half, with V the share of the cuts that say so and P the
-    sum over the classes present of Q, which is the mean of `probabilities` (K, h, w) as they are and after PAMR. Its class is
-    the one whose (1 - share) M + share Q is greatest, with M the maps after PAMR: a segmenter that has lost a class would
-    keep it lost if its masks alone gave the names. The rest is as in `cut_labels`.
+    A pixel's class is the one whose (1 - s) M + s Q is greatest, with M the maps after PAMR, Q the mean of `probabilities`
+    (K, h, w) as they are and after PAMR, and s the class's of `shares` (K,). It is a thing where (1 - s) V + s P is above one
+    half, with s that of its class, V the share of the cuts that say so and P the sum of Q. The rest is as in `cut_labels`.
     """
     if not class_indices:
         return np.full(image.shape[:2], BACKGROUND, np.uint8)
     size = image.shape[:2]
-    refined = enlarge(small_views(image, probabilities, OWN_SIZES), size)
-    own = (resize_bilinear(probabilities, *size) + refined) / 2
     views = small_views(image, maps)
+    own, said = smoothed_masks(image, probabilities), shares[:, None, None]
+    scores = (1 - said) * enlarge(views, size) + said * own
+    share = shares[scores.argmax(axis=0)]
     things = (1 - share) * votes_of_cuts(views, threshold, size) + share * own.sum(axis=0)
-    return name_things(things, (1 - share) * enlarge(views, size) + share * own, class_indices)
+    return name_things(things, scores, class_indices)
+
+
+def mask_labels(image: np.ndarray, probabilities: np.ndarray, class_indices: tuple[int, ...]) -> np.ndarray:
+    """Return the labels of a photo, uint8 (H, W), by the segmenter of `join_labels` alone."""
+    if not class_indices:
+        return np.full(image.shape[:2], BACKGROUND, np.uint8)
+    own = smoothed_masks(image, probabilities)
+    return name_things(own.sum(axis=0), own, class_indices)
+
+
+def smoothed_masks(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return a segmenter's probabilities (K, h, w) at the photo's size, (K, H, W): the mean of them as they are and after PAMR."""
+    size = image.shape[:2]
+    refined = enlarge(small_views(image, probabilities, OWN_SIZES), size)
+    return (resize_bilinear(probabilities, *size) + refined) / 2
 
 
 def small_views(image: np.ndarray, maps: np.ndarray, sizes: tuple[int, ...] = SIZES) -> Views:

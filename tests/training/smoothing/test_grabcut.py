@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from training.config.tables import PseudoLabelConfig
 from training.label_rules import PhotoMaps
-from training.smoothing.grabcut import cut_labels, join_labels
+from training.smoothing.grabcut import cut_labels, join_labels, mask_labels
 from training.stages.pseudo_label import label_map_of
 
 HEIGHT, WIDTH = 60, 80
@@ -52,11 +52,13 @@ def test_each_pixel_takes_the_class_of_its_greatest_map() -> None:
 
 def test_a_segmenter_has_its_say() -> None:
     maps, own = blurred((30, 40), 12), np.zeros((1, HEIGHT, WIDTH), np.float32)
-    assert np.array_equal(join_labels(photo(), maps, own, (4,), 0.2, 0.2), cut_labels(photo(), maps, (4,), 0.2))
-    assert not join_labels(photo(), maps, own, (4,), 0.2, 0.6).any()
+    assert np.array_equal(
+        join_labels(photo(), maps, own, (4,), 0.2, np.array([0.2])), cut_labels(photo(), maps, (4,), 0.2)
+    )
+    assert not join_labels(photo(), maps, own, (4,), 0.2, np.array([0.6])).any()
     own[0][THING] = 1
     own[0, :, 40:] = 0  # it sees the left half
-    half = join_labels(photo(), maps, own, (4,), 0.2, 0.8)
+    half = join_labels(photo(), maps, own, (4,), 0.2, np.array([0.8]))
     assert half[30, 30] == 5
     assert half[30, 50] == 0
 
@@ -64,8 +66,9 @@ def test_a_segmenter_has_its_say() -> None:
 def test_maps_and_segmenter_name_together_what_the_cuts_find() -> None:
     maps = np.concatenate([blurred((30, 40), 12), 0.5 * blurred((30, 40), 12)])
     own = np.stack([np.full((HEIGHT, WIDTH), 0.1), np.full((HEIGHT, WIDTH), 0.5)]).astype(np.float32)
-    assert join_labels(photo(), maps, own, (2, 7), 0.2, 0.8)[30, 40] == 8
-    assert join_labels(photo(), maps, own, (2, 7), 0.2, 0.2)[30, 40] == 3
+    assert join_labels(photo(), maps, own, (2, 7), 0.2, np.full(2, 0.8))[30, 40] == 8
+    assert join_labels(photo(), maps, own, (2, 7), 0.2, np.full(2, 0.2))[30, 40] == 3
+    assert mask_labels(photo(), own, (2, 7))[30, 40] == 8
     assert cut_labels(photo(), maps, (2, 7), 0.2)[30, 40] == 3
 
 

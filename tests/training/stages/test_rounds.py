@@ -16,13 +16,14 @@ from app.inference.labels import BACKGROUND, label_of
 from tests.training.exports import exported_once, shared_directory
 from training.checkpoint import read_state
 from training.config.run_config import RunConfig, read_config, validate_config
-from training.config.tables import SegmenterConfig
+from training.config.tables import PseudoLabelConfig, SegmenterConfig
 from training.data import open_source
 from training.data.sampling import repeat_factors
+from training.export.served import TorchModel
 from training.masks.ground_truth import GroundTruth, read_mask
 from training.pipeline.run import VERBS, do, run
-from training.stages.rounds import blend_masks, fit_rounds, kept_masks, of_round
-from training.stages.segmenter import average_weights, fit_segmenter, load_segmenter, segmenter_card
+from training.stages.rounds import blend_masks, class_shares, fit_rounds, kept_masks, of_round
+from training.stages.segmenter import average_weights, fit_segmenter, load_segmenter, segmenter_card, serve_segmenter
 
 CONFIG = Path("experiments/scenes/cam.toml")
 SMALL = ["data.scenes.count=24", "data.scenes.val_count=6", "classifier.fit.epochs=2", "classifier.fit.batch_size=8",
@@ -52,6 +53,21 @@ def test_labels_of_the_second_round_keep_to_the_tags(taught: RunConfig) -> None:
         assert set(np.unique(mask)) <= allowed
     first, last = (taught.out / folder / "weights.pt" for folder in ("segmenter-1", "segmenter"))
     assert first.read_bytes() != last.read_bytes()
+
+
+def test_a_class_that_the_segmenter_has_lost_has_no_say(taught: RunConfig) -> None:
+    photos = open_source(taught.data)
+    config = taught.model_copy(update={"pseudo_label": PseudoLabelConfig(refine="grabcut", background_threshold=0.3)})
+    segmenter, card = load_segmenter(config, len(photos.classes)), segmenter_card(config, photos.classes)
+    model = TorchModel(serve_segmenter(segmenter, card), card, torch.device("cpu"))
+    before = class_shares(model, photos, config)
+    assert ((before >= 0) & (before <= 0.5)).all()
+    assert before.any()
+    strongest = int(before.argmax())
+    *_, last = (module for module in segmenter.modules() if isinstance(module, torch.nn.Conv2d))
+    with torch.no_grad():
+        last.bias[label_of(strongest)] = -1e6
+    assert class_shares(model, photos, config)[strongest] == 0
 
 
 def test_masks_are_blended_with_maps_by_hand() -> None:
