@@ -2,7 +2,8 @@
 
 `python -m app serve` does the same, and takes `--host`, `--port` and `--models` besides the settings of the environment.
 `python -m app label PHOTOS --out DIR` labels a folder instead (`app.batch.folder`), `python -m app triton` writes what NVIDIA's
-Triton needs to serve the same models (`app.protocols.triton`).
+Triton needs to serve the same models (`app.protocols.triton`). `python -m app annotations --out FILE` fetches what was annotated in the
+configured project of Label Studio (`app.protocols.label_studio.annotations`).
 """
 
 import argparse
@@ -35,6 +36,7 @@ from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import AddressError, DataError, Tag2MaskError, reason_of
 from app.inference.files.whole_file import refusal
 from app.inference.spelling import nearest_name
+from app.protocols.label_studio.annotations import fetch_annotations
 from app.protocols.triton import write_configs
 from app.runtime.service import Service
 from app.runtime.settings import PREFIX, Settings, unknown_variables
@@ -76,6 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(0 if complete else 1)
         elif options.verb == "triton":
             print(*write_configs(Settings()), sep="\n")
+        elif options.verb == "annotations":
+            count = fetch_annotations(Settings(), options.out)
+            print(f"{count} annotated tasks: {options.out}")
         else:
             serve(Settings())
     except ValidationError as error:
@@ -98,7 +103,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "formatter_class": argparse.RawDescriptionHelpFormatter,
     }
     parser = argparse.ArgumentParser(prog=PROGRAM, description="The tag2mask service.", **told)
-    verbs = parser.add_subparsers(dest="verb", metavar="serve | label | triton")
+    verbs = parser.add_subparsers(dest="verb", metavar="serve | label | triton | annotations")
     service = verbs.add_parser("serve", help="serve, as without a verb", **told)
     for name, metavar in FLAGS.items():
         service.add_argument(f"--{name}", metavar=metavar, help=f"the same as {PREFIX}{name.upper()}")
@@ -136,6 +141,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     command.add_argument("--prune", action="store_true", help="remove what was made of photos that are gone")
     verbs.add_parser("triton", help="write NAME/config.pbtxt into the models directory, for NVIDIA's Triton")
+    export = verbs.add_parser(
+        "annotations", help="fetch what was annotated in Label Studio, by the settings TAG2MASK_LABEL_STUDIO_*"
+    )
+    export.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="they go there, in the form of Label Studio's JSON export",
+    )
     return parser.parse_args(arguments)
 
 

@@ -139,7 +139,8 @@ class Settings(BaseSettings):
     """That Label Studio may send for photos to these hosts of cloud storage (its pre-signed addresses), separated by commas;
     *.example.org means all below example.org."""
     label_studio_project: int | None = Field(default=None, ge=1)
-    """The page opens photos in this project there, by the number in its address; without it the page does not offer that."""
+    """The page opens photos in this project there, and corrections come from it, by the number in its address; without it neither is
+    offered."""
 
     @field_validator("port", mode="before")
     @classmethod

@@ -36,6 +36,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "/label-studio/setup": label_studio.SetupBody,
     "/label-studio/setup/{said}": label_studio.SetupBody,
     "/label-studio/webhook": label_studio.WebhookBody,
+    "/label-studio/webhook/{said}": label_studio.WebhookBody,
 }
 NAMES = {
     "name": "drs",

@@ -1,8 +1,12 @@
-"""The verb `corrections`: `add` takes masks in, `learn` trains the served segmenter on, `simulate` says what they would be worth."""
+"""The verb `corrections`: `add` takes masks in, `learn` trains the served segmenter on, `watch` does both whenever masks come in,
+and `simulate` says what they would be worth.
+"""
 
 import argparse
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from app.inference.errors import ConfigError
 from training.config.data import DataConfig
@@ -12,6 +16,7 @@ from training.data import open_source
 from training.masks.corrections.add import add_corrections
 from training.pipeline.learn import learn
 from training.pipeline.simulate import simulate
+from training.pipeline.watch import take_in_and_learn, watch
 
 
 def add_corrections_verb(verbs: Any) -> None:
@@ -29,14 +34,16 @@ def add_corrections_verb(verbs: Any) -> None:
     add.add_argument("--made-by", default="", metavar="NAME", help="who drew them, where the source does not say")
     add.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="of masks that do not fit")
     add.set_defaults(act=act_add)
-    for name, act in (("learn", act_learn), ("simulate", act_simulate)):
+    for name, act in (("learn", act_learn), ("watch", act_watch), ("simulate", act_simulate)):
         action = actions.add_parser(name)
         action.add_argument("config", type=Path, metavar="CONFIG")
         action.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the file")
         action.set_defaults(act=act)
-    actions.choices["learn"].add_argument(
-        "--promote", action="store_true", help="serve the new version even if it is worse"
-    )
+    for name in ("learn", "watch"):
+        actions.choices[name].add_argument(
+            "--promote", action="store_true", help="serve the new version even if it is worse"
+        )
+    actions.choices["watch"].add_argument("--once", action="store_true", help="end once nothing waits any more")
 
 
 def act_add(options: argparse.Namespace) -> str:
@@ -54,6 +61,16 @@ def act_add(options: argparse.Namespace) -> str:
 def act_learn(options: argparse.Namespace) -> str:
     """Have a served segmenter learn from corrections."""
     return learn(read_config(LearnConfig, options.config, options.set), options.promote)
+
+
+def act_watch(options: argparse.Namespace) -> str:
+    """Take corrections in and learn from them whenever some come."""
+    config = read_config(LearnConfig, options.config, options.set)
+    if options.once:
+        return "\n".join(take_in_and_learn(config, options.promote)) or f"nothing waits in {config.corrections.folder}"
+    for said in watch(config, options.promote):
+        tqdm.write(said)
+    raise AssertionError("watching ends where it is stopped")
 
 
 def act_simulate(options: argparse.Namespace) -> Path:

@@ -33,10 +33,7 @@ def learn(config: LearnConfig, promote: bool = False) -> str:
     """
     path = newest_file(config.model)
     card = card_of(path)
-    data = config.data.model_copy(
-        update={"classes": card.classes, "choices": config.data.choices or choices_of(config)}
-    )
-    photos = open_source(data)
+    photos = photos_of(config, path)
     taught = open_corrections(config.corrections, photos)
     if not taught.taught:
         raise DataError(
@@ -61,6 +58,12 @@ def learn(config: LearnConfig, promote: bool = False) -> str:
             f"the new version, taught by {card_of(candidate).taught_by}, is {put(candidate, path, comparison)}"
         )
     return "\n".join([*lines, f"{out / 'report.html'}"])
+
+
+def photos_of(config: LearnConfig, path: Path) -> TaggedPhotos:
+    """Return the photos, with the classes of the segmenter at `path`, and the choices of a review."""
+    changes = {"classes": card_of(path).classes, "choices": config.data.choices or choices_of(config)}
+    return open_source(config.data.model_copy(update=changes))
 
 
 def choices_of(config: LearnConfig) -> Path | None:

@@ -3,6 +3,7 @@
     FOLDER/classes.txt       one name per line, the background first: line i, counted from 0, is label i of the masks
     FOLDER/masks/NAME.png    indexed PNG in PASCAL VOC's colours, at the size of the upright photo; 255 is "ignore"
     FOLDER/corrections.csv   photo,mask,made_by,draft_model,draft_checksum,pixels_changed,made_at,source
+    FOLDER/incoming/*.json   exports of label tools that nobody has taken in yet
 
 NAME is the photo's name in its data set, without a suffix. The list grows by a row for each saving, and the last row of a
 photo holds. A mask without a row is none of the corrections: nobody knows where it comes from.
@@ -27,7 +28,7 @@ from app.inference.image.decode import decode_labels
 from app.inference.image.encode import mask_to_png
 from app.inference.labels import IGNORE_INDEX, MAX_CLASSES, class_count
 
-CLASSES, LIST, MASKS = "classes.txt", "corrections.csv", "masks"
+CLASSES, LIST, MASKS, INCOMING = "classes.txt", "corrections.csv", "masks", "incoming"
 BACKGROUND_NAME = "background"  # The first line of classes.txt reads so.
 HEADER = ("photo", "mask", "made_by", "draft_model", "draft_checksum", "pixels_changed", "made_at", "source")
 WRITING = threading.Lock()  # Requests of one service save one after another.

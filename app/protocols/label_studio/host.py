@@ -1,4 +1,4 @@
-"""Photos of tasks are fetched from the configured Label Studio, and from nowhere else.
+"""Photos of tasks, and the annotations of a project, are fetched from the configured Label Studio, and from nowhere else.
 
 What a task names is resolved against that host; another host is refused before anything is sent, and so is a redirect to
 one: whoever may write tasks must not make this service knock at doors inside its network, nor carry the token there. Redirects to
@@ -19,34 +19,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from http.client import HTTPException, HTTPMessage
-from typing import IO, Any
+from http.client import HTTPException
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 from app.inference.errors import ParameterError, SwitchedOffError, UnavailableError, UploadError, UploadTooLargeError
-from app.runtime.settings import Settings, is_named, separated
+from app.protocols.label_studio.redirects import Redirects, no_access, same_origin, shown_path
+from app.runtime.settings import Settings, separated
 
 SILENCE_SECONDS = 10  # The host is given up after this time without a byte.
 FETCH_SECONDS = 60  # A photo may take this long in all.
 CHUNK_BYTES = 65_536
 MAX_REPLY_BYTES = 65_536  # A reply that is no photo may have this many bytes.
-DEFAULT_PORTS = {"http": 80, "https": 443}
 REFRESH_PATH = "/api/token/refresh/"
 # Label Studio serves photos under these paths: uploads, local files, and storages through itself. Its API is nobody's photo.
 DATA_PATH = re.compile(r"/(?:data|storage-data)/.|/(?:tasks|projects)/[0-9]{1,18}/(?:resolve|presign)/?")
 WHO_AM_I_PATH = "/api/current-user/whoami"
 # Label Studio reads storages of these schemes for its users.
 CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-SIGN_IN_PATH = "/user/login"
 KEPT = "%/:=&?~+!$,;'@()*[]"  # These characters of an address are left as they are.
-Origin = tuple[str, str, int | None]
 
 
 class NotThereError(UploadError):
     """Label Studio has nothing at an address."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A file of Label Studio may have this many bytes, take so long in all, and so long without a byte; the remedy says what to do."""
+
+    max_bytes: int
+    seconds: float
+    silence_seconds: float
+    remedy: str
+
+
+PAGE_TASKS = 50  # So many tasks are asked for at a time.
+OF_PAGES = Limits(400_000_000, 60, 60, "give the photos fewer regions, or several projects")  # They hold that many.
 
 
 @dataclass(frozen=True)
@@ -168,78 +179,67 @@ class Host:
         return data
 
     def _fetch(self, address: str) -> bytes:
-        data = bytearray()
-        end = time.monotonic() + FETCH_SECONDS
+        limits = Limits(self.max_bytes, FETCH_SECONDS, SILENCE_SECONDS, "TAG2MASK_MAX_UPLOAD_BYTES")
+        return b"".join(self._chunks(address, limits))
+
+    def tasks(self, project: int) -> Iterator[dict[str, Any]]:
+        """Yield the tasks of a project, each with its annotations and predictions. Raises UploadError.
+
+        Label Studio's own JSON export names predictions by number alone, so that nobody could say what was changed in a draft.
+        """
+        page, last = 1, 1
+        while page <= last:
+            path = f"/api/tasks?project={project}&fields=all&page={page}&page_size={PAGE_TASKS}"
+            try:
+                reply = json.loads(b"".join(self._chunks(self.url + path, OF_PAGES)))
+                last = -(-int(reply["total"]) // PAGE_TASKS)
+                tasks = [dict(task) for task in reply["tasks"]]
+            except (ValueError, LookupError, TypeError):
+                raise UploadError(f"Label Studio does not list the tasks of project {project} as it should.") from None
+            yield from tasks
+            page += 1
+
+    def _chunks(self, address: str, limits: Limits) -> Iterator[bytes]:
+        """Yield what is at an address. Raises UploadError, UploadTooLargeError."""
+        end = time.monotonic() + limits.seconds
+        count = 0
         try:
-            with self._open(Request(address, headers={"Authorization": self.authorization})) as reply:
+            request = Request(address, headers={"Authorization": self.authorization})
+            with self._open(request, limits.silence_seconds) as reply:
                 while chunk := reply.read1(CHUNK_BYTES):
-                    data += chunk
-                    if len(data) > self.max_bytes:
+                    count += len(chunk)
+                    if count > limits.max_bytes:
                         raise UploadTooLargeError(
-                            f"the file has more than {self.max_bytes} bytes, which is the limit "
-                            f"(TAG2MASK_MAX_UPLOAD_BYTES).",
-                            limit=self.max_bytes,
+                            f"the file has more than {limits.max_bytes} bytes, which is the limit ({limits.remedy}).",
+                            limit=limits.max_bytes,
                         )
                     if time.monotonic() > end:
-                        raise UploadError(f"the file did not arrive within {FETCH_SECONDS} seconds.")
+                        raise UploadError(f"the file did not arrive within {limits.seconds} seconds.")
+                    yield chunk
         except (OSError, HTTPException) as error:
             raise UploadError(f"the file did not arrive whole ({type(error).__name__}).") from None
-        return bytes(data)
 
     @contextmanager
-    def _open(self, request: Request) -> Iterator[Any]:
+    def _open(self, request: Request, silence_seconds: float = SILENCE_SECONDS) -> Iterator[Any]:
         """Yield the answer to a request. No message holds what was sent, for it holds the token."""
         try:
             reply = build_opener(ProxyHandler({}), Redirects(self.url, self.storage)).open(
-                request, timeout=SILENCE_SECONDS
+                request, timeout=silence_seconds
             )
         except HTTPError as error:
             error.close()
             if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise _no_access(f"answers {error.code}") from None
+                raise no_access(f"answers {error.code}") from None
             kind = NotThereError if error.code == HTTPStatus.NOT_FOUND else UploadError
-            raise kind(f"Label Studio answers {error.code} to {_path(request.full_url)}.") from None
+            raise kind(f"Label Studio answers {error.code} to {shown_path(request.full_url)}.") from None
         except URLError as error:
             reason = type(error.reason).__name__ if isinstance(error.reason, Exception) else "no connection"
             raise UploadError(f"Label Studio at {self.url} cannot be reached ({reason}).") from None
         except (OSError, HTTPException, ValueError) as error:
             reason = type(error).__name__
-            raise UploadError(f"{_path(request.full_url)} cannot be asked of Label Studio ({reason}).") from None
+            raise UploadError(f"{shown_path(request.full_url)} cannot be asked of Label Studio ({reason}).") from None
         with reply:
             yield reply
-
-
-class Redirects(HTTPRedirectHandler):
-    """It follows a redirect within the host, but not to its sign-in page, and one to its storage, without the token."""
-
-    def __init__(self, url: str, storage: frozenset[str]) -> None:
-        self._url = url
-        self._storage = storage
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        if not same_origin(newurl, self._url):
-            host = (urlsplit(newurl).hostname or "").lower()
-            if is_named(host, self._storage):
-                fp.close()
-                return Request(newurl)
-            fp.close()
-            raise ParameterError(
-                f"Label Studio sends on from {_path(req.full_url)} to another host, {host[:100]!r}, which is not followed. Name it in "
-                f"TAG2MASK_LABEL_STUDIO_STORAGE, or switch the storage's pre-signed addresses off.",
-                parameter="data",
-            )
-        if urlsplit(newurl).path.startswith(urlsplit(self._url).path + SIGN_IN_PATH):
-            fp.close()
-            raise _no_access("asks to sign in")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def origin_of(url: str) -> Origin:
-    """Return (scheme, host, port) of an address. Raises ValueError."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
 
 
 def _check_path(path: str, image: str) -> None:
@@ -253,29 +253,11 @@ def _check_path(path: str, image: str) -> None:
         )
 
 
-def same_origin(url: str, other: str) -> bool:
-    """Tell whether two addresses name one server; the names of this machine are one."""
-    (scheme, host, port), (other_scheme, other_host, other_port) = origin_of(url), origin_of(other)
-    same_host = host == other_host or {host, other_host} <= LOOPBACK
-    return (scheme, port) == (other_scheme, other_port) and same_host
-
-
-def _path(url: str) -> str:
-    return repr(urlsplit(url).path[:200])
-
-
 def _foreign(image: str, url: str) -> ParameterError:
     return ParameterError(
         f"the image {image[:200]!r} lies outside {url}, the only host photos are fetched from. Upload it to Label Studio, "
         f"or serve it through Label Studio's storage.",
         parameter="data",
-    )
-
-
-def _no_access(what: str) -> UploadError:
-    return UploadError(
-        f"Label Studio {what}: the token in TAG2MASK_LABEL_STUDIO_TOKEN is not valid there, its user may not see the file, "
-        f"or Label Studio does not take tokens of this kind (Organization > Access Token Settings)."
     )
 
 

@@ -2,6 +2,7 @@
 
 The address a user enters there (Settings > Model) is http://HOST:PORT/label-studio; Label Studio appends /health, /setup,
 /predict and /webhook to it (`label_studio/ml/api_connector.py` of https://github.com/HumanSignal/label-studio).
+"Start Training" there comes as a webhook of that name; what it does is in `app.protocols.label_studio.annotations`.
 
 The regions are those of `GET /segment`, in the project's own labels. Where a task's data has `tags`, a list or names
 separated by commas, those of them that are classes are the only ones that get a region; where all of them are, what looks
@@ -28,9 +29,10 @@ from app.inference.errors import (
     QueueFullError,
     ServiceError,
     StoppingError,
-    SwitchedOffError,
+    UnsupportedTypeError,
 )
 from app.inference.image.kinds import kind_of
+from app.protocols.label_studio.annotations import project_of, queue_annotations
 from app.protocols.label_studio.config import read_tools
 from app.protocols.label_studio.host import Host
 from app.protocols.label_studio.predict import ID_CHARACTERS, Plan, failed_task, predict_task, version_of
@@ -44,6 +46,7 @@ MAX_CONFIG_CHARACTERS = 1_000_000
 MAX_TASKS = 2000  # One request may hold this many tasks; Label Studio sends some hundred.
 MAX_SAID_CHARACTERS = 300  # A refusal takes this many characters of an address at most.
 START_TRAINING = "START_TRAINING"
+JSON_TYPE = "application/json"
 
 LabelConfig = Annotated[str, Field(max_length=MAX_CONFIG_CHARACTERS)]
 Body = TypeVar("Body", bound=BaseModel)
@@ -79,9 +82,16 @@ class SetupBody(BaseModel):
 
 
 class WebhookBody(BaseModel):
-    """It holds what is read of the news of a project."""
+    """It holds what is read of the news of a project; only "Start Training" needs to say which."""
 
     action: str
+    project: Any = None
+
+    @property
+    def project_id(self) -> int | None:
+        """The project has this number; it is None where that is not said."""
+        number = self.project.get("id") if isinstance(self.project, dict) else None
+        return number if isinstance(number, int) else None
 
 
 @router.get("/health")
@@ -93,20 +103,14 @@ async def health(request: Request) -> Response:
 @router.post("/setup")
 @router.post("/setup/{said}")
 async def setup(request: Request, said: str | None = None) -> Response:
-    """Connect a project. Where Label Studio does not let the service in, the refusal is `said` in the address it is sent on to.
-
-    Label Studio's page shows neither the body nor the log of a service that refuses; it shows the status and the address.
-    """
+    """Connect a project. Where Label Studio does not let the service in, the refusal is `said` (see `say_in_address`)."""
     service = service_of(request)
     body = await read_body(request, SetupBody)
     segmenter = service.models.catalog.choose("segmentation", None)
     try:
         await run_in_threadpool(Host.of(service.settings).check_access)
     except ServiceError as error:
-        if said is None:
-            logger.warning("a Label Studio project is not connected: %s", error)
-            return RedirectResponse(f"setup/{as_address(error)}", HTTPStatus.TEMPORARY_REDIRECT)
-        raise
+        return say_in_address("setup", said, error)
     try:
         await run_in_threadpool(_plan_of, service, body)
     except ParameterError as error:  # A project may get its model before its labels.
@@ -133,17 +137,23 @@ async def make_task(request: Request) -> Response:
     It is PUT because pages of other sites cannot send that.
     """
     service = service_of(request)
-    project = service.settings.label_studio_project
     host = Host.of(service.settings)
-    if project is None:
-        raise SwitchedOffError(
-            "this service does not know the project of Label Studio that photos go to. Start it with "
-            "TAG2MASK_LABEL_STUDIO_PROJECT, the number in the project's address."
-        )
+    project = project_of(service.settings)
     upload = await service.at_store(service.uploads.get, request.query_params.get("image", "").lower())
     host = await run_in_threadpool(host.signed_in)
     name = upload.name or f"{upload.id[:ID_CHARACTERS]}.{kind_of(upload.data[:HEAD_BYTES])}".lower()
     return JSONResponse({"url": await run_in_threadpool(host.add_task, project, name, upload.data)})
+
+
+def say_in_address(path: str, said: str | None, error: ServiceError) -> Response:
+    """Send Label Studio on to an address that says the refusal; raise it where that is the address that was asked.
+
+    Label Studio's page shows neither the body nor the log of a service that refuses; it shows the status and the address.
+    """
+    if said is not None:
+        raise error
+    logger.warning("Label Studio's request for /%s is refused: %s", path, error)
+    return RedirectResponse(f"{path}/{as_address(error)}", HTTPStatus.TEMPORARY_REDIRECT)
 
 
 def as_address(error: ServiceError) -> str:
@@ -159,15 +169,23 @@ def _plan_of(service: Service, body: PredictBody | SetupBody) -> Plan:
 
 
 @router.post("/webhook")
-async def webhook(request: Request) -> Response:
+@router.post("/webhook/{said}")
+async def webhook(request: Request, said: str | None = None) -> Response:
+    """Fetch the project's annotations where its user starts the training; other news change nothing.
+
+    A page of another site can send JSON only under another type, which is refused.
+    """
     body = await read_body(request, WebhookBody)
-    if body.action == START_TRAINING:
-        raise ParameterError(
-            "this service does not train: export the annotations as JSON, and `python -m training corrections add` takes them "
-            "(docs/corrections.md).",
-            parameter="action",
-        )
-    return JSONResponse({"status": "ignored"})
+    if body.action != START_TRAINING:
+        return JSONResponse({"status": "ignored"})
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
+        raise UnsupportedTypeError(f"{START_TRAINING} is taken with Content-Type: {JSON_TYPE} only.")
+    try:
+        await run_in_threadpool(queue_annotations, service_of(request).settings, body.project_id)
+    except ServiceError as error:
+        return say_in_address("webhook", said, error)
+    logger.info("the annotations of Label Studio's project wait in the folder of corrections")
+    return JSONResponse({"status": "queued"})
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:

@@ -122,6 +122,14 @@ def test_label_studio_says_who_corrected_which_draft_and_how_much(photos: Tagged
     )
 
 
+def test_what_was_taken_in_before_is_not_taken_in_again(photos: TaggedPhotos, tmp_path: Path) -> None:
+    source = label_studio_file(tmp_path / "in", MASK)
+    add_corrections(source, photos, tmp_path / "out")
+    said = add_corrections(source, photos, tmp_path / "out")
+    assert said.splitlines() == [f"0 corrected masks were put into {tmp_path / 'out'}", "1 masks were there already"]
+    assert len((tmp_path / "out" / "corrections.csv").read_text().splitlines()) == 2
+
+
 def test_a_mask_that_equals_its_draft_is_left_out(photos: TaggedPhotos, tmp_path: Path) -> None:
     source = voc_folder(tmp_path / "in", MASK)
     voc_folder(source, MASK, "b")

@@ -16,7 +16,14 @@ from app.inference.errors import DataError
 from app.inference.files.choices import FILE as CHOICES
 from app.inference.files.choices import HEADER, Choice, read_choices
 from app.inference.files.whole_file import write_whole
-from app.inference.label_maps.corrections import Correction, changed_pixels, check_mask, write_correction
+from app.inference.label_maps.corrections import (
+    LIST,
+    Correction,
+    changed_pixels,
+    check_mask,
+    read_corrections,
+    write_correction,
+)
 from training.data import TaggedPhotos
 from training.masks.corrections.coco_file import rows_of_coco_file
 from training.masks.corrections.drawn import Drawn, Row, known_label, known_photo
@@ -33,28 +40,36 @@ def add_corrections(
 ) -> str:
     """Put what a source holds into a folder of corrections; returns what was done, in sentences.
 
-    All of it is checked before any is written. A mask that equals its draft was not corrected and is left out. `drafts` is
-    a folder that `python -m app label` wrote: what the masks looked like before. With `skip` a mask that cannot be used is
-    left out and named, else it ends the work. Raises DataError.
+    All of it is checked before any is written. A mask that equals its draft was not corrected and is left out, and so is one
+    of which the folder's list says the same, its time included. `drafts` is a folder that `python -m app label` wrote: what
+    the masks looked like before. With `skip` a mask that cannot be used is left out and named, else it ends the work.
+    Raises DataError.
     """
     if source.suffix.lower() == ".csv":
         return add_choices(source, photos, folder)
-    usable, unchanged, refused = [], 0, []
+    there = set((read_corrections(folder).rows if (folder / LIST).is_file() else {}).values())
+    usable, known, unchanged, refused = [], 0, 0, []
     for row in rows_of(source, photos):
         try:
-            changed = correction_of(checked(row(), photos), drafts, made_by).pixels_changed
+            correction = correction_of(checked(row(), photos), drafts, made_by)
         except DataError as error:
             if not skip:
                 raise
             refused.append(f"refused: {error}")
             continue
-        unchanged += changed == 0
-        usable += [row] if changed != 0 else []
+        if correction.pixels_changed == 0:
+            unchanged += 1
+        elif correction.made_at and correction in there:
+            known += 1
+        else:
+            usable.append(row)
     for row in usable:  # Masks are read again: thousands of them need not fit into memory.
         drawn = row()
         correction = correction_of(drawn, drafts, made_by)
         write_correction(folder, drawn.mask, photos.size(correction.photo), photos.classes, correction)
     lines = [f"{len(usable)} corrected masks were put into {folder}"]
+    if known:
+        lines.append(f"{known} masks were there already")
     if unchanged:
         lines.append(f"{unchanged} masks are as their drafts were, and were left out")
     return "\n".join([*lines, *refused])

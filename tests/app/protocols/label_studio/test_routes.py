@@ -69,12 +69,6 @@ def test_other_methods_and_paths(backend):
     assert not [path for path in backend.get("/openapi.json").json()["paths"] if "label" in path and "studio" in path]
 
 
-def test_webhook(backend):
-    assert backend.post("/label-studio/webhook", json={"action": "ANNOTATION_CREATED", "task": {}}).status_code == 200
-    reply = backend.post("/label-studio/webhook", json={"action": "START_TRAINING", "project": {}})
-    check_problem(reply, 422, "does not train")
-
-
 def test_brush_regions_are_the_mask_of_segment(backend, host):
     photos = [to_file(halves(RED, GREEN, 50, 70)), to_file(halves(BLACK, BLUE, 90, 40), "JPEG")]
     host.files = {f"/data/upload/1/{number}.png": photo for number, photo in enumerate(photos)}

@@ -1,0 +1,224 @@
+"""The circle of docs/corrections.md walked with a real Label Studio: draft, correct, export, learn, serve, and the next draft.
+
+True masks stand for what a person draws. Label Studio is started as `check_label_studio.py` says; the
+service serves a models directory of its own, for new versions go there, and knows the project that will be made, by number:
+
+    TAG2MASK_MODELS=MODELS TAG2MASK_CORRECTIONS=FOLDER/corrections TAG2MASK_LABEL_STUDIO_URL=http://127.0.0.1:8080 \\
+        TAG2MASK_LABEL_STUDIO_TOKEN=TOKEN TAG2MASK_LABEL_STUDIO_PROJECT=1 python -m app
+    PYTHONPATH=. python tests/contract/check_circle.py --label-studio http://127.0.0.1:8080 --token TOKEN --project 1 \\
+        --models MODELS --data PHOTOS --split val_dev --folder FOLDER
+
+PHOTOS holds JPEGImages, SegmentationClass, labels.csv and ImageSets; what learns sees a copy without masks. The first half of
+the corrections comes back by an exported file and is learned where that makes no version worse, all of them by "Start Training",
+whose version is served in any case. docs/corrections.md shows what it said, before the last was so.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from app.inference.label_maps.brush import decode_brush, encode_brush
+from app.inference.labels import IGNORE_INDEX, VOC_CLASSES, label_of
+from tests.contract.check_label_studio import ROOT, User, predictions
+from training.masks.confusion import Confusion
+from training.masks.ground_truth import read_mask
+
+CORRECTED, KEPT_ASIDE = 30, 20  # So many photos are corrected, and so many others are drafts before and after.
+SERVED_SECONDS = 120  # A new version serves within this time.
+
+
+class Walk:
+    """It is the person who walks, with what lies in the folder and the project."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.user = User(given.label_studio, given.token, given.service)
+        self.given = given
+        self.data = given.folder / "photos"
+        names = (given.data / "ImageSets" / f"{given.split}.txt").read_text().split()
+        random.Random(0).shuffle(names)
+        self.first, self.then = names[: CORRECTED // 2], names[CORRECTED // 2 : CORRECTED]
+        self.aside = names[CORRECTED : CORRECTED + KEPT_ASIDE]
+        self.train = [name for name in names if name not in self.aside]
+
+    def truth(self, name: str) -> np.ndarray:
+        return read_mask(self.given.data / "SegmentationClass" / f"{name}.png")
+
+    def copy_photos(self) -> None:
+        """The photos and their tags, without masks; those kept aside are no photos to learn from."""
+        (self.data / "JPEGImages").mkdir(parents=True)
+        (self.data / "ImageSets").mkdir()
+        for name in (*self.train, *self.aside):
+            shutil.copy(self.given.data / "JPEGImages" / f"{name}.jpg", self.data / "JPEGImages")
+        shutil.copy(self.given.data / "labels.csv", self.data)
+        (self.data / "ImageSets" / "train.txt").write_text("\n".join(self.train) + "\n")
+        (self.data / "ImageSets" / "val.txt").write_text("\n".join(self.aside) + "\n")
+
+    def make_project(self) -> None:
+        config = (ROOT / "docs" / "label-studio.xml").read_text()
+        made = self.user.ask("POST", "/api/projects", json={"title": "things", "label_config": config}).json()
+        if made["id"] != self.given.project:
+            sys.exit(f"the project is number {made['id']}: start both with that as --project and remove it")
+        for name in (*self.first, *self.then, *self.aside):
+            photo = (self.data / "JPEGImages" / f"{name}.jpg").read_bytes()
+            self.user.ask("POST", f"/api/projects/{self.given.project}/import", files={"file": (f"{name}.jpg", photo)})
+        backend = {"project": self.given.project, "url": f"{self.given.service}/label-studio", "title": "tag2mask"}
+        connected = self.user.ask("POST", "/api/ml", json=backend).json()
+        self.backend = connected["id"]
+        self.user.check(f"connected: state {connected['readable_state']}", connected["state"] == "CO")
+
+    def draft(self) -> None:
+        """Retrieve predictions for all tasks, and measure the newest of each."""
+        self.tasks = {Path(task["data"]["image"]).stem[9:]: task for task in predictions(self.user, self.given.project)}
+        newest = {name: max(task["predictions"], key=lambda each: each["id"]) for name, task in self.tasks.items()}
+        versions = sorted({each["model_version"].partition("@")[0] for each in newest.values()})
+        print(f"  drafts by {', '.join(versions)}; mean IoU with the true masks:")
+        for title, names in (("corrected", self.first), ("corrected later", self.then), ("kept aside", self.aside)):
+            confusion = Confusion.empty(len(VOC_CLASSES))
+            for name in names:
+                confusion.add(self.truth(name), mask_of(newest[name]["result"], self.truth(name).shape))
+            print(f"    {len(names)} {title}: {confusion.miou():.1f}")
+
+    def correct(self, names: list[str]) -> None:
+        """Submit what a person would draw as the annotation of each task, made of its draft."""
+        for name in names:
+            task = self.tasks[name]
+            result, draft = regions_of(drawn(self.truth(name))), task["predictions"][-1]["id"]
+            body = {"result": result, "parent_prediction": draft, "lead_time": 60}
+            self.user.ask("POST", f"/api/tasks/{task['id']}/annotations", json=body)
+        print(f"  {len(names)} annotations submitted")
+
+    def run(self, *command: str) -> None:
+        """Do a command of the tutorial, and say what it prints."""
+        shown = " ".join(command).replace(str(self.given.folder) + "/", "").replace(str(self.given.models), "models")
+        print(f"  $ python -m {shown}")
+        start, before = time.perf_counter(), os.times()
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "TAG2MASK_LABEL_STUDIO_URL": self.given.label_studio,
+            "TAG2MASK_LABEL_STUDIO_TOKEN": self.given.token,
+            "TAG2MASK_LABEL_STUDIO_PROJECT": str(self.given.project),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        said = done.stdout.strip().replace(str(self.given.folder) + "/", "").replace(str(self.given.models), "models")
+        print("\n".join(f"    {line}" for line in said.splitlines()))
+        if done.returncode:
+            sys.exit(done.stderr)
+        seconds = os.times().children_user - before.children_user + os.times().children_system - before.children_system
+        print(f"    ({time.perf_counter() - start:.0f} s, of CPU {seconds:.0f} s)")
+
+    def wait_for_newest(self) -> None:
+        """Wait until the service serves the newest version that lies there."""
+        newest = max(int(path.parent.name) for path in self.given.models.glob("deeplab/*/model.onnx"))
+        end = time.monotonic() + SERVED_SECONDS
+        while time.monotonic() < end:
+            served = httpx2.get(f"{self.given.service}/models").json()["models"]
+            here = [model for model in served if (model["name"], model["version"]) == ("deeplab", newest)]
+            if here:
+                print(f"  served: deeplab/{newest}, taught by {here[0]['taught_by']}")
+                return
+            time.sleep(1)
+        self.user.check(f"deeplab/{newest} is served", False)
+
+    def learning(self, verb: str, *more: str) -> None:
+        folder = self.given.folder
+        places = {"out": folder / "learn", "data.root": self.data, "corrections.folder": folder / "corrections"}
+        places["model"] = self.given.models / "deeplab"
+        settings = [part for key, value in places.items() for part in ("--set", f"{key}={value}")]
+        self.run("training", "corrections", verb, "experiments/learn.toml", *settings, *more)
+        self.wait_for_newest()
+
+    def start_training(self) -> None:
+        """Press "Start Training": Label Studio tells the service, which fetches the annotations."""
+        self.user.ask("POST", f"/api/ml/{self.backend}/train", json={})
+        state = self.user.ask("GET", f"/api/ml/{self.backend}").json()["readable_state"]
+        waiting = [path.name for path in (self.given.folder / "corrections" / "incoming").glob("*")]
+        self.user.check(f"Start Training: the model's state is {state}; incoming: {', '.join(waiting)}", bool(waiting))
+
+    def compare_exports(self, export: Path) -> None:
+        """Hold the exported file against what the command fetches: the same annotations, and the drafts as well."""
+        fetched = self.given.folder / "fetched.json"
+        self.run("app", "annotations", "--out", str(fetched))
+        both = [{task["id"]: task for task in json.loads(path.read_text())} for path in (export, fetched)]
+        results = [{number: task["annotations"][0]["result"] for number, task in tasks.items()} for tasks in both]
+        self.user.check("the file and what the command fetches hold the same annotations", results[0] == results[1])
+
+
+def drawn(truth: np.ndarray) -> np.ndarray:
+    """The mask with its ignored pixels given to the nearest others, as a person would draw."""
+    nearest = distance_transform_edt(truth == IGNORE_INDEX, return_distances=False, return_indices=True)
+    return truth[tuple(nearest)]
+
+
+def regions_of(mask: np.ndarray) -> list[dict]:
+    """The brush strokes of a mask, one for each class, as Label Studio keeps them."""
+    size = {"original_width": mask.shape[1], "original_height": mask.shape[0], "image_rotation": 0}
+    return [
+        {"id": name, "type": "brushlabels", "from_name": "mask", "to_name": "image", "origin": "manual", **size,
+         "value": {"format": "rle", "rle": encode_brush(mask == label_of(index)), "brushlabels": [name]}}
+        for index, name in enumerate(VOC_CLASSES)
+        if (mask == label_of(index)).any()
+    ]  # fmt: skip
+
+
+def mask_of(result: list[dict], size: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(size, np.uint8)
+    for region in result:
+        label = label_of(VOC_CLASSES.index(region["value"]["brushlabels"][0]))
+        mask[decode_brush(region["value"]["rle"], *size)] = label
+    return mask
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--label-studio", default="http://127.0.0.1:8080", help="its address")
+    parser.add_argument("--token", required=True, help="a legacy access token of a user there")
+    parser.add_argument("--service", default="http://127.0.0.1:8000", help="the address of tag2mask")
+    for name in ("models", "data", "folder"):
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    parser.add_argument("--split", default="val", help="the photos of this list are imported")
+    parser.add_argument("--project", type=int, default=1, help="the number that a new project will have")
+    given = parser.parse_args()
+    walk = Walk(given)
+    sys.stdout.reconfigure(line_buffering=True)
+    version = walk.user.ask("GET", "/api/version").json()["release"]
+    print(f"Label Studio {version}; {CORRECTED} photos of {given.split} to correct, {KEPT_ASIDE} kept aside")
+    print("1. draft")
+    walk.copy_photos()
+    walk.make_project()
+    walk.draft()
+    print(f"2. correct {len(walk.first)}, export the project as JSON, learn")
+    walk.correct(walk.first)
+    export = given.folder / "export.json"
+    export.write_bytes(
+        walk.user.ask("GET", f"/api/projects/{given.project}/export", params={"exportType": "JSON"}).content
+    )
+    walk.compare_exports(export)
+    folder = str(given.folder / "corrections")
+    walk.run("training", "corrections", "add", str(export), "--data", str(walk.data), "--to", folder)
+    walk.learning("learn")
+    print("3. draft anew")
+    walk.draft()
+    print(f'4. correct {len(walk.then)} more, press "Start Training", learn')
+    walk.correct(walk.then)
+    walk.start_training()
+    walk.learning("watch", "--once", "--promote")
+    print("5. draft anew")
+    walk.draft()
+    print(f"{walk.user.failures} checks failed" if walk.user.failures else "all checks hold")
+    sys.exit(min(walk.user.failures, 1))
+
+
+if __name__ == "__main__":
+    main()
