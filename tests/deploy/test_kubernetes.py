@@ -88,7 +88,7 @@ def test_an_empty_volume_gets_the_models_and_another_is_left_alone(base: list[di
     script = initial["command"][-1]
     volume, image = tmp_path / "volume", tmp_path / "image"
     volume.mkdir()
-    for model in ("cam/3", "deeplab/7"):
+    for model in ("cam/3", "deeplab/8"):
         (image / model).mkdir(parents=True)
         (image / model / "model.onnx").write_text(model)
     (image / "README.md").write_text("no model")
@@ -100,6 +100,6 @@ def test_an_empty_volume_gets_the_models_and_another_is_left_alone(base: list[di
         )
         return sorted(str(path.relative_to(volume)) for path in volume.rglob("*") if path.is_file())
 
-    assert seed() == ["cam/3/model.onnx", "deeplab/7/model.onnx"]
+    assert seed() == ["cam/3/model.onnx", "deeplab/8/model.onnx"]
     shutil.rmtree(volume / "cam")
-    assert seed() == ["deeplab/7/model.onnx"]
+    assert seed() == ["deeplab/8/model.onnx"]

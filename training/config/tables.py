@@ -104,7 +104,7 @@ class SegmenterConfig(Section):
     early_epochs: int | None = Field(default=None, ge=1)
     """The rounds before the last see every photo this many times; they see it as often as the last where it is left out."""
     own_share: float = Field(default=0.8, ge=0, le=1)
-    """These masks have this share in the next round's labels; the maps have the rest."""
+    """These masks have this share in the next round's labels, less in a class in which graph cuts do not agree with them; the maps have the rest."""
     go_on: bool = False
     """A round starts from the weights of the one before; where this is false it starts where the first did."""
     earlier_share: float = Field(default=0.0, ge=0, lt=1)
