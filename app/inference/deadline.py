@@ -5,6 +5,7 @@
 
 Whatever runs inside asks `check` between its steps; `Engine.run` does so before every view, and hands ONNX Runtime options
 whose `terminate` is set when the time is over: it looks at them between the nodes of a graph, and in every round of a loop.
+Work that nobody waits for any more ends at the next `check`.
 """
 
 import heapq
@@ -12,12 +13,12 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from app.inference.errors import WorkTimeError
+from app.inference.errors import ClientLeftError, WorkTimeError
 
 
 class Terminable(Protocol):
@@ -27,11 +28,15 @@ class Terminable(Protocol):
 
 
 class Deadline:
-    """It is a moment after which no more work is done; it knows the seconds that lead to it."""
+    """It is a moment after which no more work is done; it knows the seconds that lead to it.
 
-    def __init__(self, seconds: float) -> None:
+    `left` tells whether nobody waits for the work any more.
+    """
+
+    def __init__(self, seconds: float, left: Callable[[], bool] | None = None) -> None:
         self.seconds = seconds
         self.end = time.monotonic() + seconds
+        self._left = left
 
     @property
     def over(self) -> bool:
@@ -39,7 +44,9 @@ class Deadline:
         return time.monotonic() >= self.end
 
     def check(self) -> None:
-        """Raise WorkTimeError where the moment has passed."""
+        """Raise ClientLeftError where nobody waits for the work, WorkTimeError where the moment has passed."""
+        if self._left and self._left():
+            raise ClientLeftError("the client left while its photo was worked on.")
         if self.over:
             raise WorkTimeError(
                 f"the work took more than {self.seconds:g} seconds, which is the limit. Ask for fewer scales, models or rounds, "
@@ -52,10 +59,10 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[Deadline]:
-    """Bound what this thread does inside the `with`; infinitely many seconds are no bound."""
-    deadline = Deadline(seconds)
-    token = _current.set(deadline if math.isfinite(seconds) else None)
+def time_limit(seconds: float, left: Callable[[], bool] | None = None) -> Iterator[Deadline]:
+    """Bound what this thread does inside the `with`; infinitely many seconds are no bound. `left`: see `Deadline`."""
+    deadline = Deadline(seconds, left)
+    token = _current.set(deadline if math.isfinite(seconds) or left else None)
     try:
         yield deadline
     finally:
@@ -68,7 +75,7 @@ def current() -> Deadline | None:
 
 
 def check() -> None:
-    """Raise WorkTimeError where the time of the work that this thread does is over."""
+    """Raise WorkTimeError where the time of the work that this thread does is over, ClientLeftError where nobody waits for it."""
     if deadline := _current.get():
         deadline.check()
 
@@ -76,6 +83,9 @@ def check() -> None:
 @contextmanager
 def ending(options: Terminable, deadline: Deadline) -> Iterator[None]:
     """Set `options.terminate` at the deadline, while the `with` lasts."""
+    if not math.isfinite(deadline.end):
+        yield
+        return
     entry = _watch.add(options, deadline.end)
     try:
         yield

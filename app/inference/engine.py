@@ -74,7 +74,8 @@ class Engine:
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run a batch, uint8 RGB (N, H, W, 3). Returns the task's outputs by name (see `ModelCard.outputs`), but for what is left out.
 
-        Raises WorkTimeError where the time of the work that this thread does is over (`app.inference.deadline`), or ends meanwhile.
+        Raises WorkTimeError where the time of the work that this thread does is over (`app.inference.deadline`), or ends meanwhile,
+        and ClientLeftError where nobody waits for it.
         """
         limit = deadline.current()
         if limit is None:

@@ -242,7 +242,7 @@ class WorkTimeError(ServiceError, status=504, title="Took too long"):
 
 
 class ClientLeftError(ServiceError, status=499, title="Client left"):
-    """The client closed the connection while its photo waited; only the log shows this."""
+    """The client closed the connection while its photo waited or was worked on; only the log shows this."""
 
 
 class UnavailableError(ServiceError, status=503, title="Not available now"):

@@ -25,21 +25,22 @@ SMOOTHING = 0.1  # The newest job has this weight in the running mean of the tim
 MAX_RETRY_AFTER_SECONDS = 30
 
 
-def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any]) -> None:
-    """Drop a waiting job once its watch says that the client has left; a watch that fails says nothing about the client."""
+def _drop_if_left(watch: "asyncio.Future[None]", job: Future[Any], left: threading.Event) -> None:
+    """Drop a job once its watch says that the client has left; a watch that fails says nothing about the client."""
     if watch.cancelled():
         return
     if (error := watch.exception()) is not None:
         logger.warning("whether a client has left cannot be told, so its photo is worked on: %r", error)
         return
+    left.set()
     job.cancel()
 
 
 class Pool:
     """It has `workers` threads, and at most `queue_size` jobs waiting for one.
 
-    A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides. `perform` does a job,
-    in the thread itself where it is left out.
+    A job has `work_seconds` (`app.inference.deadline`); its caller waits for `queue_seconds` besides. `perform` does a job, and heeds
+    an event that is set once nobody waits for it; without `perform` the thread does it itself.
     """
 
     def __init__(
@@ -77,16 +78,18 @@ class Pool:
     ) -> Result:
         """Run `job(*arguments)` on a worker.
 
-        `gone` returns when the client has left: a job still waiting is then dropped. The place in the queue is freed
-        when the job ends or is dropped, whatever becomes of the caller.
+        `gone` returns when the client has left: a job still waiting is then dropped, and one that runs ends at its next step
+        (`app.inference.deadline`), as it does where the caller is cancelled. The place in the queue is freed when the job ends
+        or is dropped, whatever becomes of the caller.
 
         Raises QueueFullError, StoppingError, ClientLeftError, WorkTimeError, or what the job raises. Where a job does not end
         in time its caller is told so, and the place stays taken until it does.
         """
-        future = self._submit(partial(job, *arguments))
+        left = threading.Event()
+        future = self._submit(partial(job, *arguments), left)
         watch = asyncio.ensure_future(gone()) if gone else None
         if watch:
-            watch.add_done_callback(lambda task: _drop_if_left(task, future))
+            watch.add_done_callback(lambda task: _drop_if_left(task, future, left))
         try:
             async with asyncio.timeout(self._patience if math.isfinite(self._patience) else None):
                 return await asyncio.wrap_future(future)
@@ -101,6 +104,7 @@ class Pool:
                 raise ClientLeftError("the client left before its photo was worked on.") from None
             raise
         finally:
+            left.set()
             if watch:
                 watch.cancel()
 
@@ -110,10 +114,10 @@ class Pool:
             self._stopping = True
         self._executor.shutdown(wait=True)
 
-    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
+    def _submit(self, work: Callable[[], Result], left: threading.Event) -> Future[Result]:
         with self._lock:
             self._refuse()
-            future = self._executor.submit(self._timed, work)
+            future = self._executor.submit(self._timed, work, left)
             self._jobs += 1
         future.add_done_callback(self._release)
         return future
@@ -130,17 +134,17 @@ class Pool:
                 limit=self.workers + self.queue_size,
             )
 
-    def _timed(self, work: Callable[[], Result]) -> Result:
+    def _timed(self, work: Callable[[], Result], left: threading.Event) -> Result:
         start = time.perf_counter()
         try:
-            result: Result = self._perform(work)
+            result: Result = self._perform(work, left=left)
             return result
         finally:
             self._mean_seconds += SMOOTHING * (time.perf_counter() - start - self._mean_seconds)
 
-    def _perform_here(self, work: Callable[[], Result]) -> Result:
+    def _perform_here(self, work: Callable[[], Result], left: threading.Event) -> Result:
         try:
-            with time_limit(self._work_seconds):
+            with time_limit(self._work_seconds, left.is_set):
                 return work()
         finally:
             self._trimming.work_ended()

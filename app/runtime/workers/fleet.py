@@ -58,13 +58,16 @@ class Fleet:
         if self.size and not self._all:
             raise NotReadyError("no worker process is running; the next one is being started.", retry_after_seconds=2)
 
-    def perform(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return `function(*arguments)`, done by a process. Raises WorkTimeError, WorkerLostError, or what the function raises."""
+    def perform(self, function: Callable[..., Any], *arguments: Any, left: threading.Event | None = None) -> Any:
+        """Return `function(*arguments)`, done by a process; it ends at its next step once `left` is set.
+
+        Raises WorkTimeError, ClientLeftError, WorkerLostError, or what the function raises.
+        """
         seconds = self._settings.work_seconds
         parcel = pack((seconds, function, arguments))
         with self._taking() as process:
             self._equip(process, parcel.models.values())
-            return process.deliver(seconds, parcel)
+            return process.deliver(seconds, parcel, left)
 
     def load(self, name: str, version: int, path: Path) -> DistantModel:
         """Try a model in a process that serves nobody.

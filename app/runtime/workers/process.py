@@ -5,6 +5,8 @@ import logging
 import math
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -19,6 +21,7 @@ from app.runtime.workers.forking import CONTEXT, start_importing
 from app.runtime.workers.parcel import Parcel, pack, receive, send, unpack
 
 LEAVE_SECONDS = 5  # A process has this long to end once it is hung up on.
+LOOK_SECONDS = 0.1  # Whether anybody still waits for the work is asked this often, while it is done.
 
 
 _living: "WeakSet[WorkerProcess]" = WeakSet()
@@ -40,7 +43,10 @@ class WorkerProcess:
     def __init__(self, settings: Settings) -> None:
         self._connection, theirs = CONTEXT.Pipe()
         level = logging.getLogger().getEffectiveLevel()
-        arguments = (theirs, settings, level)
+        # The number of a parcel whose work nobody waits for; both sides count the parcels. It lies in memory that they share.
+        self._dropped = CONTEXT.RawValue("Q", 0)
+        self._number = 0
+        arguments = (theirs, settings, level, self._dropped)
         self.process = CONTEXT.Process(target=worker.serve, args=arguments, name="worker", daemon=True)
         start_importing()
         self.process.start()
@@ -61,12 +67,12 @@ class WorkerProcess:
         """
         return self.deliver(seconds, pack((seconds, function, arguments)))
 
-    def deliver(self, seconds: float, parcel: Parcel) -> Any:
-        """Do the same with a parcel of (seconds, function, arguments)."""
-        limit = seconds + worker.GRACE_SECONDS
+    def deliver(self, seconds: float, parcel: Parcel, left: threading.Event | None = None) -> Any:
+        """Do the same with a parcel of (seconds, function, arguments). Once `left` is set the work ends at its next step."""
         try:
+            self._number += 1
             send(self._connection, parcel)
-            if not self._connection.poll(limit if math.isfinite(limit) else None):
+            if not self._answers_within(seconds + worker.GRACE_SECONDS, left):
                 self.kill()
                 raise WorkTimeError(
                     f"the work took more than {seconds:g} seconds, which is the limit, and its process was ended. Ask for fewer "
@@ -87,6 +93,17 @@ class WorkerProcess:
         if outcome.error is not None:
             raise outcome.error
         return outcome.result
+
+    def _answers_within(self, seconds: float, left: threading.Event | None) -> bool:
+        """Wait for the outcome, and have the work dropped once `left` is set. Returns whether the outcome came in time."""
+        end = time.monotonic() + seconds
+        if left is not None:
+            while not left.is_set() and time.monotonic() < end:
+                if self._connection.poll(LOOK_SECONDS):
+                    return True
+            self._dropped.value = self._number
+        rest = max(0.0, end - time.monotonic())
+        return bool(self._connection.poll(rest if math.isfinite(rest) else None))
 
     def load(self, model: LoadedModel, settings: Settings) -> None:
         """Have the process hold a model that has been tried."""

@@ -5,19 +5,21 @@ lines that were written meanwhile.
 """
 
 import gc
+import itertools
 import logging
 import math
 import signal
 import traceback
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from app.inference.deadline import time_limit
 from app.inference.engine import Engine
@@ -43,8 +45,17 @@ class Outcome:
     records: list[logging.LogRecord]
 
 
-def serve(connection: Connection, settings: Settings, log_level: int) -> None:
-    """Do what is sent, one after the other. Signals that mean the service are left to it: it hangs up once it has finished."""
+class Number(Protocol):
+    """It is a number that two processes share."""
+
+    value: int
+
+
+def serve(connection: Connection, settings: Settings, log_level: int, dropped: Number) -> None:
+    """Do what is sent, one after the other; nobody waits any more for the piece of work whose number `dropped` holds.
+
+    Signals that mean the service are left to it: it hangs up once it has finished.
+    """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -54,10 +65,10 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
     logging.basicConfig(handlers=[QueueHandler(records)], level=log_level, force=True)
     leave_out_odd_metadata()
     trimming = Trimming()
-    while True:
+    for number in itertools.count(1):
         try:
             parcel = receive(connection)
-            outcome = perform(parcel, settings)
+            outcome = perform(parcel, settings, partial(_is_dropped, dropped, number))
             while not records.empty():
                 outcome.records.append(records.get())
             send(connection, pack(outcome, by_name=False))
@@ -67,8 +78,8 @@ def serve(connection: Connection, settings: Settings, log_level: int) -> None:
             return
 
 
-def perform(parcel: Parcel, settings: Settings) -> Outcome:
-    """Return what comes of the (seconds, function, arguments) in a parcel."""
+def perform(parcel: Parcel, settings: Settings, left: Callable[[], bool]) -> Outcome:
+    """Return what comes of the (seconds, function, arguments) in a parcel, until nobody waits for it any more."""
 
     def find(kind: str, name: str) -> Any:
         return _engines[name] if kind == MODEL else settings
@@ -76,12 +87,16 @@ def perform(parcel: Parcel, settings: Settings) -> Outcome:
     try:
         apart = replace(parcel, apart=[bytes(data) for data in parcel.apart])
         seconds, function, arguments = unpack(apart, find)
-        with _ending_itself(seconds + GRACE_SECONDS + ORPHAN_SECONDS), time_limit(seconds):
+        with _ending_itself(seconds + GRACE_SECONDS + ORPHAN_SECONDS), time_limit(seconds, left):
             return Outcome(function(*arguments), None, [])
     except Tag2MaskError as error:
         return Outcome(None, error, [])
     except Exception as error:
         return Outcome(None, _portable(error), [])
+
+
+def _is_dropped(dropped: Number, number: int) -> bool:
+    return dropped.value == number
 
 
 def load(name: str, version: int, path: Path, settings: Settings, sha256: str | None = None) -> DistantModel:

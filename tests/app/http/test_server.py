@@ -103,6 +103,23 @@ def test_clients_that_leave_take_no_place_with_them(server, slow_photo, photo):
         assert [reply.status_code for reply in replies] == [200, 200]
 
 
+def test_work_is_dropped_where_its_client_leaves(models_directory, slow_photo, photo):
+    """In a worker process, between two views: the next request gets that process, and not a new one."""
+    head = f"Host: x\r\nContent-Type: image/png\r\nContent-Length: {len(slow_photo)}\r\n\r\n".encode()
+    with start_server(models_directory, workers=1) as server:
+        server.wait_until_ready()
+        with server.connect() as connection:
+            asked = "/pseudo-label?inference=class-conditional&scales=2,2,2,2,2,2&refine=pamr&tags=dog"
+            connection.sendall(f"POST {asked} HTTP/1.1\r\n".encode() + head + slow_photo)
+            wait_for(lambda: "tag2mask_jobs 1.0" in httpx2.get(f"{server.url}/metrics").text)
+        wait_for(lambda: "tag2mask_jobs 0.0" in httpx2.get(f"{server.url}/metrics").text)
+        assert httpx2.post(f"{server.url}/segment", files={"file": photo}).status_code == 200
+        assert "tag2mask_workers_ended 0.0" in httpx2.get(f"{server.url}/metrics").text
+        (line,) = [line for line in server.log.read_text().splitlines() if "/pseudo-label" in line]
+    assert '"status": 499' in line
+    assert '"reason": "client-left"' in line
+
+
 def test_photo_of_the_largest_size(server):
     largest = to_file(halves(RED, BLACK, 5000, 5000))
     reply = httpx2.post(f"{server.url}/cam?class=dog&format=gray8", files={"file": largest}, timeout=120)

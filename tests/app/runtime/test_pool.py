@@ -92,7 +92,33 @@ def test_a_watch_that_fails_drops_no_photo(caplog):
     assert "no news of the client" in caplog.text
 
 
-def test_client_that_leaves_while_its_photo_is_worked_on_holds_the_place_until_the_end():
+def steps() -> None:
+    """Work that asks between its steps whether it may go on, and would not end by itself."""
+    while True:
+        deadline.check()
+        time.sleep(0.01)
+
+
+def test_work_that_nobody_waits_for_ends_at_its_next_step():
+    pool, left = Pool(1, 0), asyncio.Event()
+
+    async def scenario():
+        abandoned = asyncio.ensure_future(pool.run(steps, gone=left.wait))
+        await asyncio.sleep(0.05)
+        left.set()
+        with pytest.raises(ClientLeftError, match="was worked on"):
+            await abandoned
+        await settled(pool)
+        cancelled = asyncio.ensure_future(pool.run(steps))
+        await asyncio.sleep(0.05)
+        cancelled.cancel()
+        await settled(pool)
+        assert await pool.run(lambda: 3) == 3
+
+    run_with(pool, scenario)
+
+
+def test_work_that_does_not_ask_holds_the_place_until_the_end():
     pool, gate, started, left = Pool(1, 0), threading.Event(), threading.Event(), asyncio.Event()
 
     def job():
@@ -153,14 +179,9 @@ async def settled(pool: Pool) -> None:
 def test_work_is_ended_between_its_steps_and_the_place_is_free():
     pool = Pool(1, 0, work_seconds=0.2)
 
-    def work():
-        while True:
-            deadline.check()
-            time.sleep(0.01)
-
     async def scenario():
         with pytest.raises(WorkTimeError, match="more than 0.2 seconds") as caught:
-            await pool.run(work)
+            await pool.run(steps)
         assert caught.value.status == 504
         await settled(pool)
         assert await pool.run(lambda: 3) == 3
