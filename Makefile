@@ -48,7 +48,7 @@ dev: .venv-dev/.installed-$(ENGINE)  ## install what training and the tests need
 
 # Packages whose requirements fight those of the service or of each other have an environment each, which holds what tests/environments/NAME.txt
 # lists and sees .venv-dev behind it. Where one cannot be installed, its tests are skipped, counted and named.
-ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio openapi-client
+ENVIRONMENTS := attack cluster crf fiftyone kubernetes label-studio openapi-client traces
 
 .PRECIOUS: .venv-%/.installed
 .venv-%/.installed: tests/environments/%.txt .venv-dev/.installed-$(ENGINE)

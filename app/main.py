@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -25,11 +26,15 @@ from app.http.behind import BehindProxies
 from app.http.page import add_page
 from app.http.reply.error_handlers import add_error_handlers
 from app.http.routes import answer_head, router
+from app.inference.errors import DataError
 from app.protocols import open_inference
 from app.protocols.label_studio import routes as label_studio
 from app.runtime.model_store import Catalog
 from app.runtime.service import Service
 from app.runtime.settings import Settings, separated
+
+if TYPE_CHECKING:  # The extra `traces` may not be installed.
+    from app.guard.traces import Traces
 
 logger = logging.getLogger(__name__)
 # A page of another site may read these headers, which docs/api.md lists.
@@ -63,9 +68,10 @@ def create_app(
         service: the parts of the service, whose models may be loading already; without it they are made here.
 
     Raises ModelStoreError where the models directory holds no model, AddressError for an API key's hash that is none, DataError
-    where the folder for corrections cannot be written.
+    where the folder for corrections cannot be written, or traces are wanted and what makes them is not installed.
     """
     service = service or Service.of(settings)
+    traces = traces_of(settings)
     corrections.check_folder(settings.corrections)
 
     @asynccontextmanager
@@ -76,6 +82,8 @@ def create_app(
         following.cancel()
         await loading
         await asyncio.to_thread(service.close)
+        if traces:
+            await asyncio.to_thread(traces.close)
 
     app = FastAPIOffline(lifespan=lifespan, **VIEWER, **APPLICATION)
     answer_head(app.router)  # Its `/docs` is left out.
@@ -86,13 +94,13 @@ def create_app(
     app.include_router(label_studio.router)
     app.include_router(open_inference.router)
     add_page(app, settings)
-    add_guard(app, service, settings)
+    add_guard(app, service, settings, traces)
     add_surroundings(app, settings)
     add_error_handlers(app)
     return app
 
 
-def add_guard(app: FastAPI, service: Service, settings: Settings) -> None:
+def add_guard(app: FastAPI, service: Service, settings: Settings, traces: "Traces | None" = None) -> None:
     """Put what stands between the network and the endpoints around them: a request passes the last one added first."""
     budget = ByteBudget(settings.max_bytes_in_flight)
     counted = Metrics(service, budget) if metrics.AVAILABLE else None
@@ -105,7 +113,20 @@ def add_guard(app: FastAPI, service: Service, settings: Settings) -> None:
         app.add_api_route("/metrics", show_metrics, methods=["GET"], include_in_schema=False)
     app.add_middleware(Flow, settings=settings, budget=budget)
     app.add_middleware(Admission, keys=Keys.of(settings), allowed_hosts=separated(settings.allowed_hosts))
-    app.add_middleware(RequestLog, metrics=counted)
+    app.add_middleware(RequestLog, metrics=counted, traces=traces)
+
+
+def traces_of(settings: Settings) -> "Traces | None":
+    """Return what traces requests, where that is wanted. Raises DataError where OpenTelemetry is not installed."""
+    if settings.traces is None:
+        return None
+    try:
+        from app.guard.traces import Traces
+    except ImportError as error:
+        raise DataError(
+            f"TAG2MASK_TRACES={settings.traces} needs the extra `traces` ({error}); install it: pip install '.[traces]' in the checkout"
+        ) from None
+    return Traces(settings.traces)
 
 
 def add_surroundings(app: FastAPI, settings: Settings) -> None:

@@ -44,6 +44,8 @@ ENGINE = "onnxruntime"
 # What the extra `cluster` brings, for one room alone.
 CLUSTER = "app.cluster"
 OF_CLUSTER = {"pyarrow", "ray"}
+# What the extra `traces` brings, for one file alone.
+TRACES, OF_TRACES = "app.guard.traces", {"opentelemetry"}
 NEVER_IN_APP = ("torch", "torchvision", "lightning", "lightning_fabric", "onnx", "onnxscript", "training")
 
 # The room of `app` that turns bytes into pixels and back, and holds the rules over arrays: it serves training as well, so it
@@ -159,9 +161,14 @@ def test_app_imports_only_what_serving_installs() -> None:
     offences += [
         f"{name} imports {root}"
         for name in modules_of("app")
-        for root in third_party(name) - SERVING - {ENGINE} - (OF_CLUSTER if room_of(name) == CLUSTER else set())
+        for root in third_party(name) - SERVING - {ENGINE} - brought_by_extras(name)
     ]
     assert not offences
+
+
+def brought_by_extras(name: str) -> set[str]:
+    """The packages that a module may import because it runs only where an extra is installed."""
+    return OF_CLUSTER if room_of(name) == CLUSTER else OF_TRACES if name == TRACES else set()
 
 
 def test_only_the_engine_imports_onnxruntime() -> None:
@@ -169,7 +176,7 @@ def test_only_the_engine_imports_onnxruntime() -> None:
 
 
 def test_app_loads_where_torch_and_training_cannot_be_imported() -> None:
-    names = [name for name in modules_of("app") if not name.endswith("__main__") and room_of(name) != CLUSTER]
+    names = [name for name in modules_of("app") if not name.endswith("__main__") and not brought_by_extras(name)]
     program = f"""
 import importlib, sys
 class Refuse:

@@ -52,16 +52,14 @@ class Job(Generic[Asked]):
     others: tuple["Job[Asked]", ...] = ()
     left_out: tuple[LoadedModel, ...] = ()
 
-    def answered_by(
-        self, answer: Callable[["Job[Asked]"], Response]
-    ) -> tuple[Response, dict[str, float], dict[str, bytes]]:
-        """Return an answer to the job, the milliseconds of the stages of the work, and what is to be kept of it."""
-        return answer(self), self.stopwatch.milliseconds, self.kept
+    def answered_by(self, answer: Callable[["Job[Asked]"], Response]) -> tuple[Response, Stopwatch, dict[str, bytes]]:
+        """Return an answer to the job, the stages of the work, and what is to be kept of it."""
+        return answer(self), self.stopwatch, self.kept
 
     @cached_property
     def analysis(self) -> Analysis:
         """The analysis of the photo begins when it is first read, on a worker."""
-        self.stopwatch.add("queue", 1000 * (time.perf_counter() - self.submitted))
+        self.stopwatch.add_lap("queue", 1000 * (time.perf_counter() - self.submitted))
         kept = [self.kept.get(key) for key in self.view_keys]
         return self.analyzer.read(
             self.upload.data,

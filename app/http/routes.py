@@ -38,6 +38,7 @@ from app.http.request.receive import wait_for_disconnect
 from app.inference.analysis import Analyzer
 from app.inference.errors import ParameterError, UploadError
 from app.inference.maps.localization import class_index
+from app.inference.stopwatch import Stopwatch
 from app.runtime.model_store import Task, pin
 from app.runtime.service import service_of
 from app.runtime.upload_store import Upload
@@ -219,6 +220,8 @@ async def run(request: Request, answer: Callable[[Job[Asked]], Response], job: J
     if request.method in ("GET", "HEAD") and matches(job.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=job.caching)
 
+    request.state.stopwatch = Stopwatch()
+
     def keep(upload: Upload, views: dict[str, bytes]) -> None:
         service.uploads.put(upload)
         service.maps.put_all(views)
@@ -227,11 +230,9 @@ async def run(request: Request, answer: Callable[[Job[Asked]], Response], job: J
         if each.cams:
             each.kept = await service.at_store(service.maps.known, each.view_keys)
         left = partial(wait_for_disconnect, request)
-        response, milliseconds, kept = await service.pool.run(each.answered_by, answer, gone=left)
+        response, stopwatch, kept = await service.pool.run(each.answered_by, answer, gone=left)
         await service.at_store(keep, each.upload, kept)
-        stages = request.state.stages = getattr(request.state, "stages", {})
-        for stage, spent in milliseconds.items():
-            stages[stage] = stages.get(stage, 0.0) + spent
+        request.state.stopwatch.include(stopwatch)
         return response
 
     if not job.others:

@@ -102,8 +102,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     except ServiceError:
         stats.count_failure(1000 * (time.perf_counter() - start))
         raise
-    stats.count(found.milliseconds, found.images, 1000 * (time.perf_counter() - start))
-    request.state.stages = found.milliseconds
+    stats.count(found.stopwatch.milliseconds, found.images, 1000 * (time.perf_counter() - start))
+    request.state.stopwatch = found.stopwatch
     return found.reply
 
 

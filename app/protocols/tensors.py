@@ -80,11 +80,11 @@ class InferRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Inferred:
-    """It holds the reply to a request, the number of images in it, and the milliseconds of the stages of the work."""
+    """It holds the reply to a request, the number of images in it, and the stages of the work."""
 
     reply: Response
     images: int
-    milliseconds: dict[str, float]
+    stopwatch: Stopwatch
 
 
 def infer_from(
@@ -92,7 +92,7 @@ def infer_from(
 ) -> Inferred:
     """Answer a request's body. Raises ParameterError, UploadTooLargeError, ReplyTooLargeError."""
     stopwatch = Stopwatch()
-    stopwatch.add("queue", 1000 * (time.perf_counter() - submitted))
+    stopwatch.add_lap("queue", 1000 * (time.perf_counter() - submitted))
     with stopwatch.stage("decode"):
         asked, images = read_request(body, header_length, settings)
     names = [output.name for output in asked.outputs] or list(engine.card.outputs)
@@ -109,7 +109,7 @@ def infer_from(
             outputs[MASK] = masks_at_input_size(outputs["logits"], *images.shape[1:3])
     with stopwatch.stage("encode"):
         reply = respond(asked, engine, {name: outputs[name] for name in names}, settings.max_reply_bytes)
-    return Inferred(reply, len(images), stopwatch.milliseconds)
+    return Inferred(reply, len(images), stopwatch)
 
 
 def read_request(body: bytes, header_length: str | None, settings: Settings) -> tuple[InferRequest, np.ndarray]:

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     """Messages of this level and above are logged."""
     log_format: Literal["json", "text"] = "json"
     """Each line of the log is a JSON object, or text for people."""
+    traces: str | None = None
+    """Requests are traced to the OpenTelemetry collector at this address, such as http://localhost:4318 (OTLP over HTTP; it needs the extra
+    traces); OTEL_TRACES_SAMPLER and the like are heeded."""
 
     models: Path = Path("models")
     """This directory holds the models as NAME/VERSION/model.onnx."""
@@ -174,7 +177,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{entry!r} is no origin, such as https://example.org, without a path")
         return origins
 
-    @field_validator("label_studio_url")
+    @field_validator("label_studio_url", "traces")
     @classmethod
     def _check_address(cls, url: str | None) -> str | None:
         if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
