@@ -98,10 +98,8 @@ class Fleet:
         first = not self._models
         self._models = tuple(models)
         scout, self._scout = self._scout, None
-        if scout and self.living < self.size and not scout.lost:
+        if scout:
             self._admit(scout)
-        elif scout:
-            scout.hang_up()
         if first and self.size:
             threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
             for _ in range(self.size - self.living):
@@ -178,8 +176,9 @@ class Fleet:
                 process.load(model, self._settings)
 
     def _admit(self, process: WorkerProcess) -> None:
+        """Have a process take part, unless as many do already: another one may have come while this one loaded its models."""
         with self._condition:
-            if self._closed:
+            if self._closed or process.lost or self.living >= self.size:
                 process.hang_up()
                 return
             self._all.append(process)

@@ -157,6 +157,26 @@ def test_models_come_and_are_forgotten_once_no_request_holds_them(tmp_path):
     fleet.close()
 
 
+def test_a_process_that_comes_late_makes_none_too_many(tmp_path, monkeypatch):
+    """A new model is tried while the second process still loads the first: what tried it takes part, and the late one leaves."""
+    settings, gate = settings_of(tmp_path), threading.Event()
+    write_cam_model(tmp_path, "a", 1)
+    fleet = Fleet(settings, 2)
+    start = fleet._start_another
+    monkeypatch.setattr(fleet, "_start_another", lambda: gate.wait() and start())
+    store = ModelStore(settings, fleet)
+    store.load()
+    assert fleet.living == 1
+    write_cam_model(tmp_path, "b", 1)
+    store.refresh(only_unchanged=False)
+    assert fleet.living == 2
+    (late,) = [thread for thread in threading.enumerate() if thread.name == "starter"]
+    gate.set()
+    late.join(60)
+    assert (late.is_alive(), fleet.living, len(fleet._free)) == (False, 2, 2)
+    fleet.close()
+
+
 def test_a_file_that_was_overwritten_is_not_taken_for_the_one_that_was_tried(tmp_path):
     write_cam_model(tmp_path, "a", 1)
     write_cam_model(tmp_path, "b", 1)
