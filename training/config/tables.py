@@ -11,7 +11,7 @@ from training.label_rules.edam import ALPHA, BETA
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # A served model has such a name.
 
-Precision = Literal["float32", "float16", "int8"]  # Weights are stored so.
+Precision = Literal["float32", "float16", "int8"]  # Weights are stored so; int8: the arithmetic is that of integers too.
 
 
 class SaliencyConfig(Section):

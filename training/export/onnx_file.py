@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from app.inference.files.checksum import UNKNOWN, with_checksum
 from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 from training.config.tables import Precision
+from training.export.int8 import in_integers
 from training.export.served import ServedClassifier, ServedSegmenter
 
 OPSET = 18
 FLOAT_TOLERANCE = 1e-4  # An output may differ from torch's by this share of its largest value.
 MASK_TOLERANCE = 1e-3  # A mask may differ from torch's in this share of its pixels.
 MIN_SHRUNK = 1024  # Tensors of fewer values (biases, statistics) stay as they are.
-INT8_MAX = 127
+STORED = ".stored"  # Constants in half precision are called so, after their own name.
 CHECK_SIZES = ((96, 128), (160, 130))
 CHECK_BATCHES = (1, 3)
 
@@ -154,14 +156,23 @@ def update_figures(path: Path, figures: dict[str, float], measured_on: str) -> s
     return hashlib.sha256(content).hexdigest()
 
 
-def shrink_weights(path: Path, precision: Precision) -> Path:
-    """Write `model.PRECISION` beside a checked float32 file: the same graph with its weights stored in fewer bits.
+def shrink(path: Path, precision: Precision, images: Iterable[np.ndarray]) -> Path:
+    """Write `model.PRECISION` beside a checked float32 file: the same graph with weights of fewer bits.
 
-    float16: rounded. int8: of a tensor of two or more axes the nearest of 255 steps between -m and m, m the largest
-    magnitude at that index of the first axis (a convolution's output channel); others as float16. ONNX Runtime widens
-    them once when it loads the file, so the arithmetic and the speed stay those of float32.
+    float16: weights are rounded, and widened once when a file is loaded, so that the arithmetic and the speed stay those of
+    float32. int8: the arithmetic is that of integers too (`training.export.int8`), with the ranges that activations have on
+    `images`, each uint8 (N, H, W, 3).
     """
     model, card = read_model(path)
+    model = in_integers(model, images) if precision == "int8" else in_halves(model)
+    onnx.checker.check_model(model)
+    shrunk = path.with_suffix(f".{precision}")
+    write_whole(shrunk, with_card(model, card.model_copy(update={"precision": precision})))
+    return shrunk
+
+
+def in_halves(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with its larger constants in half precision, each behind a Cast that gives it its name."""
     graph = model.graph
     kept, nodes = [], []
     for tensor in graph.initializer:
@@ -169,30 +180,14 @@ def shrink_weights(path: Path, precision: Precision) -> Path:
         if values.dtype != np.float32 or values.size < MIN_SHRUNK:
             kept.append(tensor)
             continue
-        stored, scales = (
-            quantize(values) if precision == "int8" and values.ndim > 1 else (values.astype(np.float16), None)
-        )
-        kept.append(onnx.numpy_helper.from_array(stored, f"{tensor.name}.stored"))
-        wide = tensor.name if scales is None else f"{tensor.name}.wide"
-        nodes.append(onnx.helper.make_node("Cast", [f"{tensor.name}.stored"], [wide], to=onnx.TensorProto.FLOAT))
-        if scales is not None:
-            kept.append(onnx.numpy_helper.from_array(scales, f"{tensor.name}.scales"))
-            nodes.append(onnx.helper.make_node("Mul", [wide, f"{tensor.name}.scales"], [tensor.name]))
+        stored = f"{tensor.name}{STORED}"
+        kept.append(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
+        nodes.append(onnx.helper.make_node("Cast", [stored], [tensor.name], to=onnx.TensorProto.FLOAT))
     nodes += graph.node
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    shrunk = path.with_suffix(f".{precision}")
-    write_whole(shrunk, with_card(model, card.model_copy(update={"precision": precision})))
-    return shrunk
-
-
-def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 (N, ...) as int8 (N, ...) in -127..127, and the scales (N, 1, ...) they are multiplied with."""
-    largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
-    scales = (np.where(largest > 0, largest, 1) / INT8_MAX).astype(np.float32)
-    return np.rint(values / scales).astype(np.int8), scales
+    return model
 
 
 def next_version(directory: Path) -> int:

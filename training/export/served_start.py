@@ -8,10 +8,14 @@ The file keeps torch's names (`network.decoder.0.0.weight`), but for what the ex
 with w the convolution's weights, g and b the normalisation's, m and v its running mean and variance, e its epsilon. The
 network that is read has w' in the convolution and a normalisation that does nothing but add b': m = 0, v = 1 - e, g = 1. It
 answers as the file does, which is checked, and its normalisations must keep their statistics while it learns
-(`keep_statistics`). Which normalisation follows which convolution is seen by running the network once.
+(`keep_statistics`). Which normalisation follows which convolution is seen by running the network once. Of a file that computes
+in integers, the network has the weights that these stand for.
 """
 
 import copy
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +27,13 @@ from app.inference.engine import Engine
 from app.inference.errors import DataError
 from app.inference.files.whole_file import whole_file
 from app.inference.model_card import ModelCard
-from training.export.onnx_file import ExportError, check_export, quantize, with_card
+from training.export.int8 import in_floats, in_integers
+from training.export.onnx_file import STORED, ExportError, check_export, read_model, with_card
 from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter
 
 NETWORK = "network."  # `ServedSegmenter` calls the segmenter so.
 BESIDE = "recognizer."  # The segmenter calls its recognizer so, and both call their backbone alike.
-STORED, WIDE, SCALES = ".stored", ".wide", ".scales"  # `shrink_weights` calls weights of fewer bits so.
 FOLDED_BIAS = "weight_bias"  # The exporter calls the bias so that it made of a batch normalisation.
 PROBE = (1, 3, 64, 64)  # The network is run once on a blank photo of this shape.
 
@@ -68,24 +72,32 @@ def fill_from_served(segmenter: Segmenter, path: Path, card: ModelCard) -> None:
             state |= identity_norm(norm, modules[norm], torch.from_numpy(bias.astype(np.float32)))
     segmenter.load_state_dict(state)
     try:
-        check_export(
-            ServedSegmenter(segmenter.eval(), scored=bool(card.presence_thresholds)),
-            Engine(path, device="cpu", whole=True),
-        )
+        with float_file(path) as file:
+            served = ServedSegmenter(segmenter.eval(), scored=bool(card.presence_thresholds))
+            check_export(served, Engine(file, device="cpu", whole=True))
     except ExportError as error:
         raise DataError(f"{path} cannot be gone on from: read into torch, {error}") from None
 
 
+@contextmanager
+def float_file(path: Path) -> Iterator[Path]:
+    """Yield a file that computes in floats what `path` computes: itself, or one with the weights that its integers stand for."""
+    model, card = read_model(path)
+    if card.precision != "int8":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.name
+        plain.write_bytes(with_card(in_floats(model), card))
+        yield plain
+
+
 def stored_values(path: Path) -> dict[str, np.ndarray]:
     """Return the file's constants by name, those of fewer bits widened."""
-    raw = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     values = {}
-    for name, value in raw.items():
-        if name.endswith(SCALES):
-            continue
-        plain = name.removesuffix(STORED)
-        scales = raw.get(f"{plain}{SCALES}", np.float32(1)) if plain != name else np.float32(1)
-        values[plain] = value if value.dtype == np.int64 else (value * scales).astype(np.float32)
+    for tensor in in_floats(onnx.load(path)).graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        values[tensor.name.removesuffix(STORED)] = value if value.dtype == np.int64 else value.astype(np.float32)
     return values
 
 
@@ -164,12 +176,15 @@ def frequency_of(values: dict[str, np.ndarray], segmenter: Segmenter) -> np.ndar
     return np.exp(found[0] / head.balance) if len(found) == 1 and head.balance else None
 
 
-def write_last_layers(segmenter: Segmenter, path: Path, card: ModelCard, out: Path) -> None:
+def write_last_layers(
+    segmenter: Segmenter, path: Path, card: ModelCard, out: Path, images: Iterable[np.ndarray] = ()
+) -> None:
     """Write the ONNX file `path` anew as `out`, with the weights that the segmenter's last layers have now, and this card.
 
-    The graph and the precision stay. Raises DataError where what was written, read back, answers otherwise than it should.
+    The graph and the precision stay; integers have the ranges that activations have on `images` then, each uint8 (N, H, W, 3).
+    Raises DataError where what was written, read back, answers otherwise than it should.
     """
-    model = onnx.load(path)
+    model = in_floats(onnx.load(path))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     pairs, modules = normalised_convolutions(segmenter), dict(segmenter.named_modules())
     last = {id(module) for layer in segmenter.last_modules() for module in layer.modules()}
@@ -182,6 +197,8 @@ def write_last_layers(segmenter: Segmenter, path: Path, card: ModelCard, out: Pa
         replace_values(tensors, f"{NETWORK}{name}.weight", weight.numpy())
         if bias is not None:
             replace_values(tensors, f"{NETWORK}{name}.{FOLDED_BIAS if name in pairs else 'bias'}", bias.numpy())
+    if card.precision == "int8":
+        model = in_integers(model, images)
     with whole_file(out) as partial:
         partial.write_bytes(with_card(model, card))
         fill_from_served(copy.deepcopy(segmenter), partial, card)
@@ -203,7 +220,4 @@ def replace_values(tensors: dict[str, onnx.TensorProto], name: str, values: np.n
     if stored is None:
         raise DataError(f"the model has no weights {name}; its last layers cannot be written")
     kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
-    if kind == np.int8:
-        values, scales = quantize(values)
-        tensors[f"{name}{SCALES}"].CopyFrom(onnx.numpy_helper.from_array(scales, f"{name}{SCALES}"))
     stored.CopyFrom(onnx.numpy_helper.from_array(values.astype(kind), stored.name))

@@ -14,6 +14,7 @@ from app.inference.files.whole_file import write_whole
 from app.inference.model_card import ModelCard
 from training.config.learn import LearnConfig
 from training.data import TaggedPhotos, open_source
+from training.export.int8 import calibration_images
 from training.export.onnx_file import card_of, current_commit, next_version, read_model, with_card
 from training.export.served_start import write_last_layers
 from training.masks.corrections.compare import Comparison, compare_versions
@@ -46,7 +47,7 @@ def learn(config: LearnConfig, promote: bool = False) -> str:
     if not candidate.is_file():
         segmenter, _ = read_segmenter(path, out)
         train(segmenter, card, config, photos, taught, out)
-        write_candidate(segmenter, card, taught, path, candidate)
+        write_candidate(segmenter, card, taught, path, candidate, photos)
     comparison = compare_versions(path, candidate, taught, photos, out / "report.html")
     lines = [comparison.said() if comparison.photos else "no correction was kept aside to compare on"]
     if comparison.is_worse and not promote:
@@ -92,7 +93,9 @@ def train(
     go_on(segmenter, Trunk(segmenter, photos, card.preferred_size), config, files, own_files, out)
 
 
-def write_candidate(segmenter: Segmenter, card: ModelCard, taught: Taught, path: Path, candidate: Path) -> None:
+def write_candidate(
+    segmenter: Segmenter, card: ModelCard, taught: Taught, path: Path, candidate: Path, photos: TaggedPhotos
+) -> None:
     """Write the file that went on with what its last layers have learned; its card says what taught them."""
     corrected = sorted({*card.config.get(CORRECTED, ()), *taught.taught})
     changes = {
@@ -103,7 +106,8 @@ def write_candidate(segmenter: Segmenter, card: ModelCard, taught: Taught, path:
         "commit": current_commit(),
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    write_last_layers(segmenter, path, card.model_copy(update=changes), candidate)
+    images = calibration_images(photos, card)
+    write_last_layers(segmenter, path, card.model_copy(update=changes), candidate, images)
 
 
 def put(candidate: Path, before: Path, comparison: Comparison) -> Path:

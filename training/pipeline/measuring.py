@@ -9,12 +9,13 @@ from app.inference.errors import ConfigError
 from app.inference.files.whole_file import write_whole
 from training.config.run_config import RunConfig
 from training.data import TaggedPhotos
-from training.export.onnx_file import ExportError, card_of, shrink_weights, update_figures
+from training.export.int8 import calibration_images
+from training.export.onnx_file import ExportError, card_of, shrink, update_figures
 from training.masks.evaluate import Evaluation, evaluate_file, label_figures
 from training.stages.pseudo_label import SUMMARY as LABELLED
 
 EXPORTED = "exported.json"  # This file in a run's folder lists its ONNX files.
-MAX_LOSS = 0.5  # Weights of fewer bits may cost this many points of mean IoU.
+MAX_LOSS = 0.5  # Fewer bits may cost this many points of mean IoU.
 
 
 def evaluate(config: RunConfig, photos: TaggedPhotos) -> Path:
@@ -40,7 +41,7 @@ def measure(path: Path, config: RunConfig, photos: TaggedPhotos) -> Evaluation:
 
 
 def replace_by_smaller(path: Path, config: RunConfig, photos: TaggedPhotos, full: Evaluation) -> Evaluation:
-    """Put a file of weights in the run's precision in the place of a measured float32 one; the card keeps both figures.
+    """Put a file in the run's precision in the place of a measured float32 one; the card keeps both figures.
 
     Raises ExportError, and leaves the float32 file, where a mean IoU falls by more than half a point or cannot be
     measured for want of masks.
@@ -50,7 +51,7 @@ def replace_by_smaller(path: Path, config: RunConfig, photos: TaggedPhotos, full
         raise ExportError(
             f'{path}: without masks in `{full.split}` {config.export.precision} cannot be judged; set precision = "float32"'
         )
-    shrunk = shrink_weights(path, config.export.precision)
+    shrunk = shrink(path, config.export.precision, calibration_images(photos, card_of(path)))
     try:
         measured = measure(shrunk, config, photos)
         lost = max(full.figures[name] - measured.figures[name] for name in main)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,7 +12,7 @@ from app.inference.errors import DataError
 from app.inference.model_card import ModelCard
 from tests.training.exports import vary_statistics
 from training.backbones import build_backbone
-from training.export.onnx_file import card_of, export_model, shrink_weights
+from training.export.onnx_file import card_of, export_model, natural_noise, shrink
 from training.export.served import ServedSegmenter
 from training.export.served_start import fill_from_served, normalised_convolutions, write_last_layers
 from training.segmenters import SEGMENTERS, Recognizer, Segmenter, SegmenterOptions
@@ -31,6 +32,10 @@ def segmenter(channels: int = 16, seed: int = 0, recognizer: bool = False) -> Se
     return network.eval()
 
 
+def images() -> list[np.ndarray]:
+    return list(natural_noise(np.random.default_rng(0), 2, 96, 128)[:, None])
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelCard]:
     card = ModelCard(
@@ -43,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelCard]
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_the_network_that_is_read_answers_as_the_file(exported: tuple[Path, ModelCard], precision: str) -> None:
     path, card = exported
-    file = path if precision == "float32" else shrink_weights(path, precision)
+    file = path if precision == "float32" else shrink(path, precision, images())
     read = segmenter(seed=1)
     fill_from_served(read, file, card)  # compares the two itself
     torch.testing.assert_close(read.tag_head.frequency, torch.tensor([0.2, 0.6]), rtol=1e-4, atol=1e-5)
@@ -58,13 +63,13 @@ def test_what_the_last_layers_learned_is_written_into_the_file(
     exported: tuple[Path, ModelCard], precision: str, tmp_path: Path
 ) -> None:
     path, card = exported
-    file = path if precision == "float32" else shrink_weights(path, precision)
+    file = path if precision == "float32" else shrink(path, precision, images())
     network = segmenter()
     fill_from_served(network, file, card)
     for module in network.last_modules():
         for parameter in module.parameters():
             parameter.data += 0.1
-    write_last_layers(network, file, card.model_copy(update={"version": 7}), tmp_path / "model.onnx")
+    write_last_layers(network, file, card_of(file).model_copy(update={"version": 7}), tmp_path / "model.onnx", images())
     read = segmenter(seed=1)
     fill_from_served(read, tmp_path / "model.onnx", card)
     tolerance = {"float32": 1e-5, "float16": 1e-2, "int8": 5e-2}[precision]

@@ -15,7 +15,7 @@ from app.inference.model_card import ModelCard
 from training.backbones import BACKBONES, build_backbone, takes_modulation
 from training.config.map_tables import ClassifierConfig
 from training.config.tables import SegmenterConfig
-from training.export.onnx_file import export_model, next_version, quantize, shrink_weights
+from training.export.onnx_file import export_model, next_version, shrink
 from training.export.served import ServedClassifier
 from training.methods import METHODS
 from training.segmenters import SEGMENTERS
@@ -150,17 +150,10 @@ def test_exported_segmenter_equals_torch_and_survives_fewer_bits(key: str, tmp_p
     image = np.random.default_rng(0).integers(0, 256, (1, 70, 90, 3), dtype=np.uint8)
     full = Engine(path).run(image)["logits"]
     for precision, size, error in (("float16", 0.6, 0.01), ("int8", 0.35, 0.1)):
-        shrunk = shrink_weights(path, precision)
+        shrunk = shrink(path, precision, [image])
         assert shrunk.stat().st_size < size * path.stat().st_size
         assert 0 < np.abs(full - Engine(shrunk).run(image)["logits"]).max() < error * np.abs(full).max()
         assert Engine(shrunk).card.precision == precision
-
-
-def test_weights_in_eight_bits_by_hand() -> None:
-    values = np.array([[[-1.27, 0.5]], [[0, 0]], [[254, 3]]], np.float32)
-    stored, scales = quantize(values)
-    assert stored.tolist() == [[[-127, 50]], [[0, 0]], [[127, 2]]]  # 3 is one and a half steps of 2: to the even one
-    np.testing.assert_allclose(scales[[0, 2], 0, 0], [0.01, 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
