@@ -1,6 +1,6 @@
 # `make` alone lists the recipes. Needs a POSIX shell and Python 3.11 or newer; everything else is installed into .venv and .venv-dev.
 .DEFAULT_GOAL := help
-.PHONY: help serve dev environments test attack bench check api check-cuda check-image format image models
+.PHONY: help serve dev environments test attack peers bench check api check-cuda check-image format image models
 
 # A module is compiled once and read from then on, whatever the shell says: importing torch and all of training takes twice as long
 # without, and the tests start hundreds of processes.
@@ -78,6 +78,8 @@ test-%: .venv-%/.installed
 
 attack: .venv-dev/.installed-$(ENGINE)  ## try on a service of its own what once broke it: promise, tried, held, figure
 	@.venv-dev/bin/python -m tests.attack
+
+peers: .venv-peers/.installed  ## install whom `make bench` measures besides: LitServe, BentoML, Ray Serve, pytorch-grad-cam, torch-cam
 
 bench: .venv-dev/.installed-$(ENGINE)  ## measure the service beside a bare loop and peers: docs/performance.md (ARGS="--rounds 3")
 	@OPENBLAS_NUM_THREADS=1 .venv-dev/bin/python -m benchmarks $(ARGS)
