@@ -40,7 +40,7 @@ def test_metrics(client, photo):
 
 
 def test_every_line_of_the_log_is_json_with_the_reason_of_a_refusal(models_directory, photo):
-    with start_server(models_directory, workers=1, log_format="json") as server:
+    with start_server(models_directory, log_format="json") as server:
         server.wait_until_ready()
         image_id = httpx2.post(f"{server.url}/segment", files={"file": photo}).headers["x-image-id"]
         httpx2.get(f"{server.url}/segment?image={image_id}&format=overlay&threshold=1")
