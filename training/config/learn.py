@@ -35,9 +35,9 @@ class LearnConfig(Section):
     """The corrected masks teach as this table says."""
     model: Path = Path("models/deeplab")
     """This segmenter goes on: NAME/VERSION/model.onnx, or the folder NAME, which means its newest version."""
-    photos: int = Field(default=60, ge=1)
-    """This many other photos of `train` are seen as well, evenly spaced; the segmenter's own masks, kept to the tags, are their labels."""
-    earlier_share: float = Field(default=0.0, ge=0, lt=1)
+    photos: int = Field(default=100, ge=1)
+    """This many other photos of `train` are seen as well, of each class in turn; the segmenter shall answer there as it did."""
+    earlier_share: float = Field(default=0.5, ge=0, lt=1)
     """The earlier weights have this share in those that are kept."""
     crop: int = Field(default=192, ge=32)
     """A view is a square of this side in px, of the photo at the size at which the model is run."""
