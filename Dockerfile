@@ -1,6 +1,7 @@
 # The images, all from the versions of constraints.txt:
 #   docker build -t tag2mask .                               serves on any machine (the same as --target cpu)
 #   docker build -t tag2mask:gpu --target gpu .              serves on CUDA, whose libraries it brings; run it with `--gpus all`
+#   docker build -t tag2mask-cluster --target cluster .      is a node of a Ray cluster (deploy/kubernetes/ray)
 #   docker build -t tag2mask:training --target training .    trains, and takes `python -m training` verbs
 # The serving images hold no compiler, no pip and no torch. The gpu image also starts where there is no GPU, on the CPU, unless
 # TAG2MASK_DEVICE=cuda asks for one. Everything runs as user 10001 and writes to /tmp alone, so the root file system may be
@@ -66,6 +67,22 @@ FROM service AS gpu
 COPY --from=install-gpu /opt/tag2mask /opt/tag2mask
 COPY --from=code / /
 VOLUME /srv/tag2mask/models
+
+FROM install AS install-cluster
+RUN /opt/tag2mask/bin/python -m pip install --quiet ".[cpu,cluster]"
+
+FROM service AS cluster
+# KubeRay starts Ray in a login shell, whose PATH is the system's, and asks by wget whether it lives.
+USER root
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt \
+    && ln -s /opt/tag2mask/bin/ray /opt/tag2mask/bin/serve /usr/local/bin/
+USER 10001:10001
+COPY --from=install-cluster /opt/tag2mask /opt/tag2mask
+COPY --from=code / /
+HEALTHCHECK NONE
+CMD ["ray", "start", "--head", "--block"]
 
 FROM install AS install-training
 RUN /opt/tag2mask/bin/python -m pip install --quiet ".[cpu,training]"

@@ -12,7 +12,6 @@ import io
 import json
 import platform
 import statistics
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,14 +20,17 @@ from typing import Any
 from PIL import Image
 
 from app.inference.engine import Engine
-from benchmarks.contestants import CORES, bare_loop
+from benchmarks.bare_loop import CORES, bare_loop
 from benchmarks.in_process import folder_ratio, map_ratios, stages_of
 from benchmarks.servers import ROOT, Request, Server, Slice, loop_slice, peer, service, started
+from benchmarks.training import training_ratios
 
 MODEL = "deeplab"
 # Width and height: a thumbnail, the usual photo of PASCAL VOC, and what a camera takes.
 SIZES = {"small": (160, 120), "voc": (500, 375), "12 megapixels": (4000, 3000)}
 CLIENTS = (1, 8, 64)
+# These take turns with the service where they are installed (`make peers`).
+PEERS = {"naive FastAPI": "naive", "LitServe": "lit", "BentoML": "bento", "Ray Serve": "ray_serve"}
 PACKAGES = ("onnxruntime", "numpy", "pillow", "fastapi", "uvicorn", "isal")
 
 
@@ -49,7 +51,7 @@ def main() -> None:
     with ExitStack() as stack:
         asked = {
             "tag2mask": service(queue_size=200),
-            "naive FastAPI": peer("contestants.py", Path(sys.executable), model, preferred_size),
+            **{name: peer(program, model, preferred_size) for name, program in PEERS.items()},
         }
         servers: dict[str, Server] = {}
         for name, command in asked.items():
@@ -73,6 +75,7 @@ def main() -> None:
     figures["stages"] = show(stages_of(photos))
     figures["maps"] = show(map_ratios(photos["voc"], options.rounds))
     figures["folder"] = show(folder_ratio(photos["voc"], options.rounds))
+    figures["training"] = show(training_ratios(options.rounds))
     options.out.write_text(json.dumps(figures, indent=1) + "\n")
     print(f"All figures: {options.out}")
 

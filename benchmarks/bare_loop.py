@@ -1,13 +1,7 @@
-"""Who is measured beside the service: the bare loop, which needs no server, and a handler in FastAPI as it is written first.
-
-    python benchmarks/contestants.py MODEL SIZE PORT
-
-The handler runs as a program, without any of `app`: all that it shares with the service is the model's file.
-"""
+"""The bare loop, which all are measured beside: it needs no server, and nothing of `app`; all that it shares is the model's file."""
 
 import io
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,23 +29,3 @@ def bare_loop(model: Path, preferred_size: int) -> Callable[[bytes], bytes]:
         return content.getvalue()
 
     return answer
-
-
-def serve_naive(model: Path, preferred_size: int, port: int) -> None:
-    """Serve the loop behind one handler, which FastAPI runs in its threads."""
-    import uvicorn
-    from fastapi import FastAPI, Response, UploadFile
-
-    answer, app = bare_loop(model, preferred_size), FastAPI()
-
-    def segment(file: UploadFile) -> Response:
-        return Response(answer(file.file.read()), media_type="image/png")
-
-    app.add_api_route("/segment", segment, methods=["POST"])
-    app.add_api_route("/readyz", lambda: {"status": "ready"})
-    uvicorn.run(app, port=port, log_level="warning", access_log=False)
-
-
-if __name__ == "__main__":
-    path, size, port = sys.argv[1:]
-    serve_naive(Path(path), int(size), int(port))

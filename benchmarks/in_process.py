@@ -1,12 +1,12 @@
 """What is measured without a server: the stages of a photo, maps beside other libraries', and a folder beside the loop."""
 
 import io
+import json
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,26 +17,14 @@ from app.http.request.parameters import AnalyzeParameters
 from app.inference.analysis import Analyzer
 from app.inference.engine import Engine
 from app.inference.image import encode
-from app.inference.image.decode import decode
 from app.inference.image.preprocess import geometry_of, resize_image
 from app.inference.label_maps.regions import regions_of
 from app.inference.options import Options
 from app.runtime.settings import Settings
-from benchmarks.servers import ROOT
+from benchmarks.clock import cpu
+from benchmarks.servers import PEERS_PYTHON, ROOT
 
 PHOTOS = 24  # of the folder
-CLASSES = 20
-
-
-def cpu(work: Callable[[], object], times: int = 5) -> float:
-    """Return the median milliseconds of CPU time of something."""
-    work()
-    found = []
-    for _ in range(times):
-        start = time.process_time()
-        work()
-        found.append(1000 * (time.process_time() - start))
-    return statistics.median(found)
 
 
 def newest(name: str) -> Engine:
@@ -94,42 +82,15 @@ def map_ratios(photo: bytes, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def other_libraries(photo: bytes, preferred_size: int) -> dict[str, float]:
-    """Return the CPU milliseconds of pytorch-grad-cam's loop and of torch-cam's over all classes, on the same backbone."""
-    try:
-        import timm
-        import torch
-    except ImportError:
-        return {}
-    torch.set_num_threads(1)
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES).eval()
-    image = decode(photo).image
-    size = geometry_of(image.shape, preferred_size)
-    tensor = torch.from_numpy(resize_image(image, size.input_height, size.input_width).copy())
-    tensor = (tensor.permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.25
-    found = {}
-    try:
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        cam = GradCAM(network, [network.conv_head])
-        found["pytorch-grad-cam, a class at a time"] = cpu(
-            lambda: [cam(tensor, [ClassifierOutputTarget(index)]) for index in range(CLASSES)], 3
-        )
-    except ImportError:
-        pass
-    try:
-        from torchcam.methods import CAM
-
-        extractor = CAM(network, "conv_head", "classifier")
-
-        def all_classes() -> list[Any]:
-            scores = network(tensor)
-            return [extractor(index, scores) for index in range(CLASSES)]
-
-        with torch.inference_mode():
-            found["torch-cam, all classes of one forward"] = cpu(all_classes, 3)
-    except ImportError:
-        pass
+    """Return the CPU milliseconds of other libraries' maps of all classes, on the same backbone, where they are installed; what they say
+    where they fail is for whoever measures.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+        file.write(photo)
+        file.flush()
+        command = [str(PEERS_PYTHON), "-m", "benchmarks.other_maps", file.name, str(preferred_size)]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = {} if done.returncode else json.loads(done.stdout.splitlines()[-1])
     return found
 
 

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+_INSTALLED = (
+    ROOT / ".venv-peers" / "bin" / "python"
+)  # `make peers` installs it; without it the peers that need it are left out.
+PEERS_PYTHON = _INSTALLED if _INSTALLED.exists() else Path(sys.executable)
 START_SECONDS = 180  # A server that has not begun to answer by then is not measured.
 ANSWER_SECONDS = 300  # On a machine that others use too, an answer to one of many clients may take long.
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -188,11 +192,11 @@ def service(**settings: object) -> tuple[list[str], int, dict[str, str]]:
     return [sys.executable, "-m", "app"], port, environment
 
 
-def peer(program: str, python: Path, model: Path, preferred_size: int) -> tuple[list[str], int, dict[str, str]]:
-    """Return how a peer is started, a program of this folder, by the Python that has its packages."""
+def peer(name: str, model: Path, preferred_size: int) -> tuple[list[str], int, dict[str, str]]:
+    """Return how one of `benchmarks.peers` is started, by the Python that has its packages."""
     port = free_port()
-    command = [str(python), str(ROOT / "benchmarks" / program), str(model), str(preferred_size)]
-    return [*command, str(port)], port, {"OPENBLAS_NUM_THREADS": "1"}
+    command = [str(PEERS_PYTHON), "-m", f"benchmarks.peers.{name}", str(model), str(preferred_size), str(port)]
+    return command, port, {"OPENBLAS_NUM_THREADS": "1"}
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 A test that needs an environment of its own (`@pytest.mark.environment`) runs with `--environment NAME`, where it is alone
 with its kind. A file's tests stay in one process, for the sake of its fixtures, but for the recipes: a dry run of a recipe
-shares nothing with the next. The longest come first, so that the processes end together.
+shares nothing with the next. The tests of the page stay together. The longest come first, so that the processes end together.
 """
 
 import os
@@ -13,20 +13,32 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-APART = "test_recipes.py"
+APART = "tests/training/pipeline/test_recipes.py"
+TOGETHER = "tests/app/page/"  # One process runs all tests below this path, because they share a service and a browser.
+# These paths hold the longest tests, the longest of all first.
 LONGEST = (
+    "tests/test_tutorial.py",
+    "tests/training/pipeline/test_run.py",
+    "tests/training/test_fit.py",
     APART,
-    "tests/training/pipeline/",
+    "tests/training/methods/test_networks.py",
+    TOGETHER,
+    "tests/training/authors/",
     "tests/training/",
-)  # These paths hold the longest tests, the longest of all first.
+    "tests/tag2mask/",
+    "tests/app/http/test_server.py",
+    "tests/app/guard/",
+    "tests/app/batch/",
+)
 
 
 class ByFile(LoadScopeScheduling):
-    """Hands out files, and single tests of the file `APART`."""
+    """Hands out files, single tests of the file `APART`, and all files of `TOGETHER` as one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::", 1)[0]
-        return nodeid if path.endswith(APART) else path
+        if nodeid.startswith(APART):
+            return nodeid
+        return TOGETHER if nodeid.startswith(TOGETHER) else nodeid.split("::", 1)[0]
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -47,11 +59,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files alone that hold no test of the environment asked for: importing them all takes longer than the tests."""
+    """Leave files and folders alone that hold no test of the environment asked for: importing them all, and what the folders'
+    own `conftest.py` import, takes longer than the tests.
+    """
     wanted = config.getoption("--environment")
-    if wanted is None or collection_path.suffix != ".py":
+    if wanted is None or not (collection_path.is_dir() or collection_path.suffix == ".py"):
         return None
-    return f'environment("{wanted}")' not in collection_path.read_text(encoding="utf-8") or None
+    files = collection_path.rglob("*.py") if collection_path.is_dir() else [collection_path]
+    return not any(f'environment("{wanted}")' in file.read_text(encoding="utf-8") for file in files) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -68,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def rank_of(item: pytest.Item) -> int:
     """The place in `LONGEST` of a test, behind it for those of other paths."""
-    return next((place for place, path in enumerate(LONGEST) if path in item.nodeid), len(LONGEST))
+    return next((place for place, path in enumerate(LONGEST) if item.nodeid.startswith(path)), len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

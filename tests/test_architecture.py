@@ -69,7 +69,7 @@ ROOMS = {
     "app.protocols": {"app.inference", "app.runtime", "app.http"},
     "app.guard": {"app.inference", "app.runtime", "app.http"},
     "app.batch": {"app.inference", "app.runtime", "app.http"},
-    "app.cluster": {"app.inference", "app.runtime", "app.http", "app.batch"},
+    "app.cluster": {"app.inference", "app.runtime", "app.http", "app.batch", "app.guard", "app.main"},
     "training.config": {"training.label_rules"},
     "training.label_rules": {"training.smoothing"},
     "training.checkpoint": set(),

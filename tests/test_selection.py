@@ -28,6 +28,9 @@ def tests(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeini("[pytest]\nmarkers = environment(name): as in pyproject.toml\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_some=TESTS, test_broken_elsewhere="import a_module_that_is_not_there")
+    elsewhere = pytester.mkdir("elsewhere")
+    (elsewhere / "test_other.py").write_text("def test_other(): pass")
+    (elsewhere / "conftest.py").write_text("import a_module_that_is_not_there")
     return pytester
 
 
@@ -40,5 +43,5 @@ def test_every_skip_is_counted_and_named(tests: pytest.Pytester) -> None:
 
 def test_an_environment_runs_its_own_tests_alone(tests: pytest.Pytester) -> None:
     done = tests.runpytest("--environment=crf", "--skipped-to=skipped.txt")
-    done.assert_outcomes(skipped=1, deselected=3)  # nor does it import the file that is broken
+    done.assert_outcomes(skipped=1, deselected=3)  # nor does it import the file and the folder that are broken
     assert "1 skipped: no compiler" in (tests.path / "skipped.txt").read_text()

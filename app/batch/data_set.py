@@ -16,6 +16,7 @@ from app.batch.review import outlines_of, review_page
 from app.batch.yolo import write_yolo, write_yolo_lists, yolo_files, yolo_text
 from app.inference.errors import DataError
 from app.inference.files.choices import Choice
+from app.inference.files.file_names import as_cell
 from app.inference.files.whole_file import refusal, write_whole
 from app.inference.label_maps.regions import CocoImage, Region, coco_document
 from app.inference.labels import label_of
@@ -78,7 +79,7 @@ def review_row(record: dict[str, Any], decided: Mapping[str, Choice]) -> list[st
     found = ";".join(region["class_name"] for region in record["regions"])
     shown = ["" if sign is None else f"{sign:.4f}" for sign in signs]
     choice = decided.get(record["name"])
-    return [record["name"], *shown, found, ";".join(record["tags"] or ()), choice.kind if choice else ""]
+    return [as_cell(record["name"]), *shown, found, ";".join(record["tags"] or ()), choice.kind if choice else ""]
 
 
 def files_of(out: Path, name: str) -> tuple[Path, Path, Path, Path]:

@@ -58,6 +58,8 @@ class Metrics:
             "tag2mask_upload_store_answers", "1 where photos kept can be looked up.", lambda: service.uploads.answers
         )
         self._gauge("tag2mask_map_store_bytes", "Of maps kept.", lambda: service.maps.size_bytes)
+        self._gauge("tag2mask_maps_found", "Maps of a model that were kept when asked for.", lambda: service.maps.found)
+        self._gauge("tag2mask_maps_missing", "Maps of a model that were not.", lambda: service.maps.missing)
 
     def count(self, route: str, method: str, status: int, seconds: float, reason: str | None) -> None:
         """Count one request."""

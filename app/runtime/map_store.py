@@ -7,6 +7,7 @@ A key names the photo by the hash of its content, the model by that of its file,
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -26,10 +27,15 @@ class Contents(Protocol):
 
 
 class MapStore:
-    """It keeps what the cam models said. A store that cannot be reached keeps nothing, and what is missing is worked out anew."""
+    """It keeps what the cam models said. A store that cannot be reached keeps nothing, and what is missing is worked out anew.
+
+    `found` and `missing` count what was looked up.
+    """
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
+        self._lock = threading.Lock()
+        self.found = self.missing = 0
 
     @property
     def size_bytes(self) -> int:
@@ -39,10 +45,14 @@ class MapStore:
     def known(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Return what is kept under those of these keys under which there is something."""
         found: dict[str, bytes] = {}
+        asked = list(keys)
         with suppress(StoreGoneError):
-            for key in keys:
+            for key in asked:
                 if content := self._contents.get(key):
                     found[key] = content
+        with self._lock:
+            self.found += len(found)
+            self.missing += len(asked) - len(found)
         return found
 
     def put_all(self, contents: Mapping[str, bytes]) -> None:

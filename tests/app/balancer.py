@@ -6,7 +6,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,10 +30,12 @@ http {{
 
 
 @contextmanager
-def run_nginx(folder: Path, replicas: list[int]) -> Iterator[tuple[str, ssl.SSLContext]]:
+def run_nginx(
+    folder: Path, replicas: list[int], changes: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, ssl.SSLContext]]:
     """Run one before the services at these ports: its address, and a context that trusts its certificate.
 
-    The test is skipped where nginx or openssl is not installed.
+    changes: what the configuration says -> what it is to say in its place. The test is skipped where nginx or openssl is not installed.
     """
     if missing := [program for program in ("nginx", "openssl") if shutil.which(program, path=PROGRAMS) is None]:
         pytest.skip(f"{missing[0]} is not installed")
@@ -49,6 +51,9 @@ def run_nginx(folder: Path, replicas: list[int]) -> Iterator[tuple[str, ssl.SSLC
     text = text.replace("listen 443", f"listen 127.0.0.1:{port}")
     addresses = iter(f"server 127.0.0.1:{replica} " for replica in replicas)
     text = re.sub(r"server 10\.0\.0\.\d+:8000 ", lambda _: next(addresses), text)
+    for old, new in (changes or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
     (folder / "tag2mask.conf").write_text(text, encoding="utf-8")
     user = "user root; " if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user), encoding="utf-8")

@@ -95,25 +95,25 @@ def backend(serve: Callable[[Settings], TestClient], host: FakeHost, models_dire
     return serve(settings_for(host, models_directory))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with open_chromium(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(models_directory: Path) -> Iterator[Server]:
     """A service of the colour models: one worker, one place to wait, and little patience with large uploads."""
-    settings = {"workers": 1, "queue_size": 1, "max_upload_bytes": MAX_UPLOAD_BYTES}
+    settings = {"queue_size": 1, "max_upload_bytes": MAX_UPLOAD_BYTES}
     with start_server(models_directory, **settings) as server:
         server.wait_until_ready()
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served() -> Iterator[Server]:
     """The models of the repository. The log stays short: nobody reads the pipe, which would fill."""
-    with start_server(ROOT / "models", workers=1, log_level="warning") as server:
+    with start_server(ROOT / "models", log_level="warning") as server:
         server.wait_until_ready()
         yield server
 

@@ -57,11 +57,14 @@ class Server:
 
 @contextmanager
 def start_server(models: Path, **settings: object) -> Iterator[Server]:
-    """`python -m app` with these models and settings on a free port; wait for it with `wait_until_ready`."""
+    """`python -m app` with these models and settings on a free port; wait for it with `wait_until_ready`.
+
+    It has one worker where the settings do not say otherwise: every one loads all models.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = {"models": models, "device": "cpu", "port": port, **settings}
+    given = {"models": models, "device": "cpu", "port": port, "workers": 1, **settings}
     environment = {**os.environ, **{f"TAG2MASK_{name.upper()}": str(value) for name, value in given.items()}}
     command = [sys.executable, "-W", "error", "-m", "app"]
     with (

@@ -187,6 +187,26 @@ def dearest(server: Server) -> Outcome:
     return send(server, f"/pseudo-label?{asked}", 422, PHOTO, JPEG)
 
 
+DEAR = "/pseudo-label?inference=class-conditional&fuse=cam,drs&scales=1,1.5,2&flip=true"
+
+
+@attack("who leaves takes the work along", "a request of many views, left once it is worked on")
+def left_alone(server: Server) -> Outcome:
+    def jobs() -> int:
+        text = httpx2.get(f"{server.url}/metrics", timeout=60).text
+        return int(float(text.partition("\ntag2mask_jobs ")[2].split()[0]))
+
+    with server.connect() as connection:
+        head = f"POST {DEAR} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
+        connection.sendall(head.encode() + PHOTO)
+        wait_for(jobs)
+    start = time.monotonic()
+    wait_for(lambda: not jobs())
+    seconds = time.monotonic() - start
+    dropped = '"reason": "client-left"' in server.log.read_text()
+    return Outcome(dropped, f"its place was free after {seconds:.1f} s")
+
+
 @attack("a worker that dies costs one request of many", "SIGKILL of the busiest with 12 in flight")
 def killed_worker(server: Server) -> Outcome:
     address = f"{server.url}/pseudo-label?format=png&scales=0.5,1,1.5,2&flip=true&tags=cat"
@@ -201,6 +221,13 @@ def killed_worker(server: Server) -> Outcome:
         statuses = Counter(reply.result().status_code for reply in replies)
     held = statuses == {200: 11, 503: 1} and ready == 200 and watch.worst < WAITED and not watch.failed
     return Outcome(held, f"{dict(statuses)}, /readyz {ready}; others waited {watch.worst:.2f} s")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Return once it holds, or after this time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def spent(server: Server) -> dict[int, int]:

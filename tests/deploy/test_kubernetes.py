@@ -50,6 +50,29 @@ def test_manifests_are_what_the_api_takes(name: str, validate: ModuleType) -> No
         validate.validate(manifest, VERSION, strict=True)
 
 
+def test_the_ray_service_asks_for_what_the_api_takes(base: list[dict[str, Any]], validate: ModuleType) -> None:
+    """Ray's own kind has no schema here; the pods that it asks for have one."""
+    text = (MANIFESTS / "ray" / "rayservice.yaml").read_text(encoding="utf-8")
+    service, policy = yaml.safe_load_all(text)
+    validate.validate(policy, VERSION, strict=True)
+    cluster = service["spec"]["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    for group in (cluster["headGroupSpec"], workers):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}} | group["template"]
+        validate.validate(pod | {"metadata": {"name": "ray"} | pod["metadata"]}, VERSION, strict=True)
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    cpus, most = application["args"]["cpus"], application["args"]["max_replicas"]
+    cores = int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert most == workers["maxReplicas"] * (cores // cpus)
+    redis = application["args"]["settings"]["store"].removeprefix("redis://").partition(":")[0]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= (
+        named(base, "Deployment", redis)["spec"]["template"]["metadata"]["labels"].items()
+    )
+    allowed = policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    assert allowed == workers["template"]["metadata"]["labels"]
+
+
 def test_a_wrong_manifest_is_found(base: list[dict[str, Any]], validate: ModuleType) -> None:
     deployment = copy.deepcopy(named(base, "Deployment"))
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] = 5

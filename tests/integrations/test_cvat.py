@@ -33,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[Server]:
-    with start_server(models, workers=1) as server:
+    with start_server(models) as server:
         server.wait_until_ready()
         yield server
 

@@ -54,14 +54,18 @@ def test_every_verb_finds_its_program(
     assert said in capsys.readouterr().out
 
 
-def test_models_and_recipes_come_along(tmp_path: Path) -> None:
+def test_models_and_recipes_come_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = ROOT / "tests" / "photos"
     done = call("label", str(photos), "--out", "labelled", at=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 photos labelled" in done.stdout
-    done = call("train", "own", "--set", "data.root=nowhere", at=tmp_path)
-    assert done.returncode == 2
-    assert "folder in nowhere: no such folder" in done.stderr
+    with monkeypatch.context() as here:  # Within this process, which has imported all of training.
+        here.chdir(tmp_path)
+        here.setenv("TAG2MASK_MODELS", "models")
+        assert main(["train", "own", "--set", "data.root=nowhere"]) == 2
+    assert "folder in nowhere: no such folder" in capsys.readouterr().err
     done = call("train", "onw", at=tmp_path)
     assert done.returncode == 2
     assert "there is no file onw, and no recipe of that name came along. There are: own, photos/amr, " in done.stderr

@@ -1,4 +1,4 @@
-"""Small real data sets, written to disk; exports that tests share."""
+"""Small real data sets, written to disk; stand-ins for exported networks."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.training.data.samples import HEIGHT, WIDTH, save_mask, save_photo
-from tests.training.exports import exported_once, shared_directory
+from tests.training.exports import stand_ins
 
 
 @pytest.fixture
-def exports_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs of the test export a layout of a network that some test has exported before from its file."""
-    with exported_once(shared_directory(tmp_path_factory)):
+def stands_in() -> Iterator[None]:
+    """Runs of the test export stand-ins for their networks."""
+    with stand_ins():
         yield
 
 

@@ -13,39 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor
 
 from app.inference.errors import ConfigError
+from tests.training.line import Line, Points
 from training.config.learning import FitConfig
 from training.data.sampling import EpochSampler, repeat_factors
 from training.fit.device import make_fabric
 from training.fit.loop import fit
 from training.fit.optimizer import learning_rate_factor
-
-
-class Line(nn.Module):
-    """A network with dropout, so that the state of torch's generator matters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 1))
-
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": (self.net(batch["x"]) - batch["y"]).square().mean()}
-
-    def parameter_groups(self) -> list[dict[str, object]]:
-        return [{"params": list(self.parameters()), "lr_scale": 1.0}]
-
-
-class Points(Dataset):
-    def __len__(self) -> int:
-        return 40
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
-        epoch, index = key
-        x = torch.randn(4, generator=torch.Generator().manual_seed(1000 * epoch + index))
-        return {"x": x, "y": x.sum().view(1)}
 
 
 @contextmanager
@@ -138,7 +114,7 @@ import os, signal, sys, torch
 from app.inference.errors import ConfigError
 from pathlib import Path
 sys.path.insert(0, ".")
-from tests.training.test_fit import Line, Points
+from tests.training.line import Line, Points
 from training.config.learning import FitConfig
 from training.fit.device import make_fabric
 from training.fit.loop import fit

@@ -16,10 +16,10 @@ class LastLayersFitConfig(FitConfig):
     """
 
     epochs: int = Field(default=1000, ge=0)
-    max_steps: int | None = Field(default=60, ge=1)
+    max_steps: int | None = Field(default=100, ge=1)
     batch_size: int = Field(default=8, ge=1)
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float = Field(default=3e-4, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup_steps: int = Field(default=5, ge=0)
 
@@ -35,8 +35,8 @@ class LearnConfig(Section):
     """The corrected masks teach as this table says."""
     model: Path = Path("models/deeplab")
     """This segmenter goes on: NAME/VERSION/model.onnx, or the folder NAME, which means its newest version."""
-    photos: int = Field(default=60, ge=1)
-    """This many other photos of `train` are seen as well, evenly spaced; the segmenter's own masks, kept to the tags, are their labels."""
+    photos: int = Field(default=100, ge=1)
+    """This many other photos of `train` are seen as well, of each class in turn; the segmenter shall answer there as it did."""
     earlier_share: float = Field(default=0.0, ge=0, lt=1)
     """The earlier weights have this share in those that are kept."""
     crop: int = Field(default=192, ge=32)

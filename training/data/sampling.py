@@ -1,10 +1,12 @@
 """An epoch visits photos in an order that is a function of (seed, epoch) alone, so that a run can resume anywhere."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from training.data.source import TaggedPhotos
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -77,3 +79,24 @@ def evenly_spaced(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
     """Return `count` of the names, the first and the last among them; all where there are no more, or where None."""
     count = min(len(names), count or len(names))
     return tuple(names[index] for index in np.linspace(0, len(names) - 1, count).astype(int))
+
+
+def photos_by_class(order: Sequence[str], photos: TaggedPhotos) -> list[list[str]]:
+    """Return the photos of each class, in an order; the class that fewest photos have comes first."""
+    queues: dict[str, list[str]] = {}
+    for name in order:
+        for tag in photos.tags(name):
+            queues.setdefault(tag, []).append(name)
+    return sorted(queues.values(), key=len)
+
+
+def in_turn(queues: list[list[str]]) -> list[str]:
+    """Return all photos: of every queue in turn the first that has not come yet."""
+    order: dict[str, None] = {}
+    while any(queues):
+        for queue in queues:
+            while queue and queue[0] in order:
+                del queue[0]
+            if queue:
+                order[queue[0]] = None
+    return list(order)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from app.inference.errors import DataError
+from app.inference.files.file_names import of_cell
 from app.inference.label_maps.quality import foreground_labels
 from app.inference.labels import IGNORE_INDEX
 from training.data import DataConfig, open_source
@@ -29,7 +30,8 @@ def review(labelled: Path, data: DataConfig) -> str:
     if not path.is_file():
         raise DataError(f"{path} does not exist; `python -m app label` writes it")
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["name"] in photos.tag_table and truth.has(row["name"])]
+        every = [row | {"name": of_cell(row["name"])} for row in csv.DictReader(file)]
+    rows = [row for row in every if row["name"] in photos.tag_table and truth.has(row["name"])]
     if not rows:
         raise DataError(f"no photo of {path} has a mask in {data.root}")
     ious = [

@@ -20,7 +20,7 @@ from training.export.served_start import write_last_layers
 from training.masks.corrections.compare import Comparison, compare_versions
 from training.masks.corrections.taught import CORRECTED, LEARNED, Taught, open_corrections, write_corrected
 from training.segmenters import Segmenter
-from training.stages.go_on import go_on, newest_file, others_of, read_segmenter, write_own_masks
+from training.stages.go_on import go_on, newest_file, others_of, read_segmenter
 from training.stages.last_layers import Trunk
 
 DIGEST = 12  # This many hexadecimal digits name the folder of one set of corrections.
@@ -82,15 +82,12 @@ def digest_of(config: LearnConfig, path: Path, taught: Taught) -> str:
 def train(
     segmenter: Segmenter, card: ModelCard, config: LearnConfig, photos: TaggedPhotos, taught: Taught, out: Path
 ) -> None:
-    """Train the segmenter on the corrected masks, and on its own masks of other photos."""
+    """Train the segmenter on the corrected masks, and on its own answers of other photos."""
     corrected = out / "corrected"
     write_corrected(taught, photos, corrected)
     others = others_of(photos, {*taught.taught, *taught.kept_aside}, config.photos)
-    own = out / "own_masks"
-    write_own_masks(segmenter, card, photos, others, own)
     files = {photo: corrected / f"{photo}.png" for photo in taught.taught}
-    own_files = {name: own / f"{name}.png" for name in others}
-    go_on(segmenter, Trunk(segmenter, photos, card.preferred_size), config, files, own_files, out)
+    go_on(segmenter, Trunk(segmenter, photos, card.preferred_size), config, files, others, out)
 
 
 def write_candidate(

@@ -23,6 +23,7 @@ from app.inference.labels import label_of
 from app.inference.maps.localization import Model
 from app.inference.options import Options
 from training.data import TaggedPhotos
+from training.data.sampling import in_turn, photos_by_class
 
 LEAST = 1e-12  # Smaller probabilities count as this one in a logarithm.
 SAVED_EVERY = 50  # The signs of this many photos are lost at most where a run is stopped.
@@ -90,12 +91,12 @@ def by_chance(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> li
 
 def by_class(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
     """Return the photos so that each class has its turn; of a class they come by chance."""
-    return in_turn(queues_of(by_chance(signs, photos, seed), photos))
+    return in_turn(photos_by_class(by_chance(signs, photos, seed), photos))
 
 
 def by_typical(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
     """Return the photos so that each class has its turn; of a class come those in the middle of it by review first."""
-    queues = queues_of(by_review(signs, photos, seed), photos)
+    queues = photos_by_class(by_review(signs, photos, seed), photos)
     return in_turn([from_the_middle(queue) for queue in queues])
 
 
@@ -103,27 +104,6 @@ def from_the_middle(names: list[str]) -> list[str]:
     """Return the names, the one in the middle first, the ends last."""
     places = sorted(range(len(names)), key=lambda place: abs(place - len(names) // 2))
     return [names[place] for place in places]
-
-
-def queues_of(order: list[str], photos: TaggedPhotos) -> list[list[str]]:
-    """Return the photos of each class, in an order; the class that fewest photos have comes first."""
-    queues: dict[str, list[str]] = {}
-    for name in order:
-        for tag in photos.tags(name):
-            queues.setdefault(tag, []).append(name)
-    return sorted(queues.values(), key=len)
-
-
-def in_turn(queues: list[list[str]]) -> list[str]:
-    """Return all photos: of every queue in turn the first that has not come yet."""
-    order: dict[str, None] = {}
-    while any(queues):
-        for queue in queues:
-            while queue and queue[0] in order:
-                del queue[0]
-            if queue:
-                order[queue[0]] = None
-    return list(order)
 
 
 ORDERS: dict[str, Order] = {

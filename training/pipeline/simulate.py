@@ -26,11 +26,10 @@ from training.masks.evaluate import served_confusion
 from training.masks.supervised import whole_masks, write_ground_truth
 from training.pipeline.orders import ORDERS, signs_of
 from training.segmenters import Segmenter
-from training.stages.go_on import START, go_on, newest_file, others_of, read_segmenter, write_own_masks
+from training.stages.go_on import START, go_on, newest_file, others_of, read_segmenter
 from training.stages.last_layers import RememberingModel, Trunk
 
 RESULT = "result.json"  # A cell's figures; a cell that has them is done.
-OWN_MASKS = "own_masks"  # This folder holds the labels of photos that nobody corrected.
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,6 @@ def simulate(config: SimulateConfig) -> Path:
     pool = evenly_spaced(photos.names("train"), config.pool)
     cam, served = (Engine(file, device="cpu") for file in (newest_file(config.cam), path))
     signs = signs_of(cam, served, photos, pool, config.out / "signs.json")
-    others = others_of(photos, set(), config.photos)
-    write_own_masks(segmenter, card, photos, others, config.out / OWN_MASKS)
     model, trunk = RememberingModel(segmenter, card), Trunk(segmenter, photos, card.preferred_size)
     for cell in (BEFORE, *cells(config)):
         if (config.out / cell.folder / RESULT).is_file():
@@ -70,7 +67,7 @@ def simulate(config: SimulateConfig) -> Path:
         load_weights(config.out / START, segmenter)
         if cell.count:
             taught = whole_masks(config.data, photos, ORDERS[cell.order](signs, photos, cell.seed), cell.count)
-            learn_cell(config, segmenter, trunk, photos, taught, others, cell)
+            learn_cell(config, segmenter, trunk, photos, taught, cell)
         measure(config, model, photos, cell)
     return write_results(config)
 
@@ -89,16 +86,15 @@ def learn_cell(
     trunk: Trunk,
     photos: TaggedPhotos,
     taught: tuple[str, ...],
-    others: tuple[str, ...],
     cell: Cell,
 ) -> None:
     """Have the segmenter learn from the true masks of `taught`."""
     out = config.out / cell.folder
     write_ground_truth(config.data, photos, out / "corrected", taught)
     corrected = {name: out / "corrected" / f"{name}.png" for name in taught}
-    rest = {name: config.out / OWN_MASKS / f"{name}.png" for name in others if name not in taught}
+    others = others_of(photos, set(taught), config.photos)
     fit = config.fit.model_copy(update={"seed": cell.seed})
-    go_on(segmenter, trunk, config.model_copy(update={"fit": fit}), corrected, rest, out)
+    go_on(segmenter, trunk, config.model_copy(update={"fit": fit}), corrected, others, out)
 
 
 def measure(config: SimulateConfig, model: Model, photos: TaggedPhotos, cell: Cell) -> None:

@@ -1,4 +1,4 @@
-"""A served segmenter learns on: its own masks, kept to the tags, keep what it knows, and corrected ones teach it.
+"""A served segmenter learns on: its own answers of other photos keep what it knows, and corrected masks teach it.
 
 The segmenter is read from its ONNX file (`training.export.served_start`), so that nothing of the run that made it is needed.
 Its last layers alone are trained (`training.stages.last_layers`).
@@ -9,28 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import ValidationError
-from tqdm import tqdm
 
-from app.inference.analysis import Analyzer
 from app.inference.errors import DataError
 from app.inference.model_card import ModelCard
-from app.inference.options import Options
 from training.checkpoint import load_weights, save_weights
 from training.config.learn import LearnConfig
 from training.config.tables import SegmenterConfig
 from training.data import TaggedPhotos
-from training.data.sampling import EpochSampler, evenly_spaced, with_share
+from training.data.sampling import EpochSampler, in_turn, photos_by_class, with_share
+from training.data.source import rank_of
 from training.export.onnx_file import card_of
-from training.export.served import TorchModel
 from training.export.served_start import fill_from_served
 from training.fit.device import make_fabric
 from training.fit.loop import fit
 from training.segmenters import Segmenter
 from training.stages.last_layers import LastLayers, Trunk, TrunkViews
-from training.stages.pseudo_label import write_label_map
-from training.stages.segmenter import average_weights, build_segmenter, serve_segmenter
+from training.stages.segmenter import average_weights, build_segmenter
 
 START = "start.pt"  # It holds the weights of the file that goes on, as torch has them.
 FIT = "last_layers"  # Their training has this folder.
@@ -71,19 +66,11 @@ def read_segmenter(path: Path, out: Path) -> tuple[Segmenter, ModelCard]:
 
 
 def others_of(photos: TaggedPhotos, corrected: set[str], count: int) -> tuple[str, ...]:
-    """Return `count` photos of `train`, evenly spaced, without those that have a corrected mask."""
-    return tuple(name for name in evenly_spaced(photos.names("train"), count) if name not in corrected)
-
-
-def write_own_masks(
-    segmenter: Segmenter, card: ModelCard, photos: TaggedPhotos, names: tuple[str, ...], out: Path
-) -> None:
-    """Write what the segmenter itself says of photos, kept to their tags, as `out`/NAME.png, where that is not done."""
-    todo = [name for name in names if not (out / f"{name}.png").is_file()]
-    model = TorchModel(serve_segmenter(segmenter, card), card, torch.device("cpu"))
-    for name in tqdm(todo, desc="own masks", unit="photo", mininterval=5, disable=not todo):
-        answer = Analyzer(Options(tags=photos.tags(name)), segmenter=model).look_at(photos.image(name))
-        write_label_map(out / f"{name}.png", answer.mask.mask)
+    """Return `count` photos of `train` without those that have a corrected mask: each class has its turn, the rarest first, so
+    that none is forgotten.
+    """
+    names = sorted((name for name in photos.names("train") if name not in corrected), key=rank_of)
+    return tuple(in_turn(photos_by_class(names, photos))[:count])
 
 
 def go_on(
@@ -91,17 +78,15 @@ def go_on(
     trunk: Trunk,
     config: LearnConfig,
     corrected: Mapping[str, Path],
-    others: Mapping[str, Path],
+    others: tuple[str, ...],
     out: Path,
 ) -> None:
-    """Train the segmenter's last layers, in place, on corrected masks and the label maps of other photos (name -> file), or
+    """Train the segmenter's last layers, in place, on corrected masks (name -> file) and on their own answers of other photos, or
     go on with that; `config.earlier_share` of its weights stays. `trunk` is that of the segmenter.
     """
     settings, earlier = config.corrections, copy.deepcopy(segmenter.state_dict())
-    weights = dict.fromkeys(corrected, settings.weight)
-    files = {**corrected, **others}
-    views = TrunkViews(trunk, files, weights, config.crop, config.fit.seed)
-    repeats = with_share(np.ones(len(views)), np.array([name in corrected for name in views.names]), settings.share)
+    views = TrunkViews(trunk, corrected, others, settings.weight, config.crop, config.fit.seed)
+    repeats = with_share(np.ones(len(views)), views.is_corrected, settings.share)
     fabric = make_fabric(config.fit)
     place = (config.fit.seed, fabric.global_rank, fabric.world_size)
     sampler = EpochSampler(len(views), config.fit.batch_size, *place, repeats)

@@ -1,14 +1,18 @@
 """The last layers of a segmenter learn alone, on what the layers before them computed once.
 
 Layers that stay as they are say the same of a photo at every step. So every photo passes them once, at the size at which the
-model is run; a view is a crop of what they gave and of the label map, and a step costs what the last layers cost. Few
-corrections cannot teach more than that, and teach it in seconds. Colours and sizes of the photos do not vary, as they do
-where the whole network is trained. The normalisation in these layers keeps its statistics, as those of a network that was
-read from a served file must (`training.export.served_start`).
+model is run; a view is a crop of what they gave and of the label map, and a step costs what the last layers cost. Colours and sizes
+of the photos do not vary, as they do where the whole network is trained. The normalisation in these layers keeps its
+statistics, as those of a network that was read from a served file must (`training.export.served_start`).
+
+On a corrected photo the loss is the cross-entropy of what the service answers where the photo's classes are given
+(`kept_to`). On other photos it is the divergence from what the network answered before it learned anything: Li and Hoiem,
+"Learning without Forgetting", ECCV 2016, https://arxiv.org/abs/1606.09282. A mask of its own would teach it to be
+sure of its errors.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,19 +20,21 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from app.inference.image.preprocess import geometry_of, resize_image
-from app.inference.labels import IGNORE_INDEX
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 from app.inference.model_card import ModelCard
 from training.data import TaggedPhotos
 from training.data.augment import generator, normalize
 from training.data.views import read_plane
 from training.segmenters import Segmenter
 from training.segmenters.aspp import enlarge
+from training.segmenters.segmenter import reduce_labels
 
-FORBIDDEN = -1e4  # A label that a photo cannot show has this logit; its probability is zero.
+FORBIDDEN = -1e4  # A class that a photo does not show has this logit; its probability is zero.
 
 
 class LastLayers(nn.Module):
@@ -37,17 +43,19 @@ class LastLayers(nn.Module):
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
         self.layers = nn.ModuleList(segmenter.last_modules())
-        # They are bound methods, so that nothing else is trained.
-        self._last, self._loss = segmenter.last, segmenter.cross_entropy
+        self._last = segmenter.last  # It is a bound method, so that nothing else is trained.
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the cross-entropy of "before" (N, D, h, w), what the layers before gave; see `Segmenter.losses`.
+        """Return the mean loss of the pixels of views (see `TrunkViews`), those of corrected photos counted "weights" times.
 
-        Only the labels that a photo may show, "allowed" (N, C + 1), compete. Few photos show few classes, and whatever else
-        the network knows would be unlearned on them.
+        Every pixel of a corrected photo counts, whatever `kept_pixels` says of labels that no person drew.
         """
-        logits = self._last(batch["before"]).masked_fill(~batch["allowed"][:, :, None, None], FORBIDDEN)
-        return {"loss": self._loss(logits, batch)}
+        logits = self._last(batch["before"])
+        targets, corrected = reduce_labels(batch["label_maps"], logits.shape[2:]), batch["corrected"][:, None, None]
+        drawn = F.cross_entropy(kept_to(logits, batch["allowed"]), targets, ignore_index=IGNORE_INDEX, reduction="none")
+        known = F.kl_div(logits.log_softmax(1), batch["answers"].softmax(1), reduction="none").sum(dim=1)
+        counted = (targets != IGNORE_INDEX) * batch["weights"][:, None, None]
+        return {"loss": (torch.where(corrected, drawn, known) * counted).sum() / counted.sum().clamp(min=1)}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return one group."""
@@ -60,6 +68,16 @@ class LastLayers(nn.Module):
             if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
         return self
+
+
+def kept_to(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Return the logits (N, C + 1, h, w) of the answer where "allowed", bool (N, C + 1), are the photo's labels: what was another
+    class's is theirs, and the background keeps its own (`app.inference.label_maps.segmentation.keep_classes`).
+    """
+    background, things = logits[:, : label_of(0)], logits[:, label_of(0) :]
+    own = things.masked_fill(~allowed[:, label_of(0) :, None, None], FORBIDDEN)
+    lost = things.logsumexp(dim=1, keepdim=True) - own.logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, own + lost], dim=1)
 
 
 class Trunk:
@@ -84,30 +102,43 @@ class Trunk:
             self._known[name] = segmenter.trunk(segmenter.backbone(pixels))[0].half()
         return self._known[name]
 
+    @torch.no_grad()
+    def answers(self, name: str) -> Tensor:
+        """Return the logits (C + 1, h, w) that the segmenter's last layers give of a photo now."""
+        return self._segmenter.eval().last(self.of(name)[None].float())[0].half()
+
 
 class TrunkViews(Dataset):
-    """It gives crops of what the layers before the last gave of a photo, and of its label map: a key (epoch, index) gives
-    {"before" (D, S, S), "label_maps" (crop, crop), "allowed" (C + 1,), "weights" ()}. Allowed are the background, the classes
-    of the photo's tags and those of its label map.
+    """It gives crops of what the layers before the last gave of a photo, and of what the last shall give: a key (epoch, index) gives
+    {"before" (D, S, S), "corrected" (), "label_maps" (crop, crop), "allowed" (C + 1,), "answers" (C + 1, S, S), "weights" ()}.
 
-    label_files: photo's name -> its label map; the photos are seen in this order. weights: photo's name -> how many times
-    its pixels count, once where left out. crop: the side of a view in px of the photo as the network sees it.
+    Of a corrected photo the answers are blank; allowed are the background, the classes of its tags and those of its label
+    map. Of another photo the label map is 0, or 255 outside, and the answers are those of the segmenter as it is now.
+
+    corrected: photo's name -> its label map. others: further photos. weight: how many times a corrected pixel counts. crop:
+    the side of a view in px of the photo as the network sees it.
     """
 
     def __init__(
-        self, trunk: Trunk, label_files: Mapping[str, Path], weights: Mapping[str, float], crop: int, seed: int
+        self, trunk: Trunk, corrected: Mapping[str, Path], others: Sequence[str], weight: float, crop: int, seed: int
     ) -> None:
-        self.names, self.weights, self.seed = tuple(label_files), weights, seed
+        self.names, self.weight, self.seed = (*corrected, *others), weight, seed
+        self.is_corrected = np.arange(len(self.names)) < len(corrected)
         self.inputs: list[Tensor] = []
+        self.answers: list[Tensor] = []
         self.label_maps: list[np.ndarray] = []
         self.allowed: list[np.ndarray] = []
         for name in tqdm(self.names, desc="what the network sees", unit="photo", mininterval=5):
             height, width = trunk.input_size(name)
             self.inputs.append(trunk.of(name))
-            plane = read_plane(label_files[name]).resize((width, height), Image.Resampling.NEAREST)
-            self.label_maps.append(np.asarray(plane))
             self.allowed.append(np.append(True, trunk.photos.image_labels(name) > 0))
-            self.allowed[-1][[label for label in np.unique(self.label_maps[-1]) if label != IGNORE_INDEX]] = True
+            answers, label_map = trunk.answers(name), np.full((height, width), BACKGROUND, np.uint8)
+            if name in corrected:
+                plane = read_plane(corrected[name]).resize((width, height), Image.Resampling.NEAREST)
+                answers, label_map = torch.zeros_like(answers), np.asarray(plane)
+                self.allowed[-1][[label for label in np.unique(label_map) if label != IGNORE_INDEX]] = True
+            self.answers.append(answers)
+            self.label_maps.append(label_map)
         self.stride = round(height / self.inputs[-1].shape[1])
         self.cells = max(1, crop // self.stride)
 
@@ -123,8 +154,10 @@ class TrunkViews(Dataset):
         return {
             "before": cut(before.float(), top, left, self.cells, 0),
             "label_maps": cut(label_map[None], self.stride * top, self.stride * left, pixels, IGNORE_INDEX)[0],
+            "corrected": torch.tensor(bool(self.is_corrected[index])),
             "allowed": torch.from_numpy(self.allowed[index]),
-            "weights": torch.tensor(self.weights.get(self.names[index], 1.0)),
+            "answers": cut(self.answers[index].float(), top, left, self.cells, 0),
+            "weights": torch.tensor(self.weight if self.is_corrected[index] else 1.0),
         }
 
 

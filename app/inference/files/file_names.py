@@ -13,6 +13,7 @@ MAX_NAME_BYTES = 250  # Most disks allow 255 bytes; this leaves room for ".json"
 DIGEST = 12  # This many hexadecimal digits tell shortened names apart.
 # Line breaks and other control characters end a line of a list; readers of lists strip the space around a name.
 UNSAFE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]|^\\s+|\\s+$")
+FORMULA = ("=", "+", "-", "@")  # A spreadsheet takes a cell that begins so for a formula, and may do what it says.
 # What systems and programs put beside photos. Hidden files and folders, which begin with a dot, are left alone too.
 BY_SYSTEMS = {
     "__macosx",
@@ -50,6 +51,16 @@ def spellings(name: str) -> tuple[str, ...]:
     except UnicodeEncodeError:
         return normalized(shown(name)), normalized(os.fsencode(name).decode("latin-1"))
     return (normalized(name),)
+
+
+def as_cell(text: str) -> str:
+    """Return a text that a spreadsheet shows as it is: one that begins like a formula has an apostrophe before it."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def of_cell(cell: str) -> str:
+    """Return the text that `as_cell` was given."""
+    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in FORMULA)) else cell
 
 
 def safe_name(name: str) -> str:

@@ -14,6 +14,7 @@ from app.batch.labellers import InProcess
 from app.batch.photos import find_photos
 from app.http.request.parameters import AnalyzeParameters
 from app.inference.errors import DataError
+from app.inference.files.file_names import of_cell
 from app.inference.files.tags import read_tags
 from app.inference.files.whole_file import write_whole
 from app.runtime.settings import Settings
@@ -113,6 +114,8 @@ def test_a_photo_whose_name_another_has_does_not_stop_the_others(photos, tmp_pat
         ("/".join(f"folder {i} of a deep tree of photos, with a longish name of its own" for i in range(5)) + "/b.jpg", "folder 0"),
         (LATIN_1, "k%E4fer"),
         ("two\nlines.jpg", "two%0Alines"),
+        ("=cmd|calc.jpg", "=cmd|calc"),
+        ("-1+1.jpg", "-1+1"),
         (" around .jpg", "%20around%20"),
         ("back\\slash.jpg", "back\\slash"),
         (unicodedata.normalize("NFD", "café.jpg"), unicodedata.normalize("NFD", "café")),
@@ -129,7 +132,11 @@ def test_every_file_name_becomes_one_that_lists_can_hold(name, expected, photos,
     assert other.startswith(expected)
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("yolo/labels", "txt")):
         assert (out / folder / f"{other}.{suffix}").is_file()
-    assert {row["name"] for row in rows_of(out / "review.csv")} == {"cat", other}
+    cells = {row["name"] for row in rows_of(out / "review.csv")}
+    assert {of_cell(cell) for cell in cells} == {"cat", other}
+    assert not any(
+        cell.startswith(("=", "+", "-", "@")) for cell in cells
+    )  # A spreadsheet would take it for a formula.
     _, complete = label_folder(photos, out, labeller)
     assert complete
 

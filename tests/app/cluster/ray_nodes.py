@@ -37,6 +37,10 @@ class Nodes:
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         )  # fmt: skip
 
+    def join(self) -> None:
+        """Start a node beside the head."""
+        self.start(f"--address={self.address}")
+
     def kill(self, number: int) -> None:
         """Kill a node with all that runs on it, at once."""
         os.killpg(self.processes[number].pid, signal.SIGKILL)
@@ -63,6 +67,8 @@ def two_nodes(**variables: str) -> Iterator[Nodes]:
             "PYTHONPATH": str(ROOT),
             "RAY_worker_register_timeout_seconds": "300",
             "RAY_agent_register_timeout_ms": "300000",
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+            "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
             "RAY_worker_niceness": "0",
             # A dozen processes import Ray: what one of them compiled the others read.
             "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX") or f"{directory}/compiled",
@@ -74,7 +80,7 @@ def two_nodes(**variables: str) -> Iterator[Nodes]:
         try:
             nodes.start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={directory}")
             wait_for(port)
-            nodes.start(f"--address={nodes.address}")
+            nodes.join()
             yield nodes
         finally:
             for number, process in enumerate(nodes.processes):

@@ -21,7 +21,7 @@ PATIENCE = 15  # seconds, several times the deadlines of the server below
 def hurried(models_directory):
     """A service that waits a second for everything, on few connections."""
     seconds = dict.fromkeys(("header_seconds", "body_seconds", "reply_seconds"), 1)
-    with start_server(models_directory, workers=1, max_connections=20, **seconds) as server:
+    with start_server(models_directory, max_connections=20, **seconds) as server:
         server.wait_until_ready()
         yield server
 
@@ -119,7 +119,7 @@ def test_several_requests_on_one_connection_and_at_once(hurried):
 
 def test_a_slow_line_is_served(models_directory):
     photo = to_file(halves(RED, BLACK))
-    with start_server(models_directory, workers=1, header_seconds=1, body_seconds=8) as server:
+    with start_server(models_directory, header_seconds=1, body_seconds=8) as server:
         server.wait_until_ready()
         with server.connect() as connection:
             connection.sendall(HEAD + f"Connection: close\r\nContent-Length: {len(photo)}\r\n\r\n".encode())
@@ -132,7 +132,7 @@ def test_a_slow_line_is_served(models_directory):
 
 def test_bodies_in_flight_have_one_budget(models_directory):
     limits = {"max_bytes_in_flight": 2_500_000, "max_upload_bytes": 2_000_000}
-    with start_server(models_directory, workers=1, **limits) as server, ExitStack() as stack:
+    with start_server(models_directory, **limits) as server, ExitStack() as stack:
         server.wait_until_ready()
         parked = []
         for _ in range(4):

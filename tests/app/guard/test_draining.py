@@ -13,7 +13,7 @@ from tests.app.server import start_server
 
 
 def test_not_ready_at_once_and_gone_after_the_grace(models_directory, photo):
-    with start_server(models_directory, workers=1, drain_grace_seconds=4) as server:
+    with start_server(models_directory, drain_grace_seconds=4) as server:
         server.wait_until_ready()
         server.process.send_signal(signal.SIGTERM)
         end = time.monotonic() + 3
@@ -28,7 +28,7 @@ def test_not_ready_at_once_and_gone_after_the_grace(models_directory, photo):
 
 def test_ctrl_c_and_a_second_signal_leave_out_the_grace(models_directory):
     for signals in ([signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]):
-        with start_server(models_directory, workers=1, drain_grace_seconds=600) as server:
+        with start_server(models_directory, drain_grace_seconds=600) as server:
             server.wait_until_ready()
             for each in signals:
                 server.process.send_signal(each)
@@ -68,7 +68,7 @@ def test_workers_end_with_a_service_that_is_killed(models_directory):
 
 def test_what_cannot_be_finished_in_time_is_told_so(models_directory):
     photo = to_file(halves(RED, BLACK, 4000, 4000))
-    with start_server(models_directory, workers=1, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
+    with start_server(models_directory, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
         server.wait_until_ready()
         url = f"{server.url}/pseudo-label?format=png&inference=class-conditional&refine=pamr&tags=dog"
         reply = clients.submit(httpx2.post, url, files={"file": photo}, timeout=120)

@@ -20,6 +20,8 @@ from tests.app.server import start_server
 def test_metrics(client, photo):
     prometheus = pytest.importorskip("prometheus_client.parser")
     client.post("/segment", files={"file": photo})
+    image_id = client.post("/cam?class=dog", files={"file": photo}).headers["x-image-id"]
+    assert client.get(f"/cam?class=cat&image={image_id}").status_code == 200
     client.get("/cam?class=horsse")
     client.get("/nothing/here")
     reply = client.get("/metrics")
@@ -35,12 +37,14 @@ def test_metrics(client, photo):
     assert samples["tag2mask_refusals_total", ("reason", "unknown-class")] >= 1
     assert samples["tag2mask_stage_seconds_count", ("stage", "predict")] >= 1
     assert samples["tag2mask_jobs",] == 0
+    assert samples["tag2mask_maps_found",] >= 1
+    assert samples["tag2mask_maps_missing",] >= 1
     models = [dict(name[1:]) for name in samples if name[0] == "tag2mask_model"]
     assert ("drs_colours", "1") in [(model["name"], model["version"]) for model in models]
 
 
 def test_every_line_of_the_log_is_json_with_the_reason_of_a_refusal(models_directory, photo):
-    with start_server(models_directory, workers=1, log_format="json") as server:
+    with start_server(models_directory, log_format="json") as server:
         server.wait_until_ready()
         image_id = httpx2.post(f"{server.url}/segment", files={"file": photo}).headers["x-image-id"]
         httpx2.get(f"{server.url}/segment?image={image_id}&format=overlay&threshold=1")

@@ -130,7 +130,7 @@ def test_photo_of_the_largest_size(server):
 
 
 def test_sigterm_finishes_what_was_taken(models_directory, slow_photo):
-    with start_server(models_directory, workers=1, queue_size=1) as server, ThreadPoolExecutor(2) as clients:
+    with start_server(models_directory, queue_size=1) as server, ThreadPoolExecutor(2) as clients:
         server.wait_until_ready()
         url = f"{server.url}/segment"
         replies = [clients.submit(httpx2.post, url, files={"file": slow_photo}, timeout=120) for _ in range(2)]

@@ -1,5 +1,6 @@
 """axe-core's rules on every state of the page, and the page by keyboard alone."""
 
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -45,24 +46,28 @@ def test_no_rule_is_broken(browser: Page, served: Server, axe: str, width: int, 
     assert violations(page, axe) == []
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_no_rule_is_broken_by_the_brush(
-    browser: Page, models_directory: Path, axe: str, width: int, scheme: str, tmp_path: Path
-) -> None:
-    with start_server(models_directory, workers=1, corrections=tmp_path) as server:
+@pytest.fixture(scope="module")
+def correcting(models_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that takes corrections."""
+    with start_server(models_directory, corrections=tmp_path_factory.mktemp("corrections")) as server:
         server.wait_until_ready()
-        page = browser.open(server, width, 860, scheme, "#view=mask")
-        page.upload(CAT)
-        assert violations(page, axe) == []
-        page.click("#correct")
-        page.wait(lambda: page.find("#brush").is_displayed())
-        assert violations(page, axe) == []
-        page.find("#brush-erase").click()
-        page.find("#stage").send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ENTER)
-        assert violations(page, axe) == []
-        page.click("#brush-save")
-        page.wait(lambda: not page.find("#brush").is_displayed())
-        assert violations(page, axe) == []
+        yield server
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_no_rule_is_broken_by_the_brush(browser: Page, correcting: Server, axe: str, width: int, scheme: str) -> None:
+    page = browser.open(correcting, width, 860, scheme, "#view=mask")
+    page.upload(CAT)
+    assert violations(page, axe) == []
+    page.click("#correct")
+    page.wait(lambda: page.find("#brush").is_displayed())
+    assert violations(page, axe) == []
+    page.find("#brush-erase").click()
+    page.find("#stage").send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ENTER)
+    assert violations(page, axe) == []
+    page.click("#brush-save")
+    page.wait(lambda: not page.find("#brush").is_displayed())
+    assert violations(page, axe) == []
 
 
 def focused(page: Page) -> str:

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def correcting(models_directory: Path, folder: Path) -> Iterator[Server]:
     """A service that takes corrections."""
-    with start_server(models_directory, workers=1, corrections=folder) as server:
+    with start_server(models_directory, corrections=folder) as server:
         server.wait_until_ready()
         yield server
 

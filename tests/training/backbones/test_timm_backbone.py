@@ -98,14 +98,13 @@ def test_method_learns_and_its_gradient_reaches_the_backbone(name: str, method: 
 
 # What is special in a graph: padding of one's own and gates; maps held as (N, H, W, C). The others are made of the same layers.
 @pytest.mark.parametrize(
-    ("name", "method"),
+    ("name", "method", "options"),
     [
-        *((name, "drs") for name in ("tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto")),
-        ("tf_efficientnet_lite0", "amr"),
+        *((name, "drs", {"extra": 0}) for name in ("mobilenetv3_small_050", "convnext_atto")),
+        ("tf_efficientnet_lite0", "amr", {"bounded": True, "spotlight": "drs", "spotlight_options": {"extra": 0}}),
     ],
 )
-def test_exported_method_equals_torch(name: str, method: str, tmp_path: Path) -> None:
-    options = {"extra": 0} if method == "drs" else {"bounded": True}
+def test_exported_method_equals_torch(name: str, method: str, options: dict[str, object], tmp_path: Path) -> None:
     card = ModelCard(
         name="tried", version=1, task="cam", method=method, paper="none", backbone=f"timm/{name}", classes=CLASSES,
         output_stride=16, preferred_size=64, presence_thresholds=(0.5,) * 3, data="none", data_licence="none",

@@ -1,22 +1,19 @@
-"""AMR: the modulation against hand-computed values, the switches, what gradients reach, and the exported graph."""
+"""AMR: the modulation against hand-computed values, the switches, and what gradients reach. Its exported graph is the battery's (`test_networks.py`)."""
 
 import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from app.inference.errors import ConfigError, DataError
+from tests.training.exports import perturb
 from training.authors.released import amr
 from training.backbones import build_backbone
 from training.checkpoint import save_weights
-from training.export.onnx_file import difference, trace
-from training.export.served import ServedClassifier
 from training.methods import METHODS
 from training.methods.amr import AMM, AmrClassifier, gaussian, merge_pair, normalize
 from training.methods.cam import CamClassifier
@@ -35,14 +32,6 @@ def batch(count: int = 2, size: int = 64) -> dict[str, Tensor]:
     labels = torch.zeros(count, CLASSES)
     labels[torch.arange(count), torch.arange(count) % CLASSES] = 1
     return {"images": torch.randn(count, 3, size, size, generator=generator), "image_labels": labels}
-
-
-def perturb(network: torch.nn.Module) -> None:
-    """Leave the start of `small`, where every block is its shortcut and nothing is there to modulate."""
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
 def test_gaussian_of_known_numbers() -> None:
@@ -259,25 +248,6 @@ def test_spotlight_starts_from_a_classifier_trained_alone(tmp_path: Path) -> Non
 def test_the_state_holds_every_tensor_once() -> None:
     assert {key.split(".")[0] for key in build().state_dict()} == {"spotlight", "compensation"}
     assert METHODS["amr"] is AmrClassifier
-
-
-def test_exported_gates_equal_torch_and_keep_images_apart() -> None:
-    network = build()
-    perturb(network)
-    served = ServedClassifier(network.compensation).eval()  # both branches: the battery of test_networks.py
-    session = onnxruntime.InferenceSession(trace(served).SerializeToString(), providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    for height, width in ((96, 128), (75, 50), (33, 160)):
-        for count in (1, 3):
-            images = rng.integers(0, 256, (count, height, width, 3), np.uint8)
-            outputs = session.run(None, {session.get_inputs()[0].name: images})
-            with torch.no_grad():
-                expected = served(torch.from_numpy(images))
-            for ours, reference in zip(outputs, expected, strict=True):
-                assert difference(ours, reference.numpy()) < 1e-4
-            alone = session.run(None, {session.get_inputs()[0].name: images[-1:]})
-            for together, single in zip(outputs, alone, strict=True):
-                assert difference(together[-1:], single) < 1e-4
 
 
 def authors_state(network: torch.nn.Module) -> dict[str, Tensor]:

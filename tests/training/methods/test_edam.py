@@ -1,11 +1,8 @@
-"""EDAM: masks, class transformers, groups, gradients, export; its pairing, its rules for labels, its checkpoint."""
+"""EDAM: masks, class transformers, groups, gradients; its pairing, its rules for labels, its checkpoint."""
 
 import math
-import warnings
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -305,26 +302,6 @@ def test_any_crop_and_group_size_trains() -> None:
     model = classifier(group_size=6).train()
     losses = model.losses({k: v[:6] for k, v in batch(6, size=80).items()})
     assert torch.isfinite(losses["loss"])
-
-
-def test_the_exported_network_equals_torch_at_any_size(tmp_path: Path) -> None:
-    model = classifier(layers=2).eval()
-    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    example = torch.zeros(2, 3, 96, 128)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        program = torch.onnx.export(
-            model, (example,), dynamo=True, dynamic_shapes=(dynamic,), input_names=["images"], verbose=False
-        )
-    program.save(tmp_path / "edam.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "edam.onnx", providers=["CPUExecutionProvider"])
-    for shape in ((1, 3, 64, 64), (3, 3, 130, 90)):
-        images = torch.randn(shape)
-        ours = session.run(None, {"images": images.numpy()})
-        with torch.no_grad():
-            expected = model(images)
-        for array, tensor in zip(ours, expected, strict=True):
-            assert np.abs(array - tensor.numpy()).max() < 1e-4
 
 
 # Pairing

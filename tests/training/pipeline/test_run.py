@@ -145,7 +145,7 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(road: RunConfi
 
 
 def test_own_photos_without_masks_are_enough(
-    tmp_path: Path, exports_once: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, stands_in: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Thirty tagged photos of one's own: nothing but JPEGs and a labels.csv."""
     main(["scenes", str(tmp_path / "written"), "--count", "24", "--val-count", "6", "--class-count", "3"])
@@ -196,18 +196,20 @@ def test_what_a_refused_stage_left_is_not_mixed_with_other_settings(
     assert f"remove {tmp_path} to start afresh" in capsys.readouterr().err
 
 
-def test_shards_together_are_the_stage(road: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_together_are_the_stage(tmp_path: Path) -> None:
     """Two shards write what one process writes, each note its own part, and the stage is done once both are."""
-    out = tmp_path / "run"
-    shutil.copytree(road.out, out, ignore=shutil.ignore_patterns("cams", "pseudo_labels"))
-    state = json.loads((out / "state.json").read_text())
-    (out / "state.json").write_text(json.dumps({"fit": state["fit"]}))
-    config = road.model_copy(update={"out": out})
+    few = ["data.scenes.count=8", "data.scenes.val_count=4", "classifier.fit.epochs=1", "classifier.fit.batch_size=4"]
+    whole = read_config(RunConfig, CONFIG, [f"out={tmp_path / 'whole'}", *few])
+    do(VERBS["fit"], whole)
+    config = whole.model_copy(update={"out": tmp_path / "parts"})
+    shutil.copytree(whole.out, config.out)
+    for verb in ("localize", "pseudo-label"):
+        do(VERBS[verb], whole)
     do(VERBS["localize"], config, shard=Shard(0, 2))
     with pytest.raises(ConfigError, match="no finished 'localize' yet"):
         do(VERBS["pseudo-label"], config, shard=Shard(0, 2))
-    half = sorted(path.name for path in (out / "cams").iterdir())
-    assert len(half) == len(list((road.out / "cams").iterdir())) / 2
+    half = sorted(path.name for path in (config.out / "cams").iterdir())
+    assert len(half) == len(list((whole.out / "cams").iterdir())) / 2
     other = config.model_copy(update={"localize": config.localize.model_copy(update={"flip": False})})
     with pytest.raises(ConfigError, match=r"made with other settings \(localize\)"):
         do(VERBS["localize"], other, shard=Shard(1, 2))
@@ -215,9 +217,9 @@ def test_shards_together_are_the_stage(road: RunConfig, tmp_path: Path, monkeypa
     for index in (0, 1):
         do(VERBS["pseudo-label"], config, shard=Shard(index, 2))
     for folder in ("cams", "pseudo_labels"):
-        whole, parts = (sorted((root / folder).iterdir()) for root in (road.out, out))
-        assert [path.name for path in whole] == [path.name for path in parts]
-        assert all(one.read_bytes() == two.read_bytes() for one, two in zip(whole, parts, strict=True))
+        ones, twos = (sorted((run.out / folder).iterdir()) for run in (whole, config))
+        assert [path.name for path in ones] == [path.name for path in twos]
+        assert all(one.read_bytes() == two.read_bytes() for one, two in zip(ones, twos, strict=True))
     assert is_done(VERBS["pseudo-label"], config)
 
 

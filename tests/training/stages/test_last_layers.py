@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.inference.label_maps.segmentation import keep_classes
 from app.inference.labels import IGNORE_INDEX, label_count
 from app.inference.model_card import ModelCard
 from training.backbones import build_backbone
@@ -16,7 +17,7 @@ from training.data import TaggedPhotos, open_source
 from training.export.served import TorchModel
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.stages.go_on import go_on, others_of
-from training.stages.last_layers import LastLayers, RememberingModel, Trunk, TrunkViews
+from training.stages.last_layers import LastLayers, RememberingModel, Trunk, TrunkViews, kept_to
 from training.stages.pseudo_label import write_label_map
 from training.stages.segmenter import serve_segmenter
 
@@ -63,11 +64,11 @@ def test_logits_are_what_the_last_layers_make_of_the_trunk(architecture: str) ->
 def test_views_are_crops_of_what_the_whole_photo_gave(
     segmenter: Segmenter, photos: TaggedPhotos, tmp_path: Path
 ) -> None:
-    name = photos.names("train")[0]
+    name, other = photos.names("train")[:2]
     rows, columns = np.indices(photos.size(name))
     write_label_map(tmp_path / f"{name}.png", ((rows // 4 + columns // 4) % 3).astype(np.uint8))
     trunk = Trunk(segmenter, photos, SIZE)
-    views = TrunkViews(trunk, {name: tmp_path / f"{name}.png"}, {name: 3.0}, 32, seed=0)
+    views = TrunkViews(trunk, {name: tmp_path / f"{name}.png"}, (other,), 3.0, 32, seed=0)
     whole, view = trunk.of(name).float(), views[0, 0]
     assert view["before"].shape == (8, 8, 8)
     assert view["label_maps"].shape == (32, 32)
@@ -80,9 +81,12 @@ def test_views_are_crops_of_what_the_whole_photo_gave(
     ]
     ((top, left),) = places
     assert view["label_maps"][0, 0] == (top + left) % 3
-    larger = TrunkViews(trunk, {name: tmp_path / f"{name}.png"}, {}, 128, seed=0)[0, 0]
+    assert view["corrected"]
+    larger = TrunkViews(trunk, {}, (other,), 3.0, 128, seed=0)[0, 0]
     assert (larger["label_maps"][SIZE:] == IGNORE_INDEX).all()
     assert larger["weights"] == 1
+    assert not larger["corrected"]
+    torch.testing.assert_close(larger["answers"][:, : SIZE // 4, : SIZE // 4], trunk.answers(other).float())
 
 
 def test_only_the_last_layers_learn_and_they_learn_what_they_are_shown(
@@ -93,9 +97,9 @@ def test_only_the_last_layers_learn_and_they_learn_what_they_are_shown(
     corrected = label_files(photos, names[:2], 2, tmp_path / "corrected")
     config = LearnConfig(
         out=tmp_path, data=DataConfig(source="scenes"), corrections=CorrectionsConfig(weight=5), crop=64,
-        fit=LastLayersFitConfig(max_steps=30, lr=0.01, batch_size=2),
+        fit=LastLayersFitConfig(max_steps=30, lr=0.01, batch_size=2), earlier_share=0,
     )  # fmt: skip
-    go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, {}, tmp_path)
+    go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, (), tmp_path)
     changed = {key for key, value in segmenter.state_dict().items() if not torch.equal(value, before[key])}
     assert {key.split(".")[0] for key in changed} == {"decoder", "classifier"}
     assert not any("running" in key or key.startswith("decoder.0") for key in changed)
@@ -107,7 +111,6 @@ def test_a_training_that_was_stopped_goes_on(segmenter: Segmenter, photos: Tagge
     start = {key: value.clone() for key, value in segmenter.state_dict().items()}
     names = photos.names("train")
     corrected = label_files(photos, names[:2], 1, tmp_path / "corrected")
-    others = label_files(photos, names[2:], 0, tmp_path / "others")
 
     def trained(steps: tuple[int, ...], out: Path) -> dict[str, torch.Tensor]:
         for count in steps:  # the second call is a process that finds the first epoch done
@@ -121,7 +124,7 @@ def test_a_training_that_was_stopped_goes_on(segmenter: Segmenter, photos: Tagge
                 fit=fit,
                 earlier_share=0.5,
             )
-            go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, others, out)
+            go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, names[2:], out)
         return {key: value.clone() for key, value in segmenter.state_dict().items()}
 
     whole, resumed = trained((12,), tmp_path / "whole"), trained((6, 12), tmp_path / "resumed")
@@ -145,8 +148,33 @@ def test_normalisation_keeps_its_statistics(segmenter: Segmenter) -> None:
     assert not any(module.training for module in learner.modules() if isinstance(module, torch.nn.BatchNorm2d))
 
 
-def test_the_others_are_spread_over_the_photos_and_none_is_corrected(photos: TaggedPhotos) -> None:
+def test_what_the_network_answered_before_is_kept_on_other_photos_and_corrections_alone_pull(
+    segmenter: Segmenter, photos: TaggedPhotos, tmp_path: Path
+) -> None:
+    corrected, other = photos.names("train")[:2]
+    files = label_files(photos, (corrected,), 1, tmp_path)
+    views = TrunkViews(Trunk(segmenter, photos, SIZE), files, (other,), 1.0, 64, seed=0)
+    learner = LastLayers(segmenter)
+
+    def pull(index: int) -> float:
+        learner.zero_grad()
+        learner.losses({key: value[None] for key, value in views[0, index].items()})["loss"].backward()
+        return max(float(p.grad.abs().max()) for p in learner.parameters() if p.grad is not None)
+
+    assert pull(0) > 1e-2
+    assert pull(1) < 1e-3  # the answers are kept in half precision
+
+
+def test_what_was_another_class_is_that_of_the_photos_classes_as_in_the_service() -> None:
+    logits = torch.randn(1, 4, 2, 2)
+    answer = kept_to(logits, torch.tensor([[True, False, True, True]])).softmax(1)[0].numpy()
+    served = keep_classes(logits.softmax(1)[0].numpy(), (1, 2), complete=True)
+    np.testing.assert_allclose(answer, served, atol=1e-3)
+
+
+def test_every_class_has_its_turn_among_the_others_and_none_is_corrected(photos: TaggedPhotos) -> None:
     names = photos.names("train")
     others = others_of(photos, {names[0]}, 3)
-    assert len(others) == 2
+    assert len(others) == 3
     assert names[0] not in others
+    assert {tag for name in others for tag in photos.tags(name)} == set(photos.classes)

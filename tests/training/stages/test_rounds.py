@@ -13,7 +13,7 @@ from app.inference.engine import Engine
 from app.inference.errors import ConfigError
 from app.inference.label_maps.segmentation import TEST_SCALES, segment
 from app.inference.labels import BACKGROUND, label_of
-from tests.training.exports import exported_once, shared_directory
+from tests.training.exports import stand_ins
 from training.checkpoint import read_state
 from training.config.run_config import RunConfig, read_config, validate_config
 from training.config.tables import PseudoLabelConfig, SegmenterConfig
@@ -37,7 +37,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     changes = [f"out={root / 'run'}", f"export.models={root / 'models'}", "segmenter.rounds=2"]
     changes += ["segmenter.own_share=0.5", "export.version=2", "export.segmenter_version=3"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes])
-    with exported_once(shared_directory(tmp_path_factory)):
+    with stand_ins():
         run(config)
     return config
 
@@ -146,7 +146,7 @@ def test_a_segmenter_may_see_photos_at_a_size_of_its_own(taught: RunConfig) -> N
     assert segmenter_card(larger, classes).preferred_size == 160
 
 
-def test_the_supervised_bound_has_no_classifier(taught: RunConfig, exports_once: None, tmp_path: Path) -> None:
+def test_the_supervised_bound_has_no_classifier(taught: RunConfig, stands_in: None, tmp_path: Path) -> None:
     weights = taught.out / "classifier" / "weights.pt"
     changes = [f"out={tmp_path / 'run'}", f"export.models={tmp_path / 'models'}", "segmenter.labels=ground-truth"]
     config = read_config(RunConfig, CONFIG, [*SMALL, *changes, f"segmenter.weights={weights}"])
@@ -193,7 +193,8 @@ def test_rounds_and_bounds_that_cannot_be() -> None:
 
 def test_a_mask_of_mirrored_views_mirrors_with_the_photo(taught: RunConfig) -> None:
     photos = open_source(taught.data)
-    model = Engine(taught.export.models / "scenes-deeplab" / "3" / "model.onnx", device="cpu")
+    segmenter, card = load_segmenter(taught, len(photos.classes)), segmenter_card(taught, photos.classes)
+    model = TorchModel(serve_segmenter(segmenter, card), card, torch.device("cpu"))
     for name in photos.names("val"):
         image = photos.image(name)
         np.testing.assert_array_equal(segment(model, image).mask, segment(model, image, scales=(1.0,), flip=False).mask)

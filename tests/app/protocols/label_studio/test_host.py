@@ -150,7 +150,7 @@ def test_work_ends_when_label_studio_leaves(host, models_directory):
     host.files["/data/a.png"] = to_file(halves(RED, GREEN, 3000, 3000))
     body = {"tasks": [{"data": {"image": "/data/a.png"}}] * 500, "label_config": BRUSH}
     given = {"label_studio_url": host.url, "label_studio_token": TOKEN}
-    with start_server(models_directory, workers=1, **given) as server:
+    with start_server(models_directory, **given) as server:
         server.wait_until_ready()
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{server.url}/label-studio/predict", json=body, timeout=1)
