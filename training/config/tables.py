@@ -11,7 +11,8 @@ from training.label_rules.edam import ALPHA, BETA
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # A served model has such a name.
 
-Precision = Literal["float32", "float16", "int8"]  # Weights are stored so; int8: the arithmetic is that of integers too.
+# Weights are stored so; with int8 the arithmetic is that of integers as well.
+Precision = Literal["float32", "float16", "int8"]
 
 
 class SaliencyConfig(Section):

@@ -80,6 +80,10 @@ def test_ranges_come_from_training_photos_at_every_scale() -> None:
 
 
 def test_a_cpu_says_whether_integers_are_faster(tmp_path: Path) -> None:
-    for flags, wanted in (("flags : fpu avx2 avx512_vnni", True), ("Features : fp asimd asimddp", True), ("flags : avx2", False)):
+    for flags, wanted in (
+        ("flags : fpu avx2 avx512_vnni", True),
+        ("Features : fp asimd asimddp", True),
+        ("flags : avx2", False),
+    ):
         (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
         assert has_integer_instructions(tmp_path / "cpuinfo") is wanted

@@ -32,7 +32,7 @@ def segmenter(channels: int = 16, seed: int = 0, recognizer: bool = False) -> Se
     return network.eval()
 
 
-def images() -> list[np.ndarray]:
+def noise() -> list[np.ndarray]:
     return list(natural_noise(np.random.default_rng(0), 2, 96, 128)[:, None])
 
 
@@ -48,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelCard]
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_the_network_that_is_read_answers_as_the_file(exported: tuple[Path, ModelCard], precision: str) -> None:
     path, card = exported
-    file = path if precision == "float32" else shrink(path, precision, images())
+    file = path if precision == "float32" else shrink(path, precision, noise())
     read = segmenter(seed=1)
     fill_from_served(read, file, card)  # compares the two itself
     torch.testing.assert_close(read.tag_head.frequency, torch.tensor([0.2, 0.6]), rtol=1e-4, atol=1e-5)
@@ -63,13 +63,13 @@ def test_what_the_last_layers_learned_is_written_into_the_file(
     exported: tuple[Path, ModelCard], precision: str, tmp_path: Path
 ) -> None:
     path, card = exported
-    file = path if precision == "float32" else shrink(path, precision, images())
+    file = path if precision == "float32" else shrink(path, precision, noise())
     network = segmenter()
     fill_from_served(network, file, card)
     for module in network.last_modules():
         for parameter in module.parameters():
             parameter.data += 0.1
-    write_last_layers(network, file, card_of(file).model_copy(update={"version": 7}), tmp_path / "model.onnx", images())
+    write_last_layers(network, file, card_of(file).model_copy(update={"version": 7}), tmp_path / "model.onnx", noise())
     read = segmenter(seed=1)
     fill_from_served(read, tmp_path / "model.onnx", card)
     tolerance = {"float32": 1e-5, "float16": 1e-2, "int8": 5e-2}[precision]
