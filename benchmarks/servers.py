@@ -169,7 +169,9 @@ def run_in_threads(work: Callable[[], None], count: int) -> None:
 def started(command: list[str], port: int, environment: Mapping[str, str]) -> Iterator[Server]:
     """Start a server and wait until its `/readyz` answers 200. Raises RuntimeError where it does not."""
     start = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             while not _answers(port):
                 if process.poll() is not None or time.perf_counter() - start > START_SECONDS:
