@@ -2,13 +2,14 @@
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,7 +170,9 @@ def run_in_threads(work: Callable[[], None], count: int) -> None:
 def started(command: list[str], port: int, environment: Mapping[str, str]) -> Iterator[Server]:
     """Start a server and wait until its `/readyz` answers 200. Raises RuntimeError where it does not."""
     start = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             while not _answers(port):
                 if process.poll() is not None or time.perf_counter() - start > START_SECONDS:
@@ -177,11 +180,13 @@ def started(command: list[str], port: int, environment: Mapping[str, str]) -> It
                 time.sleep(0.01)
             yield Server(process, port, time.perf_counter() - start)
         finally:
+            family = Server(process, port, 0).family()
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            for pid in family:  # Some peers leave workers behind.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def service(**settings: object) -> tuple[list[str], int, dict[str, str]]:

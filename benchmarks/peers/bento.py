@@ -29,4 +29,4 @@ if __name__ == "__main__":
     path, size, listening = sys.argv[1:]
     told = {**os.environ, MODEL: path, SIZE: size, "BENTOML_DO_NOT_TRACK": "true"}
     command = [sys.executable, "-m", "bentoml", "serve", "benchmarks.peers.bento:Segmenter"]
-    os.execve(sys.executable, [*command, "--host", "127.0.0.1", "--port", listening], told)
+    os.execve(sys.executable, [*command, "--quiet", "--host", "127.0.0.1", "--port", listening], told)
