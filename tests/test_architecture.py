@@ -171,8 +171,9 @@ def brought_by_extras(name: str) -> set[str]:
     return OF_CLUSTER if room_of(name) == CLUSTER else OF_TRACES if name == TRACES else set()
 
 
-def test_only_the_engine_imports_onnxruntime() -> None:
-    assert [name for name in SOURCES if ENGINE in third_party(name)] == ["app.inference.engine"]
+def test_only_the_engine_and_the_quantizer_import_onnxruntime() -> None:
+    """The engine runs models; the other takes ONNX Runtime's own tool to write integers."""
+    assert {name for name in SOURCES if ENGINE in third_party(name)} == {"app.inference.engine", "training.export.int8"}
 
 
 def test_app_loads_where_torch_and_training_cannot_be_imported() -> None:

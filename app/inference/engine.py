@@ -1,4 +1,4 @@
-"""An ONNX file is held in memory here, ready to run: no other module imports ONNX Runtime."""
+"""An ONNX file is held in memory here, ready to run: no other module runs ONNX Runtime."""
 
 import hashlib
 import os

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from app.inference.engine import Engine
 from app.inference.errors import DataError
-from app.inference.files.whole_file import whole_file
+from app.inference.files.whole_file import whole_file, write_whole
 from app.inference.model_card import ModelCard
 from training.export.int8 import in_floats, in_integers
 from training.export.onnx_file import STORED, ExportError, check_export, read_model, with_card
@@ -88,7 +88,7 @@ def float_file(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.name
-        plain.write_bytes(with_card(in_floats(model), card))
+        write_whole(plain, with_card(in_floats(model), card))
         yield plain
 
 
