@@ -170,7 +170,7 @@ class ExportConfig(Section):
     background_threshold: Annotated[float, Field(ge=0, le=1)] | Literal["saliency"] | None = None
     """The served maps have this threshold: a number, "saliency", or the pseudo-labels' where it is left out."""
     precision: Precision = "float32"
-    """Weights are stored in this precision; a smaller one is taken back where it costs half a point."""
+    """Weights are stored in this precision, and int8 computes in integers too; a smaller one is taken back where it costs half a point."""
     common: tuple[str, ...] = ()
     """Classes for a second mean IoU, over them and the background."""
     data: str = "unnamed photos"
