@@ -33,7 +33,8 @@ CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 class Engine:
     """It is one model, with its card and its session. It holds no state of a request; `run` may be called from many threads.
 
-    A model whose precision is int8 computes in integers on a CPU that has instructions for them, elsewhere in floats. Spinning is off: idle ONNX Runtime threads that spin take the cores from the neighbour that works.
+    A model whose precision is int8 computes in integers on a CPU that has instructions for them, elsewhere in floats. Spinning is
+    off: idle ONNX Runtime threads that spin take the cores from the neighbour that works.
     """
 
     def __init__(self, path: Path, *, device: Device = "auto", intra_op_threads: int = 1, whole: bool = False) -> None:

@@ -19,12 +19,8 @@ from app.inference.model_card import ModelCard
 from training.export.onnx_file import OPSET, next_version, with_card
 from training.export.served import ServedClassifier, ServedSegmenter
 
-EXAMPLE = (
-    2,
-    96,
-    64,
-    3,
-)  # A network and its stand-in must answer photos of this shape alike; every stride divides its sides.
+# A network and its stand-in must answer photos of this shape alike; every stride divides its sides.
+EXAMPLE = (2, 96, 64, 3)
 
 
 @contextmanager
