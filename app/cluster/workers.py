@@ -1,15 +1,19 @@
-"""The workers of a Ray cluster label photos: Ray Data hands units of work to actors that hold the models.
+"""The workers of a Ray cluster label photos: Ray Data hands units of work to processes that hold the models.
 
-The work is streamed: a worker holds one photo, the driver one outcome. A worker or a node that is killed is replaced by Ray,
-and its units are done again; what has a record by then is left as it is.
+The work is streamed: a worker holds one photo, the driver one outcome. Ray gives the task of a killed worker or node to any
+node that has room, next in turn; what has a record by then is left as it is. (The tasks of an actor wait for that actor, and it
+for a node with room: they came last of all, and outcomes piled up behind them, which are yielded in order.)
 """
 
 import logging
 import pickle  # nosec B403
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,9 @@ from app.runtime.settings import Settings
 
 UNITS = 32  # A task of Ray has so many units: a second or more of work, so that Ray's own milliseconds do not count.
 TRIES = 5  # A unit whose worker dies so often ends the command: the photo may be what kills it.
+PATIENCE_SECONDS = (
+    600.0  # The command waits this long for a node with room for a worker: clusters that grow take minutes.
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Outcome:
 
 
 class Worker:
-    """This actor holds the models, loaded once, and a place to write to."""
+    """It holds the models and a place to write to."""
 
     def __init__(self, settings: Settings, parameters: AnalyzeParameters, out: str) -> None:
         logging.getLogger("app").setLevel(logging.WARNING)
@@ -85,6 +92,19 @@ class Worker:
         return Outcome(*said)
 
 
+@lru_cache(maxsize=1)
+def worker_of(settings: Settings, parameters: AnalyzeParameters, out: str) -> Worker:
+    """Return the worker of this process, which loads the models for its first task and keeps them for the next."""
+    return Worker(settings, parameters, out)
+
+
+def label_units(
+    units: dict[str, np.ndarray], settings: Settings, parameters: AnalyzeParameters, out: str
+) -> dict[str, np.ndarray]:
+    """Label photos in a process of a node."""
+    return worker_of(settings, parameters, out)(units)
+
+
 @dataclass
 class RayCrew:
     """This crew is made of workers of a Ray cluster; it knows what they make labels with."""
@@ -101,11 +121,11 @@ class RayCrew:
             if not joined:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             asked = ray.remote(maker_of).options(**self._share()).remote(self.settings, self.parameters)
+            while not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+                self._check_room()
             made = ray.get(asked)
         except (RayError, ConnectionError, RuntimeError) as error:
-            raise DataError(
-                f"Ray cannot label: {first_line(error)}. Is there a node with what one worker needs, {self._share()}?"
-            ) from None
+            raise DataError(f"Ray cannot label: {first_line(error)}.") from None
         if isinstance(made, Tag2MaskError):
             raise made
         self.classes, self.provenance = made
@@ -125,15 +145,16 @@ class RayCrew:
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         done = ray.data.from_arrow(ordered).map_batches(
-            Worker,
-            fn_constructor_args=(self.settings, self.parameters, out),
+            label_units,
+            fn_args=(self.settings, self.parameters, out),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._most_workers()),
-            max_task_retries=TRIES,
+            compute=ray.data.TaskPoolStrategy(self.settings.workers),
+            max_retries=TRIES,
+            max_calls=0,  # Ray would end a process with a GPU, and its models, after every task.
             **self._share(),
         )
         try:
-            for row in done.iter_rows():
+            for row in watched(done.iter_rows(), self._check_room):
                 outcome: Outcome = pickle.loads(row["outcome"])  # nosec B301
                 if outcome.stopped is not None:
                     raise DataError(outcome.stopped)
@@ -141,10 +162,18 @@ class RayCrew:
         except RayError as error:
             raise DataError(f"the cluster gave up ({first_line(error)}); the same command goes on.") from None
 
-    def _most_workers(self) -> int:
-        kind, needed = next(reversed(self._share().items()))
-        there = ray.cluster_resources().get({"num_cpus": "CPU", "num_gpus": "GPU"}[kind], 0)
-        return self.settings.workers or max(1, int(there // needed))
+    def _check_room(self) -> None:
+        """Raise DataError where no node of the cluster can hold a worker, be it ever so idle."""
+        share = self._share()
+        needed = {"CPU": share["num_cpus"], "GPU": share.get("num_gpus", 0)}
+        for node in ray.nodes():
+            if node["Alive"] and all(node["Resources"].get(kind, 0) >= count for kind, count in needed.items()):
+                return
+        wanted = " and ".join(f"{count} {kind}" for kind, count in needed.items() if count)
+        raise DataError(
+            f"no node of the Ray cluster has {wanted}, which one worker takes, and none came in {PATIENCE_SECONDS:.0f} s. "
+            "Start one (`ray start --address=...`), and the same command goes on."
+        )
 
     def _share(self) -> dict[str, Any]:
         """Return what one worker takes of its node."""
@@ -161,6 +190,32 @@ def maker_of(
     except Tag2MaskError as error:
         return error
     return labeller.classes, labeller.provenance
+
+
+def watched(rows: Iterable[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """Yield rows, and call `check`, which may raise, whenever none has come for `PATIENCE_SECONDS`."""
+    arrived: Queue[dict[str, Any] | Exception | None] = Queue(UNITS)
+
+    def read() -> None:
+        try:
+            for row in rows:
+                arrived.put(row)
+            arrived.put(None)
+        except Exception as error:
+            arrived.put(error)
+
+    Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            row = arrived.get(timeout=PATIENCE_SECONDS)
+        except Empty:
+            check()
+            continue
+        if row is None:
+            return
+        if isinstance(row, Exception):
+            raise row
+        yield row
 
 
 def tables_of(units: Iterable[Unit]) -> Iterator[pa.Table]:

@@ -42,13 +42,16 @@ class Nodes:
         self.start(f"--address={self.address}")
 
     def kill(self, number: int) -> None:
-        """Kill a node with all that runs on it, at once."""
-        os.killpg(self.processes[number].pid, signal.SIGKILL)
-        self.processes[number].wait()
+        """Kill a node with all that runs on it, at once; the nodes after it move up."""
+        process = self.processes.pop(number)
+        with suppress(ProcessLookupError):  # It has ended by itself.
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
-    def pids_of(self, title: str) -> list[int]:
-        """Return the processes of these nodes to which Ray gave a title of this beginning, such as ray::MapWorker."""
-        sessions, found = {process.pid for process in self.processes}, []
+    def pids_of(self, title: str, number: int | None = None) -> list[int]:
+        """Return the processes, of one node or of all, to which Ray gave a title of this beginning, such as ray::Map."""
+        sessions = {process.pid for process in (self.processes if number is None else [self.processes[number]])}
+        found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):  # one that has just ended
                 pid = int(path.parent.name)
@@ -70,6 +73,7 @@ def two_nodes(**variables: str) -> Iterator[Nodes]:
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
             "RAY_worker_niceness": "0",
+            "RAY_health_check_period_ms": "1000",  # A killed node is noticed after five of these.
             # A dozen processes import Ray: what one of them compiled the others read.
             "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX") or f"{directory}/compiled",
             **LOCK,
@@ -83,9 +87,8 @@ def two_nodes(**variables: str) -> Iterator[Nodes]:
             nodes.join()
             yield nodes
         finally:
-            for number, process in enumerate(nodes.processes):
-                if process.poll() is None:
-                    nodes.kill(number)
+            while nodes.processes:
+                nodes.kill(-1)
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -23,7 +23,8 @@ from tests.app.colour_models import BLACK, BLUE, GREEN, RED, halves, to_file
 
 pytestmark = [pytest.mark.environment("cluster"), pytest.mark.filterwarnings("default")]  # Ray warns of itself
 COLOURS = (RED, GREEN, BLUE)
-PHOTOS = 96  # of the kill test: three tasks of Ray
+PHOTOS = 96  # of the kill tests: three tasks of Ray
+SECONDS = 120  # The rest of the photos is labelled in a fraction of this where nothing waits for what is dead.
 
 
 @pytest.fixture
@@ -70,33 +71,63 @@ def test_a_folder_becomes_what_threads_make_of_it(
     assert content_of(tmp_path / "ray") == content_of(tmp_path / "threads")
 
 
-def test_a_killed_worker_costs_no_photo(nodes: Nodes, tmp_path: Path, settings: Settings) -> None:
-    """What it had in work is done again by another, and every photo has its files once."""
-    folder, out, killed = tmp_path / "photos", tmp_path / "out", []
+@pytest.mark.parametrize("what", ["a worker", "a node"])
+def test_what_is_killed_costs_no_photo(nodes: Nodes, tmp_path: Path, settings: Settings, what: str) -> None:
+    """What it had in work is done again by another, where a node died by the other one, and every photo has its files once."""
+    folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for number in range(PHOTOS):
         (folder / f"{number:03}.png").write_bytes(to_file(halves(COLOURS[number % 3], BLACK)))
+    ended: list[tuple[str, bool]] = []
+    labelling = Thread(target=lambda: ended.append(by_ray(folder, out, settings)), daemon=True)
+    labelling.start()
 
     def done() -> int:
         return len(list((out / "records").glob("*.json")))
 
-    def kill() -> None:
-        while done() < 5:
-            time.sleep(0.01)
-        os.kill(nodes.pids_of("ray::MapWorker")[0], signal.SIGKILL)
-        killed.append(done())
-
-    killer = Thread(target=kill, daemon=True)
-    killer.start()
-    said, complete = by_ray(folder, out, settings)
-    assert killed
-    assert killed[0] < PHOTOS
+    while done() < 5 or not (pids := nodes.pids_of("ray::Map", 1)):
+        assert labelling.is_alive()
+        time.sleep(0.01)
+    if what == "a node":
+        nodes.kill(1)
+    else:
+        os.kill(pids[0], signal.SIGKILL)
+    assert done() < PHOTOS
+    labelling.join(SECONDS)
+    if what == "a node":
+        nodes.join()  # for the tests that follow
+    said, complete = ended[0]
     assert complete
     assert said.startswith(f"{PHOTOS} of {PHOTOS} photos labelled")
     names = [f"{number:03}" for number in range(PHOTOS)]
     for kind in ("JPEGImages", "SegmentationClass", "overlays", "records"):
         assert sorted(path.stem for path in (out / kind).iterdir()) == names
     assert (out / "ImageSets" / "Segmentation" / "train.txt").read_text().split() == names
+
+
+def test_no_node_with_room_for_a_worker_is_waited_for_so_long(
+    nodes: Nodes, photos: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.cluster import workers
+
+    monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.2)
+    large = settings.model_copy(update={"intra_op_threads": 64})
+    with pytest.raises(
+        DataError, match=r"no node of the Ray cluster has 64 CPU, which .* and the same command goes on"
+    ):
+        by_ray(photos, tmp_path / "out", large)
+
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"row": 1}
+        Event().wait()
+
+    def check() -> None:
+        raise DataError("looked")
+
+    watched = workers.watched(rows(), check)
+    assert next(watched) == {"row": 1}
+    with pytest.raises(DataError, match="looked"):
+        next(watched)
 
 
 @pytest.fixture(scope="module")
