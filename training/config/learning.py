@@ -162,6 +162,8 @@ class RecognizerConfig(Section):
     """Its last stage has this stride; the one that it was trained with recognises best."""
     scale: float = Field(default=1.0, gt=0, le=1)
     """It sees the photo at this many times the segmenter's size."""
+    power: float = Field(default=1.0, ge=1, le=8)
+    """Its features are pooled by the generalised mean of this power; 1 averages them, and more of it makes small things count."""
     decay: float = Field(default=3e-3, gt=0)
     """The regression's weights are pulled towards their start with this strength."""
     names: bool = True

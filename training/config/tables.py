@@ -114,6 +114,8 @@ class SegmenterConfig(Section):
     """What lies above this quantile of a map counts as activated, for options.saliency_weight."""
     repeat_threshold: float = Field(default=0.0, ge=0, le=1)
     """Classes that fewer photos have than this share are shown more often."""
+    paste: float = Field(default=0.0, ge=0, le=1)
+    """Onto this share of the views the things of another photo are pasted, whose class is drawn from all alike."""
     crf: bool = False
     """The masks are measured after a dense CRF as well."""
     preferred_size: int | None = Field(default=None, ge=32, le=4096)

@@ -11,10 +11,12 @@ from torch.utils.data import Dataset
 
 from app.inference.errors import DataError
 from app.inference.image.decode import decode_labels
-from app.inference.labels import IGNORE_INDEX
+from app.inference.labels import BACKGROUND, IGNORE_INDEX, class_index_of
 from training.config.learning import ViewConfig
 from training.data.augment import cut_out, generator, jitter_colours, normalize, scale_and_crop
 from training.data.source import TaggedPhotos, read_grey, reading
+
+PASTING = 1  # This number sets the random stream of pasting apart from that of the view.
 
 
 class TaggedViews(Dataset):
@@ -55,6 +57,7 @@ class LabelledViews(TaggedViews):
     `planes` are folders of further PNGs, of which each adds, under its own key, bool (S, S): where the pixel is above the
     limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.
     `corrected` is a folder whose label maps hold instead; with it comes "weights" (), which is `corrected_weight` for these.
+    `paste` is the share of the views onto which the things of another photo are pasted (`paste_things`).
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class LabelledViews(TaggedViews):
         planes: Mapping[str, tuple[Path, int]] | None = None,
         corrected: Path | None = None,
         corrected_weight: float = 1.0,
+        paste: float = 0.0,
     ) -> None:
         super().__init__(photos, names, views, seed)
+        self.paste = paste
         self.corrected, self.corrected_weight = corrected, corrected_weight
         self.is_corrected = np.array(
             [corrected is not None and (corrected / f"{name}.png").is_file() for name in names]
@@ -92,6 +97,15 @@ class LabelledViews(TaggedViews):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
+        item = self._labelled_view(epoch, index)
+        rng = np.random.default_rng((self.seed, epoch, index, PASTING))
+        if self.paste and rng.random() < self.paste:
+            shown = np.flatnonzero(self.image_labels.any(axis=0))
+            givers = np.flatnonzero(self.image_labels[:, rng.choice(shown)])
+            paste_things(item, self._labelled_view(epoch, int(rng.choice(givers))))
+        return item
+
+    def _labelled_view(self, epoch: int, index: int) -> dict[str, Tensor]:
         name = self.names[index]
         corrected = self.corrected if self.is_corrected[index] else None
         planes = [read_plane((corrected or self.label_maps) / f"{name}.png")]
@@ -111,6 +125,22 @@ class LabelledViews(TaggedViews):
             for (key_, (_, limit)), plane in zip(self.planes.items(), others, strict=True):
                 item[key_] = torch.from_numpy(plane > limit) & item["inside"]
         return item
+
+
+def paste_things(item: dict[str, Tensor], giver: dict[str, Tensor]) -> None:
+    """Copy the pixels that `giver` labels as things, and all that is known of them, onto the view `item`, in place.
+
+    So a thing is learned apart from the ground on which it is always seen, and rare classes are seen more often:
+    Ghiasi et al., "Simple Copy-Paste", CVPR 2021, https://arxiv.org/abs/2012.07177; with labels made from tags, Su et al.,
+    "Context Decoupling Augmentation", ICCV 2021, https://arxiv.org/abs/2103.01795.
+    """
+    labels = giver["label_maps"]
+    things = (labels != BACKGROUND) & (labels != IGNORE_INDEX)
+    for key, values in giver.items():
+        if values.ndim >= things.ndim:  # a plane, or the photo's three
+            item[key][..., things] = values[..., things]
+    item["image_labels"] = item["image_labels"].clone()  # It is a row of the tags of all photos.
+    item["image_labels"][class_index_of(labels[things].unique())] = 1
 
 
 def read_plane(path: Path, grey: bool = False) -> Image.Image:

@@ -2,8 +2,13 @@
 
 A segmenter that learns to draw unlearns to recognise: its backbone follows labels that no person drew, and its tag head is
 sure of the photos it was trained on. So the backbone, as ImageNet left it, looks at the photo a second time, smaller and at
-its own stride, and a logistic regression on its averaged features (`training.stages.regression`) gives the logits of the
-tags. It is trained on tags alone. No paper's step.
+its own stride, and a logistic regression on its pooled features (`training.stages.regression`) gives the logits of the
+tags. It is trained on tags alone. No paper's step, but for the pooling, a generalised mean (Radenovic et al., "Fine-Tuning CNN
+Image Retrieval with No Human Annotation", TPAMI 2019, https://arxiv.org/abs/1711.02512, equation 3, p the same for all channels):
+
+    f_d = (mean over places x of relu(F_d(x))^p)^(1/p)       F (D, h, w) the features; p = 1 is their average
+
+The greater p, the less the ground around a small thing counts.
 """
 
 import torch
@@ -18,9 +23,9 @@ from training.segmenters.tag_head import TagHead
 class Recognizer(nn.Module):
     """Normalised images (N, 3, H, W) -> logits of the tags (N, C), seen at `scale` times their size."""
 
-    def __init__(self, backbone: Backbone, label_count: int, balance: float, scale: float) -> None:
+    def __init__(self, backbone: Backbone, label_count: int, balance: float, scale: float, power: float = 1.0) -> None:
         super().__init__()
-        self.backbone, self.scale = backbone, scale
+        self.backbone, self.scale, self.power = backbone, scale, power
         self.tag_head = TagHead(backbone.channels[-1], class_count(label_count), balance)
         self.requires_grad_(False)
 
@@ -30,10 +35,16 @@ class Recognizer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        return self.tag_head(self.features(images))
+        return self.tag_head.linear(self.pool(self.features(images)))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Return the generalised mean (N, D) of features (N, D, h, w) over their places."""
+        if self.power == 1:
+            return features.mean(dim=(2, 3))
+        return features.relu().pow(self.power).mean(dim=(2, 3)).pow(1 / self.power)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the tag head reads (N, D, h, w) of normalised images (N, 3, H, W)."""
+        """Return what is pooled (N, D, h, w) of normalised images (N, 3, H, W)."""
         smaller = images if self.scale == 1 else resize_images(images, self.scale)
         return self.backbone(smaller)[-1]
 

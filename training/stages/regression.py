@@ -11,7 +11,7 @@ that makes the class's map. No paper's step; every method whose maps are a convo
 (`Classifier.head`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,17 +57,24 @@ def fit_recognizer(
     """Give a recognizer the weights that its table names, and fill its tag head from the tags of the photos `names`, whole, at a
     long side of `size` px.
 
-    Raises ConfigError where names shall help and the backbone has no ImageNet head.
+    The regression reads the pooled features divided by how much larger they are than averages, for which both its strength and the
+    names' rows are meant. Raises ConfigError where names shall help and the backbone has no ImageNet head.
     """
     seeing = build_backbone(config.backbone, config.output_stride, config.weights)
     recognizer.backbone.load_state_dict(seeing.state_dict())
     head = recognizer.tag_head
-    (features,) = averaged_features([recognizer], photos, names, size)
+    (both,) = averaged_features(
+        [recognizer], photos, names, size, lambda seen: torch.cat([seen.mean(dim=(2, 3)), recognizer.pool(seen)], dim=1)
+    )
+    averages, pooled = both.chunk(2, dim=1)
+    larger = pooled.mean() / averages.mean()
+    features = pooled / larger
     image_labels = torch.from_numpy(np.stack([photos.image_labels(name) for name in names]))
     start = torch.zeros(len(photos.classes), features.shape[1])
     if config.names:
         start = known_rows(config.backbone, photos.classes, start.shape[1])
-    recognizer.fill(*regress(features, image_labels, start, config.decay))
+    weight, bias = regress(features, image_labels, start, config.decay)
+    recognizer.fill(weight / larger, bias)
     head.count(image_labels)
 
 
@@ -115,9 +122,15 @@ def view_of(image: np.ndarray, size: int) -> Tensor:
 
 @torch.no_grad()
 def averaged_features(
-    networks: Sequence[Classifier | Recognizer], photos: TaggedPhotos, names: tuple[str, ...], size: int
+    networks: Sequence[Classifier | Recognizer],
+    photos: TaggedPhotos,
+    names: tuple[str, ...],
+    size: int,
+    pool: Callable[[Tensor], Tensor] = lambda features: features.mean(dim=(2, 3)),
 ) -> list[Tensor]:
-    """Return what every network's head reads of every photo, averaged over it: one (N, D) a network. `size` is the long side in px."""
+    """Return what every network's head reads of every photo, (1, D, h, w), averaged over it, or what `pool` makes of it: one
+    (N, D) a network. `size` is the long side in px.
+    """
     device = next(networks[0].parameters()).device
     seen: list[list[Tensor]] = [[] for _ in networks]
     training = [network.training for network in networks]
@@ -126,7 +139,7 @@ def averaged_features(
     for name in tqdm(names, desc="regression", unit="photo", mininterval=5):
         view = view_of(photos.image(name), size).to(device, memory_format=torch.channels_last)
         for network, rows in zip(networks, seen, strict=True):
-            rows.append(network.features(view).mean(dim=(2, 3))[0].cpu())
+            rows.append(pool(network.features(view))[0].cpu())
     for network, before in zip(networks, training, strict=True):
         network.train(before)
     return [torch.stack(rows) for rows in seen]

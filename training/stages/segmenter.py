@@ -40,7 +40,7 @@ def build_segmenter(config: SegmenterConfig, class_count: int, weights: str | No
     segmenter = SEGMENTERS[config.architecture](backbone, labels, options)
     if (asked := config.recognizer) is not None:
         seeing = build_backbone(asked.backbone, asked.output_stride)
-        segmenter.recognizer = Recognizer(seeing, labels, options.tag_balance, asked.scale)
+        segmenter.recognizer = Recognizer(seeing, labels, options.tag_balance, asked.scale, asked.power)
     return segmenter
 
 
@@ -88,7 +88,7 @@ def fit_segmenter(
     corrections = settings.corrections
     weight, share = (corrections.weight, corrections.share) if corrections else (1.0, 0.0)
     views = LabelledViews(
-        photos, names, label_maps, settings.views, settings.fit.seed, planes, corrected, corrected_weight=weight
+        photos, names, label_maps, settings.views, settings.fit.seed, planes, corrected, weight, settings.paste
     )
     if segmenter.tag_head is not None and not start:
         segmenter.tag_head.count(torch.from_numpy(views.image_labels))

@@ -13,7 +13,7 @@ from training.config.learning import ViewConfig
 from training.data import DataConfig, TaggedPhotos, open_source
 from training.data.augment import cut_out, jitter_colours, turn_hue
 from training.data.sampling import with_share
-from training.data.views import LabelledViews, TaggedViews
+from training.data.views import LabelledViews, TaggedViews, paste_things
 
 DATA = DataConfig(source="scenes", scenes={"count": 4, "val_count": 1, "size": 64, "class_count": 3})
 PLAIN = ViewConfig(long_side=(64, 64), crop=64, colour_jitter=0.0)
@@ -132,3 +132,31 @@ def test_corrected_photos_have_their_share_of_an_epoch() -> None:
     repeats = with_share(np.array([1.0, 1.0, 2.0, 1.0]), chosen, 0.75)
     np.testing.assert_allclose(repeats, [12, 1, 2, 1])
     np.testing.assert_allclose(with_share(np.ones(4), chosen | True, 0.75), np.ones(4))
+
+
+def test_things_are_pasted_with_their_pixels_labels_and_tags(photos: TaggedPhotos, tmp_path: Path) -> None:
+    names = photos.names("train")
+    plane = np.zeros((64, 64), np.uint8)
+    plane[10:30, 40:60], plane[50:] = 2, IGNORE_INDEX
+    labels = write_planes(tmp_path / "labels", names, plane)
+    giver, taker = (LabelledViews(photos, names, labels, PLAIN, 0)[0, index] for index in (0, 1))
+    things, before = giver["label_maps"] == 2, {key: values.clone() for key, values in taker.items()}
+    assert things.any()
+    assert (giver["label_maps"][~things] == IGNORE_INDEX).any()
+    paste_things(taker, giver)
+    for key in ("images", "label_maps"):
+        assert torch.equal(taker[key], torch.where(things, giver[key], before[key]))
+    assert taker["image_labels"].tolist() == [
+        max(tag, float(index == 1)) for index, tag in enumerate(before["image_labels"])
+    ]
+
+
+def test_a_share_of_the_views_is_pasted_on_and_no_photo_gains_a_tag(photos: TaggedPhotos, tmp_path: Path) -> None:
+    names = photos.names("train")
+    labels = write_planes(tmp_path / "labels", names, np.full((64, 64), 2, np.uint8))
+    plain, pasting = (LabelledViews(photos, names, labels, PLAIN, 0, paste=share) for share in (0.0, 0.5))
+    tags = pasting.image_labels.copy()
+    keys = [(epoch, index) for epoch in range(5) for index in range(len(names))]
+    pasted = [not torch.equal(plain[key]["images"], pasting[key]["images"]) for key in keys]
+    assert 0 < sum(pasted) < len(keys)
+    assert np.array_equal(pasting.image_labels, tags)

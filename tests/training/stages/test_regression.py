@@ -52,13 +52,14 @@ def test_a_run_that_trains_nothing_else_learns_from_the_regression(tmp_path) -> 
     assert all(torch.equal(value, untouched[key]) for key, value in trained.backbone.state_dict().items())
 
 
-def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns() -> None:
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns(power: float) -> None:
     torch.manual_seed(0)
     table = SegmenterConfig(
         backbone="small",
         weights=None,
         options={"channels": 16},
-        recognizer={"backbone": "small", "output_stride": 16, "names": False},
+        recognizer={"backbone": "small", "output_stride": 16, "names": False, "power": power},
     )
     segmenter = build_segmenter(table, 3)
     recognizer = segmenter.recognizer
@@ -72,6 +73,9 @@ def test_a_recognizer_is_fitted_to_whole_photos_and_nothing_else_of_it_learns() 
     logits = torch.cat([recognizer(view_of(photos.image(name), 64)) for name in names])
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.85
     assert torch.equal(recognizer.tag_head.frequency, truth.mean(dim=0))
+    seen = recognizer.features(view_of(photos.image(names[0]), 64))
+    expected = seen.clamp(min=0).numpy().astype(float) ** power
+    assert np.allclose(recognizer.pool(seen).numpy(), expected.mean(axis=(2, 3)) ** (1 / power), rtol=1e-4)
     segmenter.train()
     assert not any(parameter.requires_grad for parameter in recognizer.parameters())
     assert not any(module.training for module in recognizer.modules())
