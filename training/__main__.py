@@ -16,8 +16,8 @@ compare CONFIG         one table of many methods
 pretrain CONFIG        a backbone from photos of single objects
 import                 authors' weights (--method), or a network of torchvision (--torchvision), as a model that serves
 parity DIR...          differences from expected outputs of the authors' code, array by array
-corrections add SOURCE, learn CONFIG, watch CONFIG, simulate CONFIG: corrected masks taken in, learned, both whenever some come, and
-                       what they would be worth
+corrections choose, add SOURCE, learn CONFIG, watch CONFIG, simulate CONFIG: photos to correct are named, corrected masks taken in,
+                       learned, both whenever some come, and what they would be worth is said
 scenes DIR             generated photos with tags and exact masks, to try things on
 """
 

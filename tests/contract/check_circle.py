@@ -6,17 +6,17 @@ service serves a models directory of its own, for new versions go there, and kno
     TAG2MASK_MODELS=MODELS TAG2MASK_CORRECTIONS=FOLDER/corrections TAG2MASK_LABEL_STUDIO_URL=http://127.0.0.1:8080 \\
         TAG2MASK_LABEL_STUDIO_TOKEN=TOKEN TAG2MASK_LABEL_STUDIO_PROJECT=1 python -m app
     PYTHONPATH=. python tests/contract/check_circle.py --label-studio http://127.0.0.1:8080 --token TOKEN --project 1 \\
-        --models MODELS --data PHOTOS --split val_dev --folder FOLDER
+        --models MODELS --data PHOTOS --split train --aside val_dev --folder FOLDER
 
-PHOTOS holds JPEGImages, SegmentationClass, labels.csv and ImageSets; what learns sees a copy without masks. The first half of
-the corrections comes back by an exported file and is learned where that makes no version worse, all of them by "Start Training",
-whose version is served in any case. docs/corrections.md shows what it said, before the last was so.
+PHOTOS holds JPEGImages, SegmentationClass, labels.csv and ImageSets; what learns sees no masks but those that were drawn. Photos of
+`--split` are corrected, each class in turn. The first half of the corrections comes back by an exported file and is learned where
+that makes no version worse, all of them by "Start Training", whose version is served in any case. docs/corrections.md shows what it
+said.
 """
 
 import argparse
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -30,10 +30,14 @@ from scipy.ndimage import distance_transform_edt
 from app.inference.label_maps.brush import decode_brush, encode_brush
 from app.inference.labels import IGNORE_INDEX, VOC_CLASSES, label_of
 from tests.contract.check_label_studio import ROOT, User, predictions
+from training.config.data import DataConfig
+from training.data import open_source
 from training.masks.confusion import Confusion
 from training.masks.ground_truth import read_mask
+from training.pipeline.orders import photos_to_correct
 
 CORRECTED, KEPT_ASIDE = 30, 20  # So many photos are corrected, and so many others are drafts before and after.
+SAME = 0.5  # A draft whose IoU changes by less, in percent, is counted neither as better nor as worse.
 SERVED_SECONDS = 120  # A new version serves within this time.
 
 
@@ -44,24 +48,25 @@ class Walk:
         self.user = User(given.label_studio, given.token, given.service)
         self.given = given
         self.data = given.folder / "photos"
-        names = (given.data / "ImageSets" / f"{given.split}.txt").read_text().split()
-        random.Random(0).shuffle(names)
-        self.first, self.then = names[: CORRECTED // 2], names[CORRECTED // 2 : CORRECTED]
-        self.aside = names[CORRECTED : CORRECTED + KEPT_ASIDE]
-        self.train = [name for name in names if name not in self.aside]
+        self.train, aside = (
+            (given.data / "ImageSets" / f"{split}.txt").read_text().split() for split in (given.split, given.aside)
+        )
+        self.aside = aside[:KEPT_ASIDE]
+        self.drafts: dict[str, float] = {}
 
     def truth(self, name: str) -> np.ndarray:
         return read_mask(self.given.data / "SegmentationClass" / f"{name}.png")
 
-    def copy_photos(self) -> None:
-        """The photos and their tags, without masks; those kept aside are no photos to learn from."""
-        (self.data / "JPEGImages").mkdir(parents=True)
-        (self.data / "ImageSets").mkdir()
-        for name in (*self.train, *self.aside):
-            shutil.copy(self.given.data / "JPEGImages" / f"{name}.jpg", self.data / "JPEGImages")
+    def make_data(self) -> None:
+        """Make a data set of the photos and their tags, without masks, and choose whose masks are corrected."""
+        (self.data / "ImageSets").mkdir(parents=True)
+        (self.data / "JPEGImages").symlink_to((self.given.data / "JPEGImages").resolve())
         shutil.copy(self.given.data / "labels.csv", self.data)
         (self.data / "ImageSets" / "train.txt").write_text("\n".join(self.train) + "\n")
         (self.data / "ImageSets" / "val.txt").write_text("\n".join(self.aside) + "\n")
+        photos = open_source(DataConfig(source="folder", root=self.data, classes=VOC_CLASSES))
+        names = photos_to_correct(photos, (), CORRECTED)
+        self.first, self.then = names[: CORRECTED // 2], names[CORRECTED // 2 :]
 
     def make_project(self) -> None:
         config = (ROOT / "docs" / "label-studio.xml").read_text()
@@ -77,16 +82,22 @@ class Walk:
         self.user.check(f"connected: state {connected['readable_state']}", connected["state"] == "CO")
 
     def draft(self) -> None:
-        """Retrieve predictions for all tasks, and measure the newest of each."""
+        """Retrieve predictions for all tasks, measure the newest of each, and count which are better or worse than those before."""
         self.tasks = {Path(task["data"]["image"]).stem[9:]: task for task in predictions(self.user, self.given.project)}
         newest = {name: max(task["predictions"], key=lambda each: each["id"]) for name, task in self.tasks.items()}
         versions = sorted({each["model_version"].partition("@")[0] for each in newest.values()})
         print(f"  drafts by {', '.join(versions)}; mean IoU with the true masks:")
         for title, names in (("corrected", self.first), ("corrected later", self.then), ("kept aside", self.aside)):
-            confusion = Confusion.empty(len(VOC_CLASSES))
+            confusion, changes, before = Confusion.empty(len(VOC_CLASSES)), [], dict(self.drafts)
             for name in names:
-                confusion.add(self.truth(name), mask_of(newest[name]["result"], self.truth(name).shape))
-            print(f"    {len(names)} {title}: {confusion.miou():.1f}")
+                own = Confusion.empty(len(VOC_CLASSES))
+                own.add(self.truth(name), mask_of(newest[name]["result"], self.truth(name).shape))
+                confusion.counts += own.counts
+                self.drafts[name] = own.miou()
+                changes.append(self.drafts[name] - before.get(name, self.drafts[name]))
+            better, worse = (sum(sign * change > SAME for change in changes) for sign in (1, -1))
+            said = f"; {better} are better than before, {worse} worse" if before else ""
+            print(f"    {len(names)} {title}: {confusion.miou():.1f}{said}")
 
     def correct(self, names: list[str]) -> None:
         """Submit what a person would draw as the annotation of each task, made of its draft."""
@@ -187,15 +198,16 @@ def main() -> None:
     parser.add_argument("--service", default="http://127.0.0.1:8000", help="the address of tag2mask")
     for name in ("models", "data", "folder"):
         parser.add_argument(f"--{name}", required=True, type=Path)
-    parser.add_argument("--split", default="val", help="the photos of this list are imported")
+    parser.add_argument("--split", default="train", help="photos of this list are corrected, and all of it may teach")
+    parser.add_argument("--aside", default="val", help="photos of this list are drafted before and after")
     parser.add_argument("--project", type=int, default=1, help="the number that a new project will have")
     given = parser.parse_args()
     walk = Walk(given)
     sys.stdout.reconfigure(line_buffering=True)
     version = walk.user.ask("GET", "/api/version").json()["release"]
-    print(f"Label Studio {version}; {CORRECTED} photos of {given.split} to correct, {KEPT_ASIDE} kept aside")
+    print(f"Label Studio {version}; {CORRECTED} photos of {given.split} are corrected, {KEPT_ASIDE} others kept aside")
     print("1. draft")
-    walk.copy_photos()
+    walk.make_data()
     walk.make_project()
     walk.draft()
     print(f"2. correct {len(walk.first)}, export the project as JSON, learn")

@@ -56,7 +56,8 @@ class LabelledViews(TaggedViews):
 
     `planes` are folders of further PNGs, of which each adds, under its own key, bool (S, S): where the pixel is above the
     limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.
-    `corrected` is a folder whose label maps hold instead; with it comes "weights" (), which is `corrected_weight` for these.
+    `corrected` is a folder whose label maps hold instead; with it come "corrected" (), true for these, and "weights" (), which is
+    `corrected_weight` for these.
     `paste` is the share of the views onto which the things of another photo are pasted (`paste_things`).
     """
 
@@ -119,6 +120,7 @@ class LabelledViews(TaggedViews):
             "label_maps": torch.from_numpy(label_map.astype(np.int64)),
         }
         if self.corrected is not None:
+            item["corrected"] = torch.tensor(corrected is not None)
             item["weights"] = torch.tensor(self.corrected_weight if corrected else 1.0)
         if self.planes:
             item["inside"] = torch.from_numpy(others.pop() != IGNORE_INDEX)

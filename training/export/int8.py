@@ -10,6 +10,7 @@ DequantizeLinear between the nodes of the float graph, so that the graph in floa
 """
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ CALIBRATION_PHOTOS = 64
 LAYERS = ("Conv", "Gemm")
 BETWEEN = ("Add", "Clip", "Relu", "Concat")  # They pass on integers where their neighbours do.
 STORED = "_quantized"  # The tool calls the integers of a weight or bias so, after its own name.
+# Layers that share a bias have a copy each, with a number behind its name: the scale is that of the layer's input.
+COPY = re.compile(rf"(.*bias)\d+{STORED}")
 
 
 class _Views(CalibrationDataReader):
@@ -95,7 +98,10 @@ def inner_nodes(graph: onnx.GraphProto) -> list[str]:
 
 
 def in_floats(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the float32 graph that `in_integers` made `model` of, with the weights that its integers stand for."""
+    """Return the float32 graph that `in_integers` made `model` of, with the weights that its integers stand for.
+
+    Layers that shared a bias share it again: a network that is read from the graph has one, too.
+    """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     # The name of what QuantizeLinear and DequantizeLinear give -> that of what it stands for.
@@ -109,9 +115,12 @@ def in_floats(model: onnx.ModelProto) -> onnx.ModelProto:
         source = node.input[0]
         plain[node.output[0]] = plain.get(source, source)
         if source in constants:
-            name = plain[node.output[0]] = source.removesuffix(STORED)
-            parts = (numpy_helper.to_array(constants[part]) for part in node.input)
-            constants[name] = numpy_helper.from_array(real_values(*parts), name)
+            copy = COPY.fullmatch(source)
+            shared = copy is not None and copy[1] + STORED in constants
+            name = plain[node.output[0]] = copy[1] if copy and shared else source.removesuffix(STORED)
+            if not shared:
+                parts = (numpy_helper.to_array(constants[part]) for part in node.input)
+                constants[name] = numpy_helper.from_array(real_values(*parts), name)
         left_out.update(part for part in node.input if part in constants)
     for node in kept:
         for index, name in enumerate(node.input):

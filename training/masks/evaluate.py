@@ -130,16 +130,9 @@ def measure_segmenter(
     return rounded(figures), confusion
 
 
-def served_confusion(
-    model: Model, data: DataConfig, photos: TaggedPhotos, names: tuple[str, ...], title: str
-) -> Confusion:
-    """Return the pixel counts of a segmenter's served masks, no tags given, over the photos that have a mask."""
-    truth, served = GroundTruth(data, photos), Analyzer(Options(), segmenter=model)
-    confusion = Confusion.empty(len(model.card.classes))
-    for name in tqdm(names, desc=title, unit="photo", mininterval=5):
-        if truth.has(name):
-            confusion.add(truth.mask(name), served.look_at(photos.image(name)).mask.mask)
-    return confusion
+def measure_served(model: Model, data: DataConfig, photos: TaggedPhotos, names: tuple[str, ...]) -> Measured:
+    """Measure the served masks of photos that have a true one, without and with their tags."""
+    return measure_segmenter(model, photos, names, GroundTruth(data, photos), common=(), crf=False, scales=False)
 
 
 def crf_mask(model: Model, image: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""The verb `corrections`: `add` takes masks in, `learn` trains the served segmenter on, `watch` does both whenever masks come in,
-and `simulate` says what they would be worth.
+"""The verb `corrections`: `choose` names photos to correct, `add` takes masks in, `learn` trains the served segmenter on, `watch`
+does both whenever masks come in, and `simulate` says what they would be worth.
 """
 
 import argparse
@@ -12,9 +12,10 @@ from app.inference.errors import ConfigError
 from training.config.data import DataConfig
 from training.config.learn import LearnConfig, SimulateConfig
 from training.config.run_config import RunConfig, read_config
-from training.data import open_source
-from training.masks.corrections.add import add_corrections
+from training.data import TaggedPhotos, open_source
+from training.masks.corrections.add import add_corrections, rows_there
 from training.pipeline.learn import learn
+from training.pipeline.orders import photos_to_correct
 from training.pipeline.simulate import simulate
 from training.pipeline.watch import take_in_and_learn, watch
 
@@ -27,9 +28,16 @@ def add_corrections_verb(verbs: Any) -> None:
         "source", type=Path, metavar="SOURCE", help="a VOC or CVAT folder, a COCO file, an export, choices.csv"
     )
     add.add_argument("--to", type=Path, metavar="DIR", default=Path("corrections"), help="the folder of corrections")
-    photos = add.add_mutually_exclusive_group(required=True)
-    photos.add_argument("--data", type=Path, metavar="DIR", help="the photos, a folder with labels.csv")
-    photos.add_argument("--config", type=Path, metavar="CONFIG", help="or the file of the run that they belong to")
+    choose = actions.add_parser("choose")
+    choose.add_argument(
+        "--not-in", type=Path, metavar="DIR", default=Path("corrections"), help="leave out photos of these corrections"
+    )
+    choose.add_argument("--count", type=int, metavar="N", default=30, help="name so many photos")
+    choose.set_defaults(act=act_choose)
+    for action in (add, choose):
+        photos = action.add_mutually_exclusive_group(required=True)
+        photos.add_argument("--data", type=Path, metavar="DIR", help="the photos, a folder with labels.csv")
+        photos.add_argument("--config", type=Path, metavar="CONFIG", help="or the file of the run that they belong to")
     add.add_argument("--drafts", type=Path, metavar="DIR", help="what `python -m app label` wrote: the masks before")
     add.add_argument("--made-by", default="", metavar="NAME", help="who drew them, where the source does not say")
     add.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="of masks that do not fit")
@@ -46,16 +54,26 @@ def add_corrections_verb(verbs: Any) -> None:
     actions.choices["watch"].add_argument("--once", action="store_true", help="end once nothing waits any more")
 
 
+def photos_named(options: argparse.Namespace) -> TaggedPhotos:
+    """Return the photos of `--data` or `--config`."""
+    if options.data is not None:
+        return open_source(DataConfig(source="folder", root=options.data))
+    return open_source(read_config(RunConfig, options.config).data)
+
+
+def act_choose(options: argparse.Namespace) -> str:
+    """Name the photos to correct next, each on a line."""
+    if options.count < 1:
+        raise ConfigError(f"--count {options.count}: name 1 photo or more")
+    return "\n".join(photos_to_correct(photos_named(options), rows_there(options.not_in), options.count))
+
+
 def act_add(options: argparse.Namespace) -> str:
     """Put masks of another tool into a folder of corrections."""
-    if options.data is not None:
-        data = DataConfig(source="folder", root=options.data)
-    else:
-        data = read_config(RunConfig, options.config).data
     if options.drafts is not None and not options.drafts.is_dir():
         raise ConfigError(f"--drafts {options.drafts}: there is no such folder; name what `python -m app label` wrote")
     skip = options.on_error == "skip"
-    return add_corrections(options.source, open_source(data), options.to, options.made_by, options.drafts, skip)
+    return add_corrections(options.source, photos_named(options), options.to, options.made_by, options.drafts, skip)
 
 
 def act_learn(options: argparse.Namespace) -> str:

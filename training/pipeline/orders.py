@@ -1,4 +1,4 @@
-"""Photos could be corrected in these orders, by what is known of them without a mask: signs of a label's quality, and tags.
+"""Photos could be corrected in these orders, by what is known of them without a mask: tags, and signs of a label's quality.
 
 review        the mean of all signs, worst first: the order of `python -m app label`
 disagreement  the share of its area that the segmenter's mask and the classifier's label have in common, smallest first
@@ -9,8 +9,9 @@ random        by chance
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,21 @@ class Signs:
     entropy: float
 
 
-Order = Callable[[Mapping[str, Signs], TaggedPhotos, int], list[str]]
+@dataclass(frozen=True)
+class Pool:
+    """It holds the photos that an order sorts. Their signs are found when an order first reads them."""
+
+    photos: TaggedPhotos
+    names: tuple[str, ...]
+    find_signs: Callable[[], Mapping[str, Signs]]
+
+    @cached_property
+    def signs(self) -> Mapping[str, Signs]:
+        """The signs of every photo, by its name."""
+        return self.find_signs()
+
+
+Order = Callable[[Pool, int], list[str]]
 
 
 def signs_of(
@@ -68,35 +83,34 @@ def entropy_of(probabilities: np.ndarray) -> float:
     return float(-(probabilities * np.log(np.maximum(probabilities, LEAST))).sum(axis=0).mean())
 
 
-def by_review(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+def by_review(pool: Pool, seed: int) -> list[str]:
     """Return the photos by the mean of all signs, worst first."""
-    return sorted(signs, key=lambda name: signs[name].estimate)
+    return sorted(pool.names, key=lambda name: pool.signs[name].estimate)
 
 
-def by_disagreement(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+def by_disagreement(pool: Pool, seed: int) -> list[str]:
     """Return the photos by how little the mask and the classifier's label have in common."""
-    return sorted(signs, key=lambda name: signs[name].agreement)
+    return sorted(pool.names, key=lambda name: pool.signs[name].agreement)
 
 
-def by_entropy(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+def by_entropy(pool: Pool, seed: int) -> list[str]:
     """Return the photos by the entropy of the segmenter's probabilities, highest first."""
-    return sorted(signs, key=lambda name: -signs[name].entropy)
+    return sorted(pool.names, key=lambda name: -pool.signs[name].entropy)
 
 
-def by_chance(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+def by_chance(pool: Pool, seed: int) -> list[str]:
     """Return the photos in an order that follows from the seed."""
-    names = list(signs)
-    return [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+    return [pool.names[index] for index in np.random.default_rng(seed).permutation(len(pool.names))]
 
 
-def by_class(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+def by_class(pool: Pool, seed: int) -> list[str]:
     """Return the photos so that each class has its turn; of a class they come by chance."""
-    return in_turn(photos_by_class(by_chance(signs, photos, seed), photos))
+    return in_turn(photos_by_class(by_chance(pool, seed), pool.photos))
 
 
-def by_typical(signs: Mapping[str, Signs], photos: TaggedPhotos, seed: int) -> list[str]:
+def by_typical(pool: Pool, seed: int) -> list[str]:
     """Return the photos so that each class has its turn; of a class come those in the middle of it by review first."""
-    queues = photos_by_class(by_review(signs, photos, seed), photos)
+    queues = photos_by_class(by_review(pool, seed), pool.photos)
     return in_turn([from_the_middle(queue) for queue in queues])
 
 
@@ -104,6 +118,12 @@ def from_the_middle(names: list[str]) -> list[str]:
     """Return the names, the one in the middle first, the ends last."""
     places = sorted(range(len(names)), key=lambda place: abs(place - len(names) // 2))
     return [names[place] for place in places]
+
+
+def photos_to_correct(photos: TaggedPhotos, corrected: Container[str], count: int) -> list[str]:
+    """Return the next `count` photos of `train` in the order that teaches most, "balance", without those that are corrected."""
+    pool = Pool(photos, photos.names("train"), dict)
+    return [name for name in by_class(pool, 0) if name not in corrected][:count]
 
 
 ORDERS: dict[str, Order] = {

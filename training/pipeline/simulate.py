@@ -7,11 +7,12 @@ a simulation that was stopped goes on, and can be carried on with more orders, c
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from app.inference.engine import Engine
@@ -22,14 +23,18 @@ from training.checkpoint import load_weights
 from training.config.learn import SimulateConfig
 from training.data import TaggedPhotos, open_source
 from training.data.sampling import evenly_spaced
-from training.masks.evaluate import served_confusion
+from training.masks.evaluate import measure_served
 from training.masks.supervised import whole_masks, write_ground_truth
-from training.pipeline.orders import ORDERS, signs_of
+from training.pipeline.orders import ORDERS, Pool, Signs, signs_of
 from training.segmenters import Segmenter
 from training.stages.go_on import START, go_on, newest_file, others_of, read_segmenter
 from training.stages.last_layers import RememberingModel, Trunk
 
 RESULT = "result.json"  # A cell's figures; a cell that has them is done.
+FIGURES = {
+    "miou": "without tags",
+    "tagged_miou": "tags given",
+}  # The table and the plot have these, under these titles.
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,20 @@ def simulate(config: SimulateConfig) -> Path:
     segmenter, card = read_segmenter(path, config.out)
     config = config.model_copy(update={"data": config.data.model_copy(update={"classes": card.classes})})
     photos = open_source(config.data)
-    pool = evenly_spaced(photos.names("train"), config.pool)
-    cam, served = (Engine(file, device="cpu") for file in (newest_file(config.cam), path))
-    signs = signs_of(cam, served, photos, pool, config.out / "signs.json")
+    names = evenly_spaced(photos.names("train"), config.pool)
+
+    def find_signs() -> Mapping[str, Signs]:
+        cam, served = (Engine(file, device="cpu") for file in (newest_file(config.cam), path))
+        return signs_of(cam, served, photos, names, config.out / "signs.json")
+
+    pool = Pool(photos, names, find_signs)
     model, trunk = RememberingModel(segmenter, card), Trunk(segmenter, photos, card.preferred_size)
     for cell in (BEFORE, *cells(config)):
         if (config.out / cell.folder / RESULT).is_file():
             continue
         load_weights(config.out / START, segmenter)
         if cell.count:
-            taught = whole_masks(config.data, photos, ORDERS[cell.order](signs, photos, cell.seed), cell.count)
+            taught = whole_masks(config.data, photos, ORDERS[cell.order](pool, cell.seed), cell.count)
             learn_cell(config, segmenter, trunk, photos, taught, cell)
         measure(config, model, photos, cell)
     return write_results(config)
@@ -98,40 +107,50 @@ def learn_cell(
 
 
 def measure(config: SimulateConfig, model: Model, photos: TaggedPhotos, cell: Cell) -> None:
-    """Write the figures of a segmenter's masks, no tags given."""
-    names = photos.names(config.split or photos.report_split)
-    confusion = served_confusion(model, config.data, photos, names, cell.folder)
+    """Write the figures of a segmenter's masks, without tags and with them, and without them the IoU of each label."""
+    figures, confusion = measure_served(model, config.data, photos, photos.names(config.split or photos.report_split))
     iou = dict(zip(("background", *photos.classes), np.round(confusion.iou(), 2).tolist(), strict=True))
-    figures = {"miou": round(confusion.miou(), 2), "iou": iou}
-    write_whole(config.out / cell.folder / RESULT, json.dumps(asdict(cell) | figures, indent=1))
+    kept = {figure: figures[figure] for figure in FIGURES}
+    write_whole(config.out / cell.folder / RESULT, json.dumps(asdict(cell) | kept | {"iou": iou}))
 
 
 def write_results(config: SimulateConfig) -> Path:
-    """Write `table.md` and `plot.svg` of the cells that are done."""
-    before = json.loads((config.out / BEFORE.folder / RESULT).read_text())["miou"]
-    results = [json.loads(path.read_text()) for path in sorted(config.out.glob(f"*-*/{RESULT}"))]
-    results = [result for result in results if result["count"]]
-    mious: dict[tuple[str, int], list[float]] = {}
-    for result in results:
-        mious.setdefault((result["order"], result["count"]), []).append(result["miou"])
-    counts = sorted({count for _, count in mious})
-    orders = [order for order in ORDERS if any(known == order for known, _ in mious)]
-    lines = [f"| order | {' | '.join(f'{count} photos' for count in counts)} |", "|---" * (len(counts) + 1) + "|"]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
-    for order in orders:
-        known = [(count, mious[order, count]) for count in counts if (order, count) in mious]
-        lines.append(f"| {order} | {' | '.join(written(mious.get((order, count)), before) for count in counts)} |")
-        means = [before, *(float(np.mean(values)) for _, values in known)]
-        axis.plot([0, *(count for count, _ in known)], means, marker="o", label=order)
-    axis.set(xlabel="photos corrected", ylabel="mean IoU in percent", xscale="symlog")
-    axis.set_xticks([0, *counts], ["0", *map(str, counts)])
-    axis.legend()
+    """Write `table.md`, `plot.svg` and `results.json` of the cells that are done; returns the table's path."""
+    found = [json.loads(path.read_text()) for path in sorted(config.out.glob(f"*-*/{RESULT}"))]
+    results = [result for result in found if result["count"]]
+    (before,) = (result for result in found if not result["count"])
+    counts = sorted({result["count"] for result in results})
+    lines = []
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, (key, title) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
+        values: dict[str, dict[int, list[float]]] = {order: {} for order in ORDERS}
+        for result in results:
+            values[result["order"]].setdefault(result["count"], []).append(result[key])
+        lines += [f"Mean IoU, {title}; before any correction: {before[key]:.2f}", ""]
+        lines += [f"| order | {' | '.join(f'{count} photos' for count in counts)} |", "|---" * (len(counts) + 1) + "|"]
+        for order, known in values.items():
+            if known:
+                cells_of = (written(known.get(count), before[key]) for count in counts)
+                lines.append(f"| {order} | {' | '.join(cells_of)} |")
+                draw(axis, order, {0: [before[key]], **known})
+        lines.append("")
+        axis.set(title=title, xlabel="photos corrected", ylabel="mean IoU in percent", xscale="symlog")
+        axis.set_xticks([0, *counts], ["0", *map(str, counts)])
+        axis.legend()
     with whole_file(config.out / "plot.svg") as partial:
         figure.savefig(partial, format="svg")
+    write_whole(config.out / "results.json", "[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n")
     table = config.out / "table.md"
-    write_whole(table, "\n".join([f"Before any correction: {before:.2f}", "", *lines, ""]))
+    write_whole(table, "\n".join(lines))
     return table
+
+
+def draw(axis: Axes, order: str, values: Mapping[int, list[float]]) -> None:
+    """Draw the mean over the seeds against the number of photos, with a bar from the least to the largest."""
+    counts = sorted(values)
+    means = np.array([np.mean(values[count]) for count in counts])
+    least, most = (np.array([pick(values[count]) for count in counts]) for pick in (min, max))
+    axis.errorbar(counts, means, [means - least, most - means], marker="o", capsize=3, label=order)
 
 
 def written(values: list[float] | None, before: float) -> str:

@@ -46,7 +46,7 @@ class SegmenterOptions(BaseModel):
     # the same, and a loss at every pixel takes a third of the time of a small network.
     loss_stride: int = Field(default=1, ge=1, le=8)
     # The cross-entropy counts this share of a batch's pixels, those with the smallest loss: where a trained network disagrees most
-    # with a label that no person drew, the label is wrong more often than the network.
+    # with a label that no person drew, the label is wrong more often than the network. Corrected photos count wholly.
     kept_pixels: float = Field(default=1.0, gt=0, le=1)
     # It counts this share of every label's pixels all the same: a class that is hard to tell has large losses throughout, and a
     # network that is never shown it forgets it.
@@ -156,7 +156,7 @@ class Segmenter(nn.Module):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss and its parts before their weights, of "images" and "label_maps" (N, H, W), and of "weights" (N,)
-        where the photos' pixels do not all count alike.
+        where the photos' pixels do not all count alike; "corrected", bool (N,), says which photos' labels a person drew.
 
         `self_training` and `tag_weight` need "image_labels" (N, C). `saliency_weight` needs "salient" and "activated", bool
         (N, H, W), and takes "inside", bool (N, H, W), where the batch has it: False for pixels that belong to no photo.
@@ -186,20 +186,22 @@ class Segmenter(nn.Module):
 
     def cross_entropy(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean over pixels that are not 255, each weighted as its photo, of those that `kept_pixels` and `kept_of_each`
-        keep; zero where none is left.
+        keep; zero where none is left. Of photos that "corrected" (N,) names all count: a person drew their labels.
         """
         label_maps = thinned(batch["label_maps"], self.options.loss_stride)
         logits = self._compared(logits, label_maps.shape[1:])
         targets = reduce_labels(label_maps, logits.shape[2:]) if self.compare_at == "logits" else label_maps
         losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
-        weights = (targets != IGNORE_INDEX).to(losses.dtype)
-        if self.options.kept_pixels < 1 and weights.any():
-            known, found = weights > 0, losses.detach()
-            kept = known & among_smallest(found, known, self.options.kept_pixels)
-            for label in targets[known].unique() if self.options.kept_of_each else ():
-                own = targets == label
+        counted = targets != IGNORE_INDEX
+        doubted = counted & ~batch["corrected"][:, None, None] if "corrected" in batch else counted
+        if self.options.kept_pixels < 1 and doubted.any():
+            found = losses.detach()
+            kept = among_smallest(found, doubted, self.options.kept_pixels)
+            for label in targets[doubted].unique() if self.options.kept_of_each else ():
+                own = doubted & (targets == label)
                 kept |= own & among_smallest(found, own, self.options.kept_of_each)
-            weights = weights * kept
+            counted = counted & (kept | ~doubted)
+        weights = counted.to(losses.dtype)
         if "weights" in batch:
             weights = weights * batch["weights"][:, None, None]
         return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

@@ -31,7 +31,6 @@ from training.data import TaggedPhotos
 from training.data.augment import generator, normalize
 from training.data.views import read_plane
 from training.segmenters import Segmenter
-from training.segmenters.aspp import enlarge
 from training.segmenters.segmenter import reduce_labels
 
 FORBIDDEN = -1e4  # A class that a photo does not show has this logit; its probability is zero.
@@ -48,7 +47,7 @@ class LastLayers(nn.Module):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss of the pixels of views (see `TrunkViews`), those of corrected photos counted "weights" times.
 
-        Every pixel of a corrected photo counts, whatever `kept_pixels` says of labels that no person drew.
+        Every pixel of a corrected photo counts, as in `Segmenter.cross_entropy`.
         """
         logits = self._last(batch["before"])
         targets, corrected = reduce_labels(batch["label_maps"], logits.shape[2:]), batch["corrected"][:, None, None]
@@ -178,7 +177,7 @@ class RememberingModel:
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs of uint8 (N, H, W, 3) by name; see `training.export.served.ServedSegmenter`."""
+        """Return the outputs of uint8 (N, H, W, 3) by name, but for "mask"; see `training.export.served.ServedSegmenter`."""
         key, segmenter = hashlib.sha256(images.tobytes()).digest(), self._segmenter
         if key not in self._known:
             normalised = torch.stack([normalize(image) for image in images])
@@ -186,8 +185,7 @@ class RememberingModel:
             self._known[key] = segmenter.trunk(features).half(), segmenter.tag_logits(normalised, features)
         before, tag_logits = self._known[key]
         logits = segmenter.shared_out(segmenter.last(before.float()), tag_logits)
-        outputs = {}
+        outputs = {"logits": logits.numpy()}
         if tag_logits is not None and self.card.presence_thresholds:
             outputs["scores"] = tag_logits.sigmoid().numpy()
-        mask = enlarge(logits, torch.Size(images.shape[1:3])).argmax(dim=1).to(torch.uint8)
-        return {"logits": logits.numpy(), "mask": mask.numpy(), **outputs}
+        return outputs

@@ -8,7 +8,7 @@ import pytest
 
 from app.inference import engine as engines
 from app.inference.engine import Engine, has_integer_instructions
-from app.inference.model_card import ModelCard
+from app.inference.model_card import IMAGE_INPUT, ModelCard
 from tests.training.export.test_served_start import segmenter
 from training.config.data import DataConfig
 from training.data import open_source
@@ -58,6 +58,30 @@ def test_the_float_graph_is_read_out_again(files: tuple[Path, Path]) -> None:
         value = onnx.numpy_helper.to_array(tensor)
         if value.dtype == np.float32 and value.size:
             assert np.abs(constants[tensor.name] - value).max() <= max(1e-6, np.abs(value).max() / 100)
+
+
+def test_layers_that_share_a_bias_share_it_again() -> None:
+    """Two layers with the same weights see values of different ranges, so that each has integers of its own for the bias."""
+    rng = np.random.default_rng(0)
+    names = {"first": (4, 3), "inner": (4, 4), "last": (2, 4)}
+    constants = [
+        onnx.numpy_helper.from_array(rng.normal(size=size).astype(np.float32), f"{layer}.{part}")
+        for layer, shape in names.items()
+        for part, size in (("weight", (*shape, 1, 1)), ("bias", shape[:1]))
+    ]
+    nodes = [onnx.helper.make_node("Transpose", [IMAGE_INPUT], ["0"], perm=(0, 3, 1, 2))]
+    for number, layer in enumerate(("first", "inner", "inner", "last")):
+        inputs = [str(number), f"{layer}.weight", f"{layer}.bias"]
+        nodes.append(onnx.helper.make_node("Conv", inputs, [str(number + 1)]))
+    image = onnx.helper.make_tensor_value_info(IMAGE_INPUT, onnx.TensorProto.FLOAT, ("N", "H", "W", 3))
+    logits = onnx.helper.make_tensor_value_info("4", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "shared", [image], [logits], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    made = in_integers(model, [rng.normal(size=(1, 8, 8, 3)).astype(np.float32)])
+    assert {"inner.bias_quantized", "inner.bias0_quantized"} <= {tensor.name for tensor in made.graph.initializer}
+    read = in_floats(made).graph
+    assert [list(node.input) for node in read.node] == [list(node.input) for node in nodes]
+    assert {tensor.name for tensor in read.initializer} == {tensor.name for tensor in constants}
 
 
 def test_what_lies_between_the_first_and_the_last_layer_is_in_integers(files: tuple[Path, Path]) -> None:

@@ -22,7 +22,7 @@ from training.export.onnx_file import card_of, export_model
 from training.masks.corrections.add import add_corrections
 from training.masks.ground_truth import GroundTruth
 from training.pipeline.learn import learn
-from training.pipeline.orders import ORDERS, Signs
+from training.pipeline.orders import ORDERS, Pool, Signs, photos_to_correct
 from training.pipeline.simulate import Cell, cells, write_results
 from training.stages.segmenter import build_segmenter, serve_segmenter
 
@@ -121,15 +121,21 @@ def test_orders_sort_as_they_say(root: Path) -> None:
     signs = {
         name: Signs(estimate=n / 20, agreement=1 - n / 20, entropy=(n * 7 % 16) / 16) for n, name in enumerate(names)
     }
-    orders = {order: sort(signs, photos, 0) for order, sort in ORDERS.items()}
+    pool = Pool(photos, names, lambda: signs)
+    orders = {order: sort(pool, 0) for order, sort in ORDERS.items()}
     assert all(sorted(order) == sorted(names) for order in orders.values())
     assert orders["review"] == list(names)
     assert orders["disagreement"] == list(names)[::-1]
     assert signs[orders["entropy"][0]].entropy == 15 / 16
-    assert orders["random"] != ORDERS["random"](signs, photos, 1)
+    assert orders["random"] != ORDERS["random"](pool, 1)
+    without_signs = Pool(photos, names, pytest.fail)
+    assert [ORDERS[order](without_signs, 0) for order in ("random", "balance")] == [orders["random"], orders["balance"]]
     for order in ("balance", "typical"):
         tags = [set(photos.tags(name)) for name in orders[order][: len(photos.classes)]]
         assert set().union(*tags) == set(photos.classes)
+    first = photos_to_correct(photos, (), 2)
+    assert set(photos.classes) == {tag for name in first for tag in photos.tags(name)}
+    assert photos_to_correct(photos, first, 2) == photos_to_correct(photos, (), 4)[2:]
 
 
 def test_the_table_of_a_simulation_says_what_each_order_is_worth(root: Path, tmp_path: Path) -> None:
@@ -140,9 +146,11 @@ def test_the_table_of_a_simulation_says_what_each_order_is_worth(root: Path, tmp
     mious = dict(zip(cells(config), (50.0, 52.0, 54.0, 50.5, 51.0, 60.0, 56.0, 50.5), strict=True))
     for cell, miou in {Cell("before", 0, 0): 48.0, **mious}.items():
         (tmp_path / cell.folder).mkdir()
-        values = {"order": cell.order, "count": cell.count, "seed": cell.seed, "miou": miou}
+        values = {"order": cell.order, "count": cell.count, "seed": cell.seed, "miou": miou, "tagged_miou": miou + 4}
         (tmp_path / cell.folder / "result.json").write_text(json.dumps(values))
     table = write_results(config).read_text()
-    assert "Before any correction: 48.00" in table
+    assert "without tags; before any correction: 48.00" in table
+    assert "tags given; before any correction: 52.00" in table
     assert "| review | 56.00 (+8.00, 2 seeds 52.00 to 60.00) | 50.50 (+2.50, 2 seeds 50.50 to 50.50) |" in table
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 1 + len(mious)
     assert "svg" in (tmp_path / "plot.svg").read_text()

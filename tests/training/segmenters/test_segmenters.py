@@ -164,6 +164,12 @@ def test_the_smallest_losses_count_and_a_share_of_every_label(kept_of_each: floa
     model = transparent(kept_pixels=0.5, kept_of_each=kept_of_each)
     loss = model.cross_entropy(logits[None, :, None], {"label_maps": labels[None, None]})
     torch.testing.assert_close(loss, losses[list(counted)].mean())
+    # The same pixels in a photo that a person corrected all count, beside the one that is not.
+    both = {"label_maps": labels[None, None].repeat(2, 1, 1), "corrected": torch.tensor([False, True])}
+    loss = model.cross_entropy(logits[None, :, None].repeat(2, 1, 1, 1), both)
+    torch.testing.assert_close(loss, torch.cat([losses[list(counted)], losses]).mean())
+    drawn = {"label_maps": labels[None, None], "corrected": torch.tensor([True])}
+    torch.testing.assert_close(model.cross_entropy(logits[None, :, None], drawn), losses.mean())
 
 
 def test_self_training_multiplies_absent_classes_by_zero() -> None:

@@ -138,8 +138,9 @@ def test_what_is_remembered_answers_as_the_served_network(segmenter: Segmenter, 
     remembering = RememberingModel(segmenter, card)
     for _ in range(2):
         outputs = remembering.run(images)
-        for key, value in served.items():
-            np.testing.assert_allclose(outputs[key], value, rtol=0.02, atol=0.02)  # what is kept is in half precision
+        assert set(outputs) == set(served) - {"mask"}
+        for key, value in outputs.items():
+            np.testing.assert_allclose(value, served[key], rtol=0.02, atol=0.02)  # what is kept is in half precision
 
 
 def test_normalisation_keeps_its_statistics(segmenter: Segmenter) -> None:

@@ -7,6 +7,7 @@ file or a folder with one in annotations/, Label Studio's JSON export, or the ch
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,11 @@ LABELLED = "label.json"  # `python -m app label` notes here which models made a 
 EXAMPLES = "a folder with SegmentationClass/, a COCO file, Label Studio's JSON export, or choices.csv"
 
 
+def rows_there(folder: Path) -> Mapping[str, Correction]:
+    """Return the last row of each photo that a folder of corrections has, by its name; nothing where there is no such folder."""
+    return read_corrections(folder).rows if (folder / LIST).is_file() else {}
+
+
 def add_corrections(
     source: Path, photos: TaggedPhotos, folder: Path, made_by: str = "", drafts: Path | None = None, skip: bool = False
 ) -> str:
@@ -47,7 +53,7 @@ def add_corrections(
     """
     if source.suffix.lower() == ".csv":
         return add_choices(source, photos, folder)
-    there = set((read_corrections(folder).rows if (folder / LIST).is_file() else {}).values())
+    there = set(rows_there(folder).values())
     usable, known, unchanged, refused = [], 0, 0, []
     for row in rows_of(source, photos):
         try:
