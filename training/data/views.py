@@ -58,7 +58,8 @@ class LabelledViews(TaggedViews):
     limit that stands beside the folder. With them comes "inside" (S, S), false where a view reaches over the photo.
     `corrected` is a folder whose label maps hold instead; with it come "corrected" (), true for these, and "weights" (), which is
     `corrected_weight` for these.
-    `paste` is the share of the views onto which the things of another photo are pasted (`paste_things`).
+    `paste` is the share of the views onto which the things of another photo are pasted (`paste_things`); never onto a corrected one,
+    whose pixels all count as drawn.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class LabelledViews(TaggedViews):
         epoch, index = key
         item = self._labelled_view(epoch, index)
         rng = np.random.default_rng((self.seed, epoch, index, PASTING))
-        if self.paste and rng.random() < self.paste:
+        if self.paste and not self.is_corrected[index] and rng.random() < self.paste:
             shown = np.flatnonzero(self.image_labels.any(axis=0))
             givers = np.flatnonzero(self.image_labels[:, rng.choice(shown)])
             paste_things(item, self._labelled_view(epoch, int(rng.choice(givers))))

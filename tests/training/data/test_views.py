@@ -160,3 +160,7 @@ def test_a_share_of_the_views_is_pasted_on_and_no_photo_gains_a_tag(photos: Tagg
     pasted = [not torch.equal(plain[key]["images"], pasting[key]["images"]) for key in keys]
     assert 0 < sum(pasted) < len(keys)
     assert np.array_equal(pasting.image_labels, tags)
+    corrected = write_planes(tmp_path / "corrected", names, np.ones((64, 64), np.uint8))
+    drawn = LabelledViews(photos, names, labels, PLAIN, 0, corrected=corrected, paste=1.0)
+    assert all((drawn[key]["label_maps"] == 1).all() for key in keys)
+    assert all(torch.equal(drawn[key]["images"], plain[key]["images"]) for key in keys)
