@@ -33,9 +33,8 @@ from app.runtime.settings import Settings
 
 UNITS = 32  # A task of Ray has so many units: a second or more of work, so that Ray's own milliseconds do not count.
 TRIES = 5  # A unit whose worker dies so often ends the command: the photo may be what kills it.
-PATIENCE_SECONDS = (
-    600.0  # The command waits this long for a node with room for a worker: clusters that grow take minutes.
-)
+# The command waits this long for a node with room for a worker: clusters that grow take minutes.
+PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)

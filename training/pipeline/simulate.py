@@ -31,10 +31,8 @@ from training.stages.go_on import START, go_on, newest_file, others_of, read_seg
 from training.stages.last_layers import RememberingModel, Trunk
 
 RESULT = "result.json"  # A cell's figures; a cell that has them is done.
-FIGURES = {
-    "miou": "without tags",
-    "tagged_miou": "tags given",
-}  # The table and the plot have these, under these titles.
+# The table and the plot have these figures, under these titles.
+FIGURES = {"miou": "without tags", "tagged_miou": "tags given"}
 
 
 @dataclass(frozen=True)
