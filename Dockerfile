@@ -13,22 +13,6 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt /usr/share/doc /usr/share/man /usr/share/locale
 
-FROM python AS install
-# python3-venv brings ca-certificates where the base has none.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3-venv \
-    && python3 -m venv /opt/tag2mask
-WORKDIR /build
-# The package is empty here, for its code comes last: a change of the code installs nothing anew.
-COPY pyproject.toml constraints.txt ./
-RUN mkdir tag2mask && touch tag2mask/__init__.py
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
-
-FROM scratch AS code
-COPY app /srv/tag2mask/app
-COPY tag2mask /srv/tag2mask/tag2mask
-COPY models /srv/tag2mask/models
-
 FROM python AS service
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tag2mask
 WORKDIR /srv/tag2mask
@@ -45,6 +29,23 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['TAG2MASK_PORT']}/healthz\", timeout=4)"]
 # The exec form: the server is process 1, so SIGTERM reaches it and it drains.
 CMD ["python", "-m", "app"]
+
+FROM service AS install
+USER root
+# python3-venv brings ca-certificates where the base has none.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && python3 -m venv /opt/tag2mask
+WORKDIR /build
+# The package is empty here, for its code comes last: a change of the code installs nothing anew.
+COPY pyproject.toml constraints.txt ./
+RUN mkdir tag2mask && touch tag2mask/__init__.py
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/build/constraints.txt
+
+FROM scratch AS code
+COPY app /srv/tag2mask/app
+COPY tag2mask /srv/tag2mask/tag2mask
+COPY models /srv/tag2mask/models
 
 FROM install AS install-cpu
 # Left out: the packages' own tests, and ONNX Runtime's library for programs in C, 29 MB that its module for Python has in itself.
@@ -84,11 +85,11 @@ COPY --from=code / /
 HEALTHCHECK NONE
 CMD ["ray", "start", "--head", "--block"]
 
-FROM install AS install-training
+# It is not copied out of its installation: a copy would take its gigabytes once more while the image is built.
+FROM install AS training
 RUN /opt/tag2mask/bin/python -m pip install --quiet ".[cpu,training]"
-
-FROM service AS training
-COPY --from=install-training /opt/tag2mask /opt/tag2mask
+WORKDIR /srv/tag2mask
+USER 10001:10001
 COPY training /srv/tag2mask/training
 COPY experiments /srv/tag2mask/experiments
 COPY --from=code / /

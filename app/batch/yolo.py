@@ -43,12 +43,14 @@ def write_yolo(out: Path, name: str, photo: Path, content: bytes) -> None:
     """Write a photo's text, and give the photo its second name."""
     text, second = yolo_files(out, name)
     write_whole(text, content)
+    second.parent.mkdir(parents=True, exist_ok=True)
     second.unlink(missing_ok=True)
-    with whole_file(second) as partial:
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(photo, partial)
-        except OSError:  # It is another disk, or one without links.
+    try:
+        os.link(photo, second)
+    except FileExistsError:  # Another program labels the same photo.
+        pass
+    except OSError:  # It is another disk, or one without links.
+        with whole_file(second) as partial:
             shutil.copyfile(photo, partial)
 
 

@@ -32,7 +32,7 @@ from app.inference.files.whole_file import refusal
 from app.runtime.settings import Settings
 
 UNITS = 32  # A task of Ray has so many units: a second or more of work, so that Ray's own milliseconds do not count.
-TRIES = 5  # A unit whose worker dies so often ends the command: the photo may be what kills it.
+TRIES = 5  # A photo whose worker dies so often ends the command, for it may be what kills it; Ray itself would try for ever.
 # The command waits this long for a node with room for a worker: clusters that grow take minutes.
 PATIENCE_SECONDS = 600.0
 
@@ -57,17 +57,17 @@ class Worker:
         logging.getLogger("app").setLevel(logging.WARNING)
         self.labeller, self.out = InProcess(settings, parameters), place_of(out)
 
-    def __call__(self, units: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, units: dict[str, np.ndarray], deaths: int) -> dict[str, np.ndarray]:
         outcomes = []
         for unit in map(pickle.loads, units["unit"]):
             number = unit.number if isinstance(unit, FolderFile) else 0
-            outcomes += [self.outcome(photo, number) for photo in unit.photos()]
+            outcomes += [self.outcome(photo, number, deaths) for photo in unit.photos()]
         packed = np.empty(len(outcomes), object)
         packed[:] = [pickle.dumps(outcome) for outcome in outcomes]
         return {"outcome": packed}
 
-    def outcome(self, photo: StoredPhoto, number: int) -> Outcome:
-        """Label a photo unless it is done."""
+    def outcome(self, photo: StoredPhoto, number: int, deaths: int) -> Outcome:
+        """Label a photo unless it is done. deaths: of workers that had this task; the first photo that is not done was theirs."""
         said = photo.name, photo.shown, number
         try:
             tags, stamp = meant_tags(photo.tags, self.labeller.classes), photo.stamp()
@@ -78,6 +78,9 @@ class Worker:
             if record and not (same_photo or photo.unique or record["photo"] == photo.shown):
                 other = f"it would share the name {photo.name!r} with {record['photo']}. Rename one of them."
                 return Outcome(*said, refused=other)
+            if deaths == TRIES:
+                remedy = "Leave it out where it is too large for them or damaged; the same command goes on."
+                return Outcome(*said, stopped=f"{deaths} workers died over {photo.shown}. {remedy}")
             data = photo.read()
             content = content_of(photo.name, photo.shown, stamp, tags, data, self.labeller)
         except Tag2MaskError as error:
@@ -100,8 +103,11 @@ def worker_of(settings: Settings, parameters: AnalyzeParameters, out: str) -> Wo
 def label_units(
     units: dict[str, np.ndarray], settings: Settings, parameters: AnalyzeParameters, out: str
 ) -> dict[str, np.ndarray]:
-    """Label photos in a process of a node."""
-    return worker_of(settings, parameters, out)(units)
+    """Label photos in a process of a node. Raises RuntimeError where it was not one photo that ended more than `TRIES` workers."""
+    deaths: int = ray.get_runtime_context().worker.core_worker.get_current_task_attempt_number()
+    if deaths > TRIES:
+        raise RuntimeError(f"{deaths} workers died over the same photos")
+    return worker_of(settings, parameters, out)(units, deaths)
 
 
 @dataclass
@@ -140,6 +146,7 @@ class RayCrew:
         ordered = list(tables_of(units))
         if not ordered:
             return
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
@@ -148,7 +155,6 @@ class RayCrew:
             fn_args=(self.settings, self.parameters, out),
             batch_size=1,
             compute=ray.data.TaskPoolStrategy(self.settings.workers),
-            max_retries=TRIES,
             max_calls=0,  # Ray would end a process with a GPU, and its models, after every task.
             **self._share(),
         )

@@ -1,6 +1,8 @@
 """`python -m app triton` writes the files that let NVIDIA's Triton serve a models directory as it lies: `models/NAME/config.pbtxt`.
 
-Triton's names, types and shapes of a model are then those of this service's `/v2` (`app.protocols.open_inference`).
+Triton's names, types and shapes of a model are then those of this service's `/v2` (`app.protocols.open_inference`). Triton looks for
+the file beside the model alone, so it goes there. A file that says so already is left untouched: that of the models that come
+with tag2mask, which may lie where an installer put them.
 """
 
 from pathlib import Path
@@ -19,14 +21,16 @@ MAX_BATCH = 8
 
 
 def write_configs(settings: Settings) -> list[Path]:
-    """Write the file of every model in the models directory; returns them. Raises ModelStoreError, ModelCardError."""
+    """Write the file of every model in the models directory that has it not; returns all. Raises ModelStoreError, ModelCardError."""
     # They are sorted, so the last stays.
     newest = {name: path for (name, _), path in find_model_files(settings.models).items()}
     written = []
     for name, path in newest.items():
         engine = Engine(path, device="cpu")
-        written.append(settings.models / name / CONFIG_FILE)
-        write_whole(written[-1], config_of(engine))
+        file, content = settings.models / name / CONFIG_FILE, config_of(engine)
+        if not file.is_file() or file.read_bytes() != content.encode():
+            write_whole(file, content)
+        written.append(file)
     return written
 
 

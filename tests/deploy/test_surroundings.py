@@ -78,7 +78,12 @@ def test_the_image_is_made_of_files_that_docker_is_given() -> None:
 
 def test_serving_images_run_as_nobody_in_particular() -> None:
     stages = dict(re.findall(r"^FROM (\S+)(?: AS (\S+))?$", DOCKERFILE, re.MULTILINE))
-    assert {"cpu", "gpu", "training"} <= set(re.findall(r"^FROM service AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    assert {"cpu", "gpu", "cluster"} <= set(re.findall(r"^FROM service AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    install, training = (
+        DOCKERFILE.partition(f" AS {name}\n")[2].partition("\nFROM ")[0] for name in ("install", "training")
+    )
+    assert "USER root\n" in install  # the one stage that others begin with
+    assert "\nUSER 10001:10001\n" in training
     assert list(stages)[-1] == "cpu"
     service = DOCKERFILE.partition(" AS service\n")[2].partition("\nFROM ")[0]
     assert "\nUSER 10001:10001\n" in service

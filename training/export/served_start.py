@@ -32,7 +32,8 @@ from training.export.onnx_file import STORED, ExportError, check_export, read_mo
 from training.export.served import ServedSegmenter
 from training.segmenters import Segmenter
 
-# Rounding alone makes 2e-4 of the largest value between torch and weights that stand for integers; another network far more.
+# The network that is read may differ from its file by this share of an output's largest value. Rounding makes 2e-4 where the file's
+# weights are integers; the weights of another network make far more.
 READ_TOLERANCE = 1e-3
 NETWORK = "network."  # `ServedSegmenter` calls the segmenter so.
 BESIDE = "recognizer."  # The segmenter calls its recognizer so, and both call their backbone alike.

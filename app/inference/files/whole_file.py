@@ -9,6 +9,11 @@ from pathlib import Path
 
 from app.inference.files.file_names import shown
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks.
+    fcntl = None  # type: ignore[assignment]
+
 # For the number that the system gives an error, its user can do this.
 REMEDIES = {
     **dict.fromkeys(
@@ -31,20 +36,48 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written takes the place of `path` when the block ends.
 
     The folder is made where it is missing. Where the block raises, `path` stays as it was and what was begun is removed; where
-    the program is killed, a hidden file that ends in .partial is left and the next writing overwrites it. An OSError names `path`.
+    the program is killed, a hidden file that ends in .partial is left and the next writing overwrites it. Programs that write
+    the same file at a time write beside each other, and the last one's content stays. An OSError names `path`.
     Pillow is given no path, for it takes a part of a JPEG that found room for the whole: `write_whole` takes its bytes.
     """
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # The name may be too long with more behind it.
-    partial = path.with_name(f".{digest}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, lock = free_partial(path)
     try:
         with naming(path, partial):
-            path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
+    finally:
+        os.close(lock)
+
+
+def free_partial(path: Path) -> tuple[Path, int]:
+    """Return a hidden file beside `path` that no other program writes to, and its lock: a file descriptor, free once it is closed.
+
+    What a killed program left is free. A disk without locks gives one file to all.
+    """
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # The name may be too long with more behind it.
+    number = 0
+    while True:
+        partial = path.with_name(f".{digest}{number or ''}.partial")
+        with naming(path, partial):
+            lock = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666)
+        if fcntl is None:
+            return partial, lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), partial.stat()):
+                return partial, lock
+        except BlockingIOError:
+            number += 1
+        except FileNotFoundError:  # Its writer has put it in its place meanwhile.
+            pass
+        except OSError:  # This disk has no locks.
+            return partial, lock
+        os.close(lock)
 
 
 @contextmanager

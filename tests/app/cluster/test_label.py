@@ -105,6 +105,30 @@ def test_what_is_killed_costs_no_photo(nodes: Nodes, tmp_path: Path, settings: S
     assert (out / "ImageSets" / "Segmentation" / "train.txt").read_text().split() == names
 
 
+def test_a_photo_that_kills_its_workers_is_named(
+    nodes: Nodes, photos: Path, tmp_path: Path, settings: Settings
+) -> None:
+    from app.cluster.workers import TRIES
+
+    for path in photos.rglob("*"):
+        if path.is_file() and path.stem != "person":
+            path.unlink()
+    (photos / "more").rmdir()
+    killed: set[int] = set()
+
+    def kill() -> None:
+        while len(killed) < TRIES:
+            for pid in set(nodes.pids_of("ray::MapBatches")) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+
+    killing = Thread(target=kill, daemon=True)
+    killing.start()
+    with pytest.raises(DataError, match=r"5 workers died over .*person\.webp.*the same command goes on"):
+        by_ray(photos, tmp_path / "out", settings)
+    assert by_ray(photos, tmp_path / "out", settings)[1]
+
+
 def test_no_node_with_room_for_a_worker_is_waited_for_so_long(
     nodes: Nodes, photos: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

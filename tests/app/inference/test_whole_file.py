@@ -2,12 +2,16 @@
 
 import errno
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.inference.files.whole_file import refusal, whole_file, write_whole
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -68,6 +72,37 @@ def test_a_folder_in_the_place_of_the_file_is_named_and_nothing_is_left_beside_i
 def test_a_name_of_as_many_bytes_as_the_disk_allows_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 251 + ".npz")
     write_whole(path, "[1]")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_programs_that_write_one_file_leave_it_whole_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    code = f"""
+from pathlib import Path
+from app.inference.files.whole_file import write_whole
+for number in range(300):
+    write_whole(Path({str(path)!r}), "%d" * 20000)
+    assert Path({str(path)!r}).read_text() in ("1" * 20000, "2" * 20000)
+"""
+    programs = [subprocess.Popen([sys.executable, "-c", code % number], cwd=ROOT) for number in (1, 2)]
+    assert [program.wait() for program in programs] == [0, 0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_program_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    code = f"""
+import os, signal
+from pathlib import Path
+from app.inference.files.whole_file import whole_file
+with whole_file(Path({str(path)!r})) as partial:
+    partial.write_text("[1, 2, 3")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert len(list(tmp_path.glob(".*.partial"))) == 1
+    write_whole(path, "[1]")
+    assert path.read_text() == "[1]"
     assert list(tmp_path.iterdir()) == [path]
 
 

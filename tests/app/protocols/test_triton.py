@@ -1,5 +1,6 @@
 """The files for Triton: parsed as Triton parses them, and held against what `/v2` says of the same models."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -49,3 +50,8 @@ def test_shipped_models_have_their_files(tmp_path: Path, monkeypatch, capsys) ->
     for path in models.glob(f"*/{CONFIG_FILE}"):
         shipped = ROOT / "models" / path.relative_to(models)
         assert shipped.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+    os.utime(models / "cam" / CONFIG_FILE, (0, 0))
+    (models / "drs" / CONFIG_FILE).write_text("another version's")
+    main(["triton"])
+    assert (models / "cam" / CONFIG_FILE).stat().st_mtime == 0  # what is right is left untouched
+    assert read(models / "drs" / CONFIG_FILE).name == "drs"
