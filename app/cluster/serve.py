@@ -40,8 +40,9 @@ class Replicas(BaseModel):
     def service_settings(self) -> Settings:
         """Return the settings of a replica. Raises ValidationError, which names the one that is wrong."""
         settings = Settings(**{"device": "cuda" if self.gpus else "cpu", **self.settings})
-        workers = settings.workers or max(1, self.cpus // settings.intra_op_threads)
-        return settings.model_copy(update={"workers": workers})
+        cores = settings.network_threads
+        workers = settings.workers or max(1, self.cpus // cores)
+        return settings.model_copy(update={"workers": workers, "intra_op_threads": cores})
 
 
 class Replica:

@@ -182,7 +182,7 @@ class RayCrew:
 
     def _share(self) -> dict[str, Any]:
         """Return what one worker takes of its node."""
-        cpus: dict[str, Any] = {"num_cpus": self.settings.intra_op_threads}
+        cpus: dict[str, Any] = {"num_cpus": self.settings.network_threads}
         return cpus | {"num_gpus": 1} if self.settings.device == "cuda" else cpus
 
 

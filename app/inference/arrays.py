@@ -14,6 +14,7 @@ from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 # It takes (which map is the largest, its value) of any shape and gives labels, uint8 of that shape.
 Decide = Callable[[np.ndarray, np.ndarray], np.ndarray]
 STRIP_VALUES = 4_000_000  # So many values at most are enlarged at a time.
+BAND_VALUES = 60_000  # Rows of maps are enlarged together up to about so many values: what each call costs besides is 1 ms less at VOC's size.
 NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM divide by the maximum plus this number: cam / (max + 1e-5).
 
 
@@ -119,14 +120,19 @@ def enlarged_labels(maps: np.ndarray, height: int, width: int, decide: Decide) -
     label_map = labels.take(columns.low, axis=1).take(rows.low, axis=0)
     wide = maps.take(columns.low, axis=2) * columns.low_weight + maps.take(columns.high, axis=2) * columns.high_weight
     mixed = mixed.take(columns.low, axis=1)
-    starts = np.searchsorted(rows.low, np.arange(maps.shape[1] + 1))
-    for row in np.flatnonzero(mixed.any(axis=1)):
-        where = np.flatnonzero(mixed[row])
-        upper = wide[:, row].take(where, axis=1)[:, None]
-        lower = wide[:, min(row + 1, maps.shape[1] - 1)].take(where, axis=1)[:, None]
-        step = max(1, STRIP_VALUES // max(1, upper.size))
-        for top in range(starts[row], starts[row + 1], step):
-            strip = slice(top, min(top + step, starts[row + 1]))
+    count, source_height, _ = maps.shape
+    starts = np.searchsorted(rows.low, np.arange(source_height + 1))
+    band = max(1, BAND_VALUES * source_height // (count * height * width))
+    for first in range(0, source_height, band):
+        last = min(first + band, source_height)
+        where = np.flatnonzero(mixed[first:last].any(axis=0))
+        if not where.size:
+            continue
+        near = wide[:, first : last + 1].take(where, axis=2)
+        step = max(1, STRIP_VALUES // (count * where.size))
+        for top in range(starts[first], starts[last], step):
+            strip = slice(top, min(top + step, starts[last]))
+            upper, lower = (near.take(rows_of[strip] - first, axis=1) for rows_of in (rows.low, rows.high))
             values = upper * rows.low_weight[strip, None] + lower * rows.high_weight[strip, None]
             label_map[strip, where] = decide(*winner(values))
     return label_map

@@ -46,7 +46,7 @@ class InThisProcess:
 def load_engine(name: str, version: int, path: Path, settings: Settings) -> Engine:
     """Load and warm one model. Raises DeviceError, and ModelCardError for whatever its file does to the runtime."""
     try:
-        engine = Engine(path, device=settings.device, intra_op_threads=settings.intra_op_threads)
+        engine = Engine(path, device=settings.device, intra_op_threads=settings.network_threads)
         card = engine.card
         if (card.name, card.version) != (name, version):
             raise ModelCardError(

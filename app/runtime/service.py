@@ -40,6 +40,7 @@ class Service:
         Raises ModelStoreError, AddressError.
         """
         apart, workers = settings.worker_processes, settings.worker_count
+        settings = settings.for_service()
         fleet = Fleet(settings, workers if apart else 0)  # Without workers it tries models, and serves nobody.
         return cls(
             settings,

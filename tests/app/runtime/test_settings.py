@@ -43,6 +43,14 @@ def test_workers_are_cores_by_threads(monkeypatch):
     assert Settings(workers=3).worker_count == 3
 
 
+def test_the_service_shares_cores_between_photos_unless_threads_are_set(monkeypatch):
+    monkeypatch.setattr(app.runtime.settings, "available_cores", lambda: 8)
+    assert (Settings().network_threads, Settings().for_service().network_threads) == (1, 2)
+    assert Settings(intra_op_threads=1).for_service().network_threads == 1
+    monkeypatch.setattr(app.runtime.settings, "available_cores", lambda: 1)
+    assert Settings().for_service().network_threads == 1
+
+
 @pytest.mark.parametrize(
     ("content", "cores"), [("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1), ("junk", 64)]
 )
