@@ -129,7 +129,7 @@ def kind_of(name: str) -> str:
 
 
 def time_requests(server: Server, photo: bytes, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the milliseconds of requests that need no network, one client."""
+    """Return the milliseconds of requests about a photo that is known, one client."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     image_id = Request("/cam?class=cat", photo).send(connection)["X-Image-Id"]
     connection.close()
@@ -138,6 +138,9 @@ def time_requests(server: Server, photo: bytes, options: argparse.Namespace) -> 
         "map of a known photo, png": Request(f"/cam?class=cat&image={image_id}"),
         "map of a known photo, sent again": Request("/cam?class=cat", photo, form=False),
         "all maps of a known photo, json": Request(f"/cam?class=all&image={image_id}"),
+        "class-conditional map of a known photo, png": Request(
+            f"/cam?class=cat&inference=class-conditional&image={image_id}"
+        ),
     }
     found: dict[str, list[Slice]] = {name: [] for name in asked}
     for _ in range(options.rounds):
