@@ -80,9 +80,9 @@ def simulate(config: SimulateConfig) -> Path:
 
 
 def cells(config: SimulateConfig) -> Iterator[Cell]:
-    """Yield every cell, those of the first seed first."""
-    for seed in config.seeds:
-        for count in config.counts:
+    """Yield every cell, those of the first count first."""
+    for count in config.counts:
+        for seed in config.seeds:
             for order in config.orders:
                 yield Cell(order, count, seed)
 

@@ -47,11 +47,12 @@ class LastLayers(nn.Module):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss of the pixels of views (see `TrunkViews`), those of corrected photos counted "weights" times.
 
-        Every pixel of a corrected photo counts, as in `Segmenter.cross_entropy`.
+        Every pixel of a corrected photo counts, as in `Segmenter.cross_entropy`; those of a label with few pixels count more.
         """
         logits = self._last(batch["before"])
         targets, corrected = reduce_labels(batch["label_maps"], logits.shape[2:]), batch["corrected"][:, None, None]
         drawn = F.cross_entropy(kept_to(logits, batch["allowed"]), targets, ignore_index=IGNORE_INDEX, reduction="none")
+        drawn = drawn * label_weights(targets, corrected & (targets != IGNORE_INDEX))
         known = F.kl_div(logits.log_softmax(1), batch["answers"].softmax(1), reduction="none").sum(dim=1)
         counted = (targets != IGNORE_INDEX) * batch["weights"][:, None, None]
         return {"loss": (torch.where(corrected, drawn, known) * counted).sum() / counted.sum().clamp(min=1)}
@@ -67,6 +68,19 @@ class LastLayers(nn.Module):
             if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
         return self
+
+
+def label_weights(targets: Tensor, drawn: Tensor) -> Tensor:
+    """Return the weights (N, h, w) of the labels (N, h, w) that are drawn, bool: 1 on average, 0 elsewhere. All n pixels of a label
+    together weigh as the square root of n.
+
+    A thing that is hard to tell is background for whoever is to be right at most pixels, and a network that learns so no longer
+    shows it. Its IoU is the highest where a pixel is said to be the thing that is it with less than even odds.
+    """
+    labels = torch.where(drawn, targets, 0)
+    counts = torch.bincount(labels[drawn], minlength=int(labels.max()) + 1)
+    weights = counts.clamp(min=1).rsqrt()[labels] * drawn
+    return weights * drawn.sum() / weights.sum().clamp(min=1)
 
 
 def kept_to(logits: Tensor, allowed: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from training.data import TaggedPhotos, open_source
 from training.export.served import TorchModel
 from training.segmenters import SEGMENTERS, Segmenter, SegmenterOptions
 from training.stages.go_on import go_on, others_of
-from training.stages.last_layers import LastLayers, RememberingModel, Trunk, TrunkViews, kept_to
+from training.stages.last_layers import LastLayers, RememberingModel, Trunk, TrunkViews, kept_to, label_weights
 from training.stages.pseudo_label import write_label_map
 from training.stages.segmenter import serve_segmenter
 
@@ -179,3 +179,18 @@ def test_every_class_has_its_turn_among_the_others_and_none_is_corrected(photos:
     assert len(others) == 3
     assert names[0] not in others
     assert {tag for name in others for tag in photos.tags(name)} == set(photos.classes)
+
+
+def test_the_pixels_of_a_label_together_weigh_as_the_root_of_their_number() -> None:
+    targets = torch.zeros(2, 8, 8, dtype=torch.int64)
+    targets[0, :2, :2], targets[0, 7], targets[1] = (
+        3,
+        IGNORE_INDEX,
+        2,
+    )  # 4 pixels of 3, 52 of 0 and 64 of 2, which is not drawn
+    drawn = (targets != IGNORE_INDEX) & torch.tensor([True, False])[:, None, None]
+    weights = label_weights(targets, drawn)
+    torch.testing.assert_close(weights[targets == 3].sum() / weights[targets == 0].sum(), torch.tensor((4 / 52) ** 0.5))
+    torch.testing.assert_close(weights[drawn].mean(), torch.tensor(1.0))
+    assert not weights[~drawn].any()
+    assert not label_weights(targets, torch.zeros_like(drawn)).any()
