@@ -87,8 +87,9 @@ class Walk:
         newest = {name: max(task["predictions"], key=lambda each: each["id"]) for name, task in self.tasks.items()}
         versions = sorted({each["model_version"].partition("@")[0] for each in newest.values()})
         print(f"  drafts by {', '.join(versions)}; mean IoU with the true masks:")
+        before = dict(self.drafts)
         for title, names in (("corrected", self.first), ("corrected later", self.then), ("kept aside", self.aside)):
-            confusion, changes, before = Confusion.empty(len(VOC_CLASSES)), [], dict(self.drafts)
+            confusion, changes = Confusion.empty(len(VOC_CLASSES)), []
             for name in names:
                 own = Confusion.empty(len(VOC_CLASSES))
                 own.add(self.truth(name), mask_of(newest[name]["result"], self.truth(name).shape))
