@@ -78,7 +78,7 @@ def label_weights(targets: Tensor, drawn: Tensor) -> Tensor:
     shows it. Its IoU is the highest where a pixel is said to be the thing that is it with less than even odds.
     """
     labels = torch.where(drawn, targets, 0)
-    counts = torch.bincount(labels[drawn], minlength=int(labels.max()) + 1)
+    counts = torch.bincount(labels.flatten(), drawn.flatten().float())
     weights = counts.clamp(min=1).rsqrt()[labels] * drawn
     return weights * drawn.sum() / weights.sum().clamp(min=1)
 
