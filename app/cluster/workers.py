@@ -146,8 +146,8 @@ class RayCrew:
         ordered = list(tables_of(units))
         if not ordered:
             return
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # Importing it has set another level.
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         done = ray.data.from_arrow(ordered).map_batches(
