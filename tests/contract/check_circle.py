@@ -34,7 +34,7 @@ from training.config.data import DataConfig
 from training.data import open_source
 from training.masks.confusion import Confusion
 from training.masks.ground_truth import read_mask
-from training.pipeline.orders import photos_to_correct
+from training.pipeline.orders import ORDERS, Pool
 
 CORRECTED, KEPT_ASIDE = 30, 20  # So many photos are corrected, and so many others are drafts before and after.
 SAME = 0.5  # A draft whose IoU changes by less, in percent, is counted neither as better nor as worse.
@@ -65,7 +65,7 @@ class Walk:
         (self.data / "ImageSets" / "train.txt").write_text("\n".join(self.train) + "\n")
         (self.data / "ImageSets" / "val.txt").write_text("\n".join(self.aside) + "\n")
         photos = open_source(DataConfig(source="folder", root=self.data, classes=VOC_CLASSES))
-        names = photos_to_correct(photos, (), CORRECTED)
+        names = ORDERS["balance"](Pool(photos, photos.names("train"), dict), 0)[:CORRECTED]
         self.first, self.then = names[: CORRECTED // 2], names[CORRECTED // 2 :]
 
     def make_project(self) -> None:

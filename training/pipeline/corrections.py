@@ -3,21 +3,26 @@ does both whenever masks come in, and `simulate` says what they would be worth.
 """
 
 import argparse
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from app.inference.engine import Engine
 from app.inference.errors import ConfigError
 from training.config.data import DataConfig
 from training.config.learn import LearnConfig, SimulateConfig
 from training.config.run_config import RunConfig, read_config
 from training.data import TaggedPhotos, open_source
+from training.data.sampling import evenly_spaced
 from training.masks.corrections.add import add_corrections, rows_there
 from training.pipeline.learn import learn
-from training.pipeline.orders import photos_to_correct
+from training.pipeline.orders import ORDERS, Pool, Signs, signs_of
 from training.pipeline.simulate import simulate
 from training.pipeline.watch import take_in_and_learn, watch
+from training.stages.go_on import newest_file
 
 
 def add_corrections_verb(verbs: Any) -> None:
@@ -33,6 +38,14 @@ def add_corrections_verb(verbs: Any) -> None:
         "--not-in", type=Path, metavar="DIR", default=Path("corrections"), help="leave out photos of these corrections"
     )
     choose.add_argument("--count", type=int, metavar="N", default=30, help="name so many photos")
+    choose.add_argument(
+        "--order", choices=tuple(ORDERS), default="entropy", help="photos whose masks are least sure come first"
+    )
+    for role, model in (("model", "deeplab"), ("cam", "cam")):
+        choose.add_argument(
+            f"--{role}", type=Path, metavar="MODEL", default=Path("models") / model, help="look at photos by this one"
+        )
+    choose.add_argument("--pool", type=int, metavar="N", default=600, help="look at so many, evenly spaced")
     choose.set_defaults(act=act_choose)
     for action in (add, choose):
         photos = action.add_mutually_exclusive_group(required=True)
@@ -54,18 +67,35 @@ def add_corrections_verb(verbs: Any) -> None:
     actions.choices["watch"].add_argument("--once", action="store_true", help="end once nothing waits any more")
 
 
+def data_named(options: argparse.Namespace) -> DataConfig:
+    """Return where the photos of `--data` or `--config` come from."""
+    if options.data is not None:
+        return DataConfig(source="folder", root=options.data)
+    return read_config(RunConfig, options.config).data
+
+
 def photos_named(options: argparse.Namespace) -> TaggedPhotos:
     """Return the photos of `--data` or `--config`."""
-    if options.data is not None:
-        return open_source(DataConfig(source="folder", root=options.data))
-    return open_source(read_config(RunConfig, options.config).data)
+    return open_source(data_named(options))
 
 
 def act_choose(options: argparse.Namespace) -> str:
     """Name the photos to correct next, each on a line."""
-    if options.count < 1:
-        raise ConfigError(f"--count {options.count}: name 1 photo or more")
-    return "\n".join(photos_to_correct(photos_named(options), rows_there(options.not_in), options.count))
+    for name in ("count", "pool"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"--{name} {getattr(options, name)}: name 1 photo or more")
+    photos, corrected = photos_named(options), rows_there(options.not_in)
+    names = evenly_spaced(tuple(name for name in photos.names("train") if name not in corrected), options.pool)
+
+    def find_signs() -> Mapping[str, Signs]:
+        cam, segmenter = (Engine(newest_file(path)) for path in (options.cam, options.model))
+        known = photos
+        if cam.card.classes != known.classes:
+            known = open_source(data_named(options).model_copy(update={"classes": cam.card.classes}))
+        with tempfile.TemporaryDirectory() as folder:
+            return signs_of(cam, segmenter, known, names, Path(folder) / "signs.json")
+
+    return "\n".join(ORDERS[options.order](Pool(photos, names, find_signs), 0)[: options.count])
 
 
 def act_add(options: argparse.Namespace) -> str:

@@ -9,7 +9,7 @@ random        by chance
 """
 
 import json
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,12 +118,6 @@ def from_the_middle(names: list[str]) -> list[str]:
     """Return the names, the one in the middle first, the ends last."""
     places = sorted(range(len(names)), key=lambda place: abs(place - len(names) // 2))
     return [names[place] for place in places]
-
-
-def photos_to_correct(photos: TaggedPhotos, corrected: Container[str], count: int) -> list[str]:
-    """Return the next `count` photos of `train` in the order that teaches most, "balance", without those that are corrected."""
-    pool = Pool(photos, photos.names("train"), dict)
-    return [name for name in by_class(pool, 0) if name not in corrected][:count]
 
 
 ORDERS: dict[str, Order] = {

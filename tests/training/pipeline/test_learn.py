@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from app.inference.engine import Engine
 from app.inference.errors import DataError
 from app.inference.label_maps.corrections import Correction, write_correction
 from app.inference.model_card import ModelCard
 from tests.training.exports import vary_statistics
+from training.__main__ import main
 from training.config.data import DataConfig, ScenesConfig
 from training.config.learn import LastLayersFitConfig, LearnConfig, SimulateConfig
 from training.config.learning import CorrectionsConfig
@@ -22,10 +24,11 @@ from training.export.onnx_file import card_of, export_model
 from training.masks.corrections.add import add_corrections
 from training.masks.ground_truth import GroundTruth
 from training.pipeline.learn import learn
-from training.pipeline.orders import ORDERS, Pool, Signs, photos_to_correct
+from training.pipeline.orders import ORDERS, Pool, Signs
 from training.pipeline.simulate import Cell, cells, write_results
 from training.stages.segmenter import build_segmenter, serve_segmenter
 
+ROOT = Path(__file__).parents[3]
 SCENES = ScenesConfig(count=16, val_count=4, size=64, class_count=2)
 
 
@@ -133,9 +136,6 @@ def test_orders_sort_as_they_say(root: Path) -> None:
     for order in ("balance", "typical"):
         tags = [set(photos.tags(name)) for name in orders[order][: len(photos.classes)]]
         assert set().union(*tags) == set(photos.classes)
-    first = photos_to_correct(photos, (), 2)
-    assert set(photos.classes) == {tag for name in first for tag in photos.tags(name)}
-    assert photos_to_correct(photos, first, 2) == photos_to_correct(photos, (), 4)[2:]
 
 
 def test_the_table_of_a_simulation_says_what_each_order_is_worth(root: Path, tmp_path: Path) -> None:
@@ -154,3 +154,29 @@ def test_the_table_of_a_simulation_says_what_each_order_is_worth(root: Path, tmp
     assert "| review | 56.00 (+8.00, 2 seeds 52.00 to 60.00) | 50.50 (+2.50, 2 seeds 50.50 to 50.50) |" in table
     assert len(json.loads((tmp_path / "results.json").read_text())) == 1 + len(mious)
     assert "svg" in (tmp_path / "plot.svg").read_text()
+
+
+def test_the_photo_of_whose_mask_the_served_models_are_least_sure_is_named_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "JPEGImages").mkdir()
+    with Image.open(ROOT / "tests" / "photos" / "cat.jpg") as picture:
+        cat = picture.convert("RGB")
+    for name, photo in {
+        "clear": cat,
+        "noise": cat.resize((24, 16)),
+        "dark": cat.point(lambda value: value // 12),
+    }.items():
+        photo.save(tmp_path / "JPEGImages" / f"{name}.jpg", quality=95)
+    (tmp_path / "labels.csv").write_text("name,classes\nclear,cat\nnoise,cat\ndark,cat\n")
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / "ImageSets" / "train.txt").write_text("clear\nnoise\ndark\n")
+    (tmp_path / "ImageSets" / "val.txt").write_text("")
+    models = [f"--{role}={ROOT / 'models' / name}" for role, name in (("model", "deeplab"), ("cam", "cam"))]
+    asked = ["corrections", "choose", "--data", str(tmp_path), "--not-in", str(tmp_path / "none"), *models]
+    assert main([*asked, "--count", "3"]) == 0
+    first = capsys.readouterr().out.split()
+    assert sorted(first) == ["clear", "dark", "noise"]
+    assert first[0] == "dark"
+    assert main([*asked, "--pool", "0"]) == 2
+    assert "--pool 0" in capsys.readouterr().err
