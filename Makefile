@@ -138,5 +138,5 @@ models: .venv-dev/.installed-$(ENGINE)  ## train and export all models (PHOTOS=D
 	.venv-dev/bin/python -m training run experiments/photos/amr.toml --set data.root=$(PHOTOS) --set data.extra=$(EXTRA_PHOTOS)
 	.venv-dev/bin/python -m training run experiments/photos/edam.toml --set data.root=$(PHOTOS) --set data.extra=$(EXTRA_PHOTOS)
 	.venv-dev/bin/python -m training run experiments/photos/supervised.toml --set data.root=$(PHOTOS)
-	.venv-dev/bin/python -m training sheet --models $(foreach model,cam/5 drs/4 amr/4 edam/4 deeplab/10,models/$(model)/model.onnx) \
+	.venv-dev/bin/python -m training sheet --models $(foreach model,cam/5 drs/4 amr/4 edam/4 deeplab/11,models/$(model)/model.onnx) \
 		--data $(PHOTOS) --out experiments/photos/sheet.jpg
