@@ -14,7 +14,9 @@ from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 # It takes (which map is the largest, its value) of any shape and gives labels, uint8 of that shape.
 Decide = Callable[[np.ndarray, np.ndarray], np.ndarray]
 STRIP_VALUES = 4_000_000  # So many values at most are enlarged at a time.
-BAND_VALUES = 60_000  # Rows of maps are enlarged together up to about so many values: what each call costs besides is 1 ms less at VOC's size.
+# Rows of maps are enlarged together up to about so many values: fewer calls take 0.6 ms less at VOC's size, and more values would be enlarged in
+# vain beside the borders.
+BAND_VALUES = 60_000
 NORMALIZE_EPSILON = 1e-5  # DRS, AMR and CCRM divide by the maximum plus this number: cam / (max + 1e-5).
 
 
