@@ -8,10 +8,10 @@ service serves a models directory of its own, for new versions go there, and kno
     PYTHONPATH=. python tests/contract/check_circle.py --label-studio http://127.0.0.1:8080 --token TOKEN --project 1 \\
         --models MODELS --data PHOTOS --split train --aside val_dev --folder FOLDER
 
-PHOTOS holds JPEGImages, SegmentationClass, labels.csv and ImageSets; what learns sees no masks but those that were drawn. Photos of
-`--split` are corrected, each class in turn. The first half of the corrections comes back by an exported file and is learned where
-that makes no version worse, all of them by "Start Training", whose version is served in any case. docs/corrections.md shows what it
-said.
+PHOTOS holds JPEGImages, SegmentationClass, labels.csv and ImageSets; what learns sees no masks but those that were drawn. The photos of
+`--split` that `corrections choose` names are corrected. The first half of the corrections comes back by an exported file and is learned
+where that makes no version worse, all of them by "Start Training", whose version is served in any case. docs/corrections.md shows what
+it said.
 """
 
 import argparse
@@ -30,13 +30,11 @@ from scipy.ndimage import distance_transform_edt
 from app.inference.label_maps.brush import decode_brush, encode_brush
 from app.inference.labels import IGNORE_INDEX, VOC_CLASSES, label_of
 from tests.contract.check_label_studio import ROOT, User, predictions
-from training.config.data import DataConfig
-from training.data import open_source
 from training.masks.confusion import Confusion
 from training.masks.ground_truth import read_mask
-from training.pipeline.orders import ORDERS, Pool
 
-CORRECTED, KEPT_ASIDE = 30, 20  # So many photos are corrected, and so many others are drafts before and after.
+CORRECTED, KEPT_ASIDE = 30, 100  # So many photos are corrected, and so many others are drafts before and after.
+MODELS = {"model": "deeplab", "cam": "cam"}  # By role, the folder of the models that the walk asks.
 SAME = 0.5  # A draft whose IoU changes by less, in percent, is counted neither as better nor as worse.
 SERVED_SECONDS = 120  # A new version serves within this time.
 
@@ -58,14 +56,19 @@ class Walk:
         return read_mask(self.given.data / "SegmentationClass" / f"{name}.png")
 
     def make_data(self) -> None:
-        """Make a data set of the photos and their tags, without masks, and choose whose masks are corrected."""
+        """Make a data set of the photos and their tags, without masks."""
         (self.data / "ImageSets").mkdir(parents=True)
         (self.data / "JPEGImages").symlink_to((self.given.data / "JPEGImages").resolve())
         shutil.copy(self.given.data / "labels.csv", self.data)
         (self.data / "ImageSets" / "train.txt").write_text("\n".join(self.train) + "\n")
         (self.data / "ImageSets" / "val.txt").write_text("\n".join(self.aside) + "\n")
-        photos = open_source(DataConfig(source="folder", root=self.data, classes=VOC_CLASSES))
-        names = ORDERS["balance"](Pool(photos, photos.names("train"), dict), 0)[:CORRECTED]
+
+    def choose(self) -> None:
+        """Ask the segmenter of which masks it is least sure: those are corrected."""
+        models = [part for name in ("model", "cam") for part in (f"--{name}", str(self.given.models / MODELS[name]))]
+        folder = str(self.given.folder / "corrections")
+        choice = ("--data", str(self.data), "--not-in", folder, "--count", str(CORRECTED), *models)
+        names = self.run("training", "corrections", "choose", *choice, shows=False).split()
         self.first, self.then = names[: CORRECTED // 2], names[CORRECTED // 2 :]
 
     def make_project(self) -> None:
@@ -109,8 +112,8 @@ class Walk:
             self.user.ask("POST", f"/api/tasks/{task['id']}/annotations", json=body)
         print(f"  {len(names)} annotations submitted")
 
-    def run(self, *command: str) -> None:
-        """Do a command of the tutorial, and say what it prints."""
+    def run(self, *command: str, shows: bool = True) -> str:
+        """Do a command of the tutorial, and return what it prints, which is shown unless `shows` says otherwise."""
         shown = " ".join(command).replace(str(self.given.folder) + "/", "").replace(str(self.given.models), "models")
         print(f"  $ python -m {shown}")
         start, before = time.perf_counter(), os.times()
@@ -124,11 +127,13 @@ class Walk:
             [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True
         )
         said = done.stdout.strip().replace(str(self.given.folder) + "/", "").replace(str(self.given.models), "models")
-        print("\n".join(f"    {line}" for line in said.splitlines()))
+        if shows:
+            print("\n".join(f"    {line}" for line in said.splitlines()))
         if done.returncode:
             sys.exit(done.stderr)
         seconds = os.times().children_user - before.children_user + os.times().children_system - before.children_system
         print(f"    ({time.perf_counter() - start:.0f} s, of CPU {seconds:.0f} s)")
+        return said
 
     def wait_for_newest(self) -> None:
         """Wait until the service serves the newest version that lies there."""
@@ -207,8 +212,9 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)
     version = walk.user.ask("GET", "/api/version").json()["release"]
     print(f"Label Studio {version}; {CORRECTED} photos of {given.split} are corrected, {KEPT_ASIDE} others kept aside")
-    print("1. draft")
+    print("1. choose, draft")
     walk.make_data()
+    walk.choose()
     walk.make_project()
     walk.draft()
     print(f"2. correct {len(walk.first)}, export the project as JSON, learn")

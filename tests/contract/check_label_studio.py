@@ -86,7 +86,7 @@ def predictions(user: User, project: int) -> list[dict]:
     start = time.perf_counter()
     user.ask("POST", "/api/dm/actions", params=query, json={"selectedItems": {"all": True, "excluded": []}})
     print(f"  predictions retrieved in {time.perf_counter() - start:.1f} s")
-    listed = user.ask("GET", "/api/tasks", params={"project": project, "fields": "all", "page_size": 100}).json()
+    listed = user.ask("GET", "/api/tasks", params={"project": project, "fields": "all", "page_size": 1000}).json()
     return [user.ask("GET", f"/api/tasks/{task['id']}").json() for task in listed["tasks"]]
 
 

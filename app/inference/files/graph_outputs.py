@@ -1,33 +1,88 @@
-"""An output is taken out of a model's graph before ONNX Runtime reads it: it works out every output that a graph names, whether
-anybody asks for it or not.
+"""An output is taken out of a model's graph before ONNX Runtime reads it, and with it the nodes that nothing else needs: it works out
+every node of a graph, whether anybody asks for what comes of it or not.
 
-A file is a protobuf message: fields one after the other, each with its number and its length before it. Two of ONNX's messages
-matter here, ModelProto, whose field 7 is the graph, and GraphProto, whose fields 12 are its outputs.
+A file is a protobuf message: fields one after the other, each with its number and its length before it. Four of ONNX's messages matter
+here: ModelProto, whose field 7 is the graph; GraphProto, whose fields 1 are its nodes, each after those that it needs, and whose fields
+12 are its outputs; NodeProto, whose fields 1 and 2 name what it takes and gives; and AttributeProto, whose field 20 says of what type an
+attribute of a node is.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-GRAPH, OUTPUT = 7, 12
+GRAPH, NODE, OUTPUT = 7, 1, 12
+TAKES, GIVES = 1, 2  # Those of a node.
+# The body of a loop is an attribute of its node, of type 5 (GRAPH) or 10 (GRAPHS). These are field 20 with either, as a file has it.
+GRAPH_TYPES = b"\xa0\x01\x05", b"\xa0\x01\x0a"
 NAME, TYPE, TENSOR_TYPE, ELEMENT_TYPE = 1, 2, 1, 1  # Those of an output (ValueInfoProto), and what its type leads to.
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # A field begins with its number and one of these kinds.
 
 
+@dataclass(frozen=True)
+class Node:
+    """It lies between two places of a file, and takes and gives what has these names. holds_graphs: they may take anything by its name."""
+
+    begin: int
+    end: int
+    takes: tuple[bytes, ...]
+    gives: tuple[bytes, ...]
+    holds_graphs: bool
+
+
 def without_output(content: bytes, name: str) -> tuple[bytes, int | None]:
-    """Return the file without the output `name` of its graph, and the number of the output's element type (ONNX: 2 is uint8).
+    """Return the file without the output `name` of its graph and without the nodes that it alone needs, and the number of the output's
+    element type (ONNX: 2 is uint8).
 
     A file that has no such output, or is no protobuf message at all, comes back as it is, with None.
     """
     try:
         for number, begin, start, end in _fields(content, 0, len(content)):
             if number == GRAPH:
-                for inner, first, value, last in _fields(content, start, end):
-                    if inner == OUTPUT and _part(content[value:last], NAME) == name.encode():
-                        view, size = memoryview(content), _varint(end - start - (last - first))
-                        parts = view[: begin + 1], size, view[start:first], view[last:end], view[end:]
-                        return b"".join(parts), _element_type(content[value:last])
+                fields = list(_fields(content, start, end))
+                outputs = {_part(content[value:last], NAME): (first, value, last)
+                           for inner, first, value, last in fields if inner == OUTPUT}  # fmt: skip
+                if name.encode() in outputs:
+                    first, value, last = outputs.pop(name.encode())
+                    nodes = [_node(content, *places) for inner, *places in fields if inner == NODE]
+                    left_out = [*((node.begin, node.end) for node in _needless(nodes, set(outputs))), (first, last)]
+                    graph = _without(content, start, end, sorted(left_out))
+                    view, size = memoryview(content), _varint(sum(map(len, graph)))
+                    return b"".join([view[: begin + 1], size, *graph, view[end:]]), _element_type(content[value:last])
     except (IndexError, ValueError):  # It is no such message; ONNX Runtime says so of it.
         pass
     return content, None
+
+
+def _needless(nodes: list[Node], needed: set[bytes]) -> list[Node]:
+    """Return the nodes that nothing `needed` comes of. Where a node holds graphs none is known to be needless."""
+    if any(node.holds_graphs for node in nodes):
+        return []
+    found = []
+    for node in reversed(nodes):
+        if needed.isdisjoint(node.gives):
+            found.append(node)
+        else:
+            needed.update(node.takes)
+    return found
+
+
+def _node(content: bytes, begin: int, start: int, end: int) -> Node:
+    """Read a node whose field begins at `begin`, and whose value lies between `start` and `end`."""
+    names: dict[int, list[bytes]] = {TAKES: [], GIVES: []}
+    for number, _, first, last in _fields(content, start, end):
+        if number in names:
+            names[number].append(content[first:last])
+    holds_graphs = any(content.find(each, start, end) >= 0 for each in GRAPH_TYPES)
+    return Node(begin, end, tuple(names[TAKES]), tuple(names[GIVES]), holds_graphs)
+
+
+def _without(content: bytes, start: int, end: int, left_out: list[tuple[int, int]]) -> list[memoryview]:
+    """Return the parts between `start` and `end` that lie outside of these, which are in order."""
+    view, parts = memoryview(content), []
+    for first, last in left_out:
+        parts.append(view[start:first])
+        start = last
+    return [*parts, view[start:end]]
 
 
 def _fields(content: bytes, place: int, end: int) -> Iterator[tuple[int, int, int, int]]:
