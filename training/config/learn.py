@@ -34,7 +34,7 @@ class LearnConfig(Section):
     corrections: CorrectionsConfig
     """The corrected masks teach as this table says."""
     model: Path = Path("models/deeplab")
-    """This segmenter goes on: NAME/VERSION/model.onnx, or the folder NAME, which means its newest version."""
+    """This segmenter goes on: the file NAME/VERSION/model.onnx, or of the folder NAME the newest version that has learned no corrections."""
     photos: int = Field(default=100, ge=1)
     """This many other photos of `train` are seen as well, of each class in turn; the segmenter shall answer there as it did."""
     earlier_share: float = Field(default=0.0, ge=0, lt=1)

@@ -1,5 +1,8 @@
 """The verb `corrections learn` has a served segmenter learn from corrected masks; its next version serves if it is no worse.
 
+Corrections are learned all at once, by the version that had learned none: one that has learned from some of them and learns from all
+goes over those twice, and is worse for it (experiments/README.md).
+
 What is made on the way lies in a folder of its own for every set of corrections, model and settings, so that the same command
 goes on where it was stopped, and one more correction begins anew.
 """
@@ -20,7 +23,7 @@ from training.export.served_start import write_last_layers
 from training.masks.corrections.compare import Comparison, compare_versions
 from training.masks.corrections.taught import CORRECTED, LEARNED, Taught, open_corrections, write_corrected
 from training.segmenters import Segmenter
-from training.stages.go_on import go_on, newest_file, others_of, read_segmenter
+from training.stages.go_on import go_on, newest_file, others_of, read_segmenter, versions_in
 from training.stages.last_layers import Trunk
 
 DIGEST = 12  # This many hexadecimal digits name the folder of one set of corrections.
@@ -29,25 +32,26 @@ DIGEST = 12  # This many hexadecimal digits name the folder of one set of correc
 def learn(config: LearnConfig, promote: bool = False) -> str:
     """Learn from the corrections; returns what was done, in sentences.
 
-    The next version is put beside the one that it went on from unless it is worse on the kept-aside corrections; with
-    `promote` in any case. Raises DataError where there is nothing to learn from.
+    The next version is put beside the newest one unless it is worse than that on the kept-aside corrections; with `promote` in any
+    case. Raises DataError where there is nothing to learn from.
     """
     path = newest_file(config.model)
-    card = card_of(path)
     photos = photos_of(config, path)
     taught = open_corrections(config.corrections, photos)
     if not taught.taught:
         raise DataError(
             f"{config.corrections.folder} holds no correction of a photo of `train`; there is nothing to learn"
         )
-    if card.config.get(LEARNED) == taught.digest() and not promote:
-        return f"{path} has learned these corrections already; correct more photos, or --promote another round"
-    out = config.out / digest_of(config, path, taught)
+    if card_of(path).config.get(LEARNED) == taught.digest() and not promote:
+        return f"{path} has learned these corrections already; correct more photos, or --promote another version"
+    named = config.model.is_file()
+    start = path if named else start_of(path, {*taught.taught, *taught.kept_aside})
+    out = config.out / digest_of(config, start, taught)
     candidate = out / "model.onnx"
     if not candidate.is_file():
-        segmenter, _ = read_segmenter(path, out)
+        segmenter, card = read_segmenter(start, out)
         train(segmenter, card, config, photos, taught, out)
-        write_candidate(segmenter, card, taught, path, candidate, photos)
+        write_candidate(segmenter, card, taught, start, candidate, photos)
     comparison = compare_versions(path, candidate, taught, photos, out / "report.html")
     lines = [comparison.said() if comparison.photos else "no correction was kept aside to compare on"]
     if comparison.is_worse and not promote:
@@ -59,6 +63,17 @@ def learn(config: LearnConfig, promote: bool = False) -> str:
             f"the new version, taught by {card_of(candidate).taught_by}, is {put(candidate, path, comparison)}"
         )
     return "\n".join([*lines, f"{out / 'report.html'}"])
+
+
+def start_of(path: Path, corrected: set[str]) -> Path:
+    """Return the version that goes on: the newest one beside `path` that has learned no corrections, where these photos' masks hold all
+    that `path` has learned; else `path`, which would forget the others.
+    """
+    learned = card_of(path).config.get(CORRECTED, ())
+    if not learned or not corrected.issuperset(learned):
+        return path
+    earlier = [each for each in versions_in(path.parents[1]) if not card_of(each).config.get(CORRECTED)]
+    return earlier[-1] if earlier else path
 
 
 def photos_of(config: LearnConfig, path: Path) -> TaggedPhotos:
@@ -93,7 +108,7 @@ def train(
 def write_candidate(
     segmenter: Segmenter, card: ModelCard, taught: Taught, path: Path, candidate: Path, photos: TaggedPhotos
 ) -> None:
-    """Write the file that went on with what its last layers have learned; its card says what taught them."""
+    """Write the file `path` that went on with what its last layers have learned; its card says what taught them."""
     corrected = sorted({*card.config.get(CORRECTED, ()), *taught.taught})
     changes = {
         "taught_by": card.taught_more(len(corrected)),
@@ -108,7 +123,7 @@ def write_candidate(
 
 
 def put(candidate: Path, before: Path, comparison: Comparison) -> Path:
-    """Put the new version beside the one that it went on from, under the next free number; returns its path.
+    """Put the new version beside the newest one, `before`, under the next free number; returns its path.
 
     Its card states the figures of the comparison.
     """

@@ -35,10 +35,16 @@ def newest_file(model: Path) -> Path:
     """Return a model's file, or that of the newest version in the folder of its name. Raises DataError."""
     if model.is_file():
         return model
-    versions = [path for path in model.glob("*/model.onnx") if path.parent.name.isdecimal()]
+    versions = versions_in(model)
     if not versions:
         raise DataError(f"{model} is no model and holds no VERSION/model.onnx. Name a segmenter's file, or its folder.")
-    return max(versions, key=lambda path: int(path.parent.name))
+    return versions[-1]
+
+
+def versions_in(folder: Path) -> list[Path]:
+    """Return the files of the versions in the folder of a model's name, the newest last."""
+    versions = [path for path in folder.glob("*/model.onnx") if path.parent.name.isdecimal()]
+    return sorted(versions, key=lambda path: int(path.parent.name))
 
 
 def read_segmenter(path: Path, out: Path) -> tuple[Segmenter, ModelCard]:

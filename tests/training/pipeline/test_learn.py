@@ -1,6 +1,7 @@
 """A served segmenter learns from corrected masks: drawn, checked, learned, compared, served. And what a simulation writes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,39 @@ def test_corrections_are_learned_and_the_next_version_says_so(root: Path, tmp_pa
     assert f"tiny/1 was taught by tags, the new version by {card.taught_by}" in page
     assert page.count("by Ann") == kept_aside
     assert "already" in learn(config_of(root, tmp_path))
-    # The newest version goes on with the same masks, which are not counted twice.
-    again = learn(config_of(root, tmp_path, fit=LastLayersFitConfig(max_steps=1, lr=1e-6)), promote=True)
+    # Version 1 goes on with all masks, so that version 2's are not learned twice: a step of nearly nothing leaves version 1.
+    gentle = LastLayersFitConfig(max_steps=1, lr=1e-6)
+    again = learn(config_of(root, tmp_path, fit=gentle), promote=True)
     third = root / "models" / "tiny" / "3" / "model.onnx"
     assert str(third) in again
     assert card_of(third).taught_by == card.taught_by
+    assert distance(third, first) < 0.1 * distance(second, first)
+    # The file that is named goes on, whatever it has learned; its masks are not counted twice.
+    learn(config_of(root, tmp_path, fit=gentle, model=second), promote=True)
+    fourth = root / "models" / "tiny" / "4" / "model.onnx"
+    assert card_of(fourth).taught_by == card.taught_by
+    assert distance(fourth, second) < 0.1 * distance(second, first)
+
+
+def test_what_was_learned_of_another_folder_is_not_forgotten(root: Path, tmp_path: Path) -> None:
+    photos = open_source(DataConfig(source="folder", root=root / "photos"))
+    truth = GroundTruth(DataConfig(source="folder", root=root / "photos"), photos)
+    models = tmp_path / "models" / "tiny"
+    shutil.copytree(root / "models" / "tiny" / "1", models / "1")
+    for folder, names in (("monday", photos.names("train")[:3]), ("tuesday", photos.names("train")[3:6])):
+        for name in names:
+            correction = Correction(name)
+            write_correction(tmp_path / folder, truth.mask(name), photos.size(name), photos.classes, correction)
+        corrections = CorrectionsConfig(folder=tmp_path / folder, held_out=0)
+        learn(config_of(root, tmp_path / "out", model=models).model_copy(update={"corrections": corrections}))
+    assert set(card_of(models / "3" / "model.onnx").config["corrected"]) == set(photos.names("train")[:6])
+
+
+def distance(first: Path, second: Path) -> float:
+    """How far two versions' logits of the same noise lie apart."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    logits = [Engine(path, device="cpu").run(noise)["logits"] for path in (first, second)]
+    return float(np.abs(logits[0] - logits[1]).mean())
 
 
 def test_a_version_that_is_worse_is_not_served_unless_asked(root: Path, tmp_path: Path) -> None:
