@@ -7,18 +7,16 @@ outlines that it holds. Choices are kept in the browser until they are saved as 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import contourpy
 import numpy as np
 import shapely
 from PIL import Image
 
 from app.inference.display import css_colour, display_colours
 from app.inference.files.choices import Choice
-from app.inference.label_maps.regions import count_labels
+from app.inference.label_maps.regions import borders_of, count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX, label_of
 
 PARTS = Path(__file__).with_name("review_page")
@@ -43,12 +41,8 @@ def outline_of(where: np.ndarray) -> tuple[str, int, int]:
     """Return a bool (H, W) region as an SVG path, with its holes (fill-rule evenodd), and a place inside its largest
     part.
     """
-    generator = contourpy.contour_generator(
-        z=np.pad(where, 1).astype(np.float32), fill_type=contourpy.FillType.OuterOffset
-    )
     rings, largest = [], shapely.Polygon()
-    for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
-        shell, *holes = (points[start:end] - 0.5 for start, end in pairwise(offsets))
+    for shell, *holes in borders_of(where):
         simple = shapely.Polygon(shell, holes).simplify(TOLERANCE)
         largest = max(largest, simple, key=lambda part: part.area)
         for ring in (simple.exterior, *simple.interiors):

@@ -28,7 +28,7 @@ from training.stages.last_layers import LastLayers, Trunk, TrunkViews
 from training.stages.segmenter import average_weights, build_segmenter
 
 START = "start.pt"  # It holds the weights of the file that goes on, as torch has them.
-FIT = "last_layers"  # Their training has this folder.
+FIT = "last_layers"  # Their trainings have this folder.
 
 
 def newest_file(model: Path) -> Path:
@@ -89,13 +89,20 @@ def go_on(
 ) -> None:
     """Train the segmenter's last layers, in place, on corrected masks (name -> file) and on their own answers of other photos, or
     go on with that; `config.earlier_share` of its weights stays. `trunk` is that of the segmenter.
+
+    They are trained `config.trainings` times from the same weights, each time with another seed, and end as the mean.
     """
-    settings, earlier = config.corrections, copy.deepcopy(segmenter.state_dict())
-    views = TrunkViews(trunk, corrected, others, settings.weight, config.crop, config.fit.seed)
-    repeats = with_share(np.ones(len(views)), views.is_corrected, settings.share)
-    fabric = make_fabric(config.fit)
-    place = (config.fit.seed, fabric.global_rank, fabric.world_size)
-    sampler = EpochSampler(len(views), config.fit.batch_size, *place, repeats)
-    fit(fabric, LastLayers(segmenter), views, config.fit, out / FIT, sampler=sampler)
-    average_weights(segmenter, earlier, config.earlier_share)
+    settings, start = config.corrections, copy.deepcopy(segmenter.state_dict())
+    for number in range(config.trainings):
+        others_mean = copy.deepcopy(segmenter.state_dict())
+        segmenter.load_state_dict(start)
+        fitting = config.fit.model_copy(update={"seed": config.trainings * config.fit.seed + number})
+        views = TrunkViews(trunk, corrected, others, settings.weight, config.crop, fitting.seed)
+        repeats = with_share(np.ones(len(views)), views.is_corrected, settings.share)
+        fabric = make_fabric(fitting)
+        place = (fitting.seed, fabric.global_rank, fabric.world_size)
+        sampler = EpochSampler(len(views), fitting.batch_size, *place, repeats)
+        fit(fabric, LastLayers(segmenter), views, fitting, out / FIT / str(number), sampler=sampler)
+        average_weights(segmenter, others_mean, number / (number + 1))
+    average_weights(segmenter, start, config.earlier_share)
     segmenter.eval()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.inference.arrays import resize_bilinear
+from app.inference.label_maps.regions import count_labels
 from app.inference.labels import BACKGROUND, IGNORE_INDEX
 
 TOP = 2  # The margin lies between the best and the second.
@@ -52,7 +53,7 @@ def quality_of(
 
 def foreground_labels(label: np.ndarray) -> frozenset[int]:
     """Return the classes' labels in a label map."""
-    return frozenset(np.unique(label).tolist()) - {BACKGROUND, IGNORE_INDEX}
+    return frozenset(np.flatnonzero(count_labels(label)).tolist()) - {BACKGROUND, IGNORE_INDEX}
 
 
 def jaccard(found: frozenset[int], expected: frozenset[int]) -> float:
@@ -73,5 +74,5 @@ def margin_of(label: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean of best minus second probability over the label's foreground, over everything where it has none."""
     best = np.partition(probabilities, -TOP, axis=0)[-TOP:]
     margin = resize_bilinear((best[1] - best[0])[None], *label.shape)[0]
-    where = ~np.isin(label, (BACKGROUND, IGNORE_INDEX))
+    where = (label != BACKGROUND) & (label != IGNORE_INDEX)
     return float(margin[where].mean() if where.any() else margin.mean())

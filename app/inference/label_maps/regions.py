@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import contourpy
@@ -144,17 +145,32 @@ def _as_text(encoded: dict[str, Any]) -> RunLengths:
     return RunLengths(size=[int(side) for side in encoded["size"]], counts=encoded["counts"].decode("ascii"))
 
 
+def borders_of(where: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yield the borders of each part of a bool (H, W) region: the outer one and those of its holes, (N, 2) of x and y in pixels, whose last
+    corner is the first. A pixel's centre lies at + 0.5.
+    """
+    generator = contourpy.contour_generator(
+        z=np.pad(where, 1).astype(np.float32), fill_type=contourpy.FillType.OuterOffset
+    )
+    for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
+        yield [_corners_of(points[start:end] - 0.5) for start, end in pairwise(offsets)]  # The padding lies at - 1.
+
+
+def _corners_of(ring: np.ndarray) -> np.ndarray:
+    """Return a ring (N, 2) without the points at which it goes straight on: what simplifies it takes a third of the time then."""
+    steps = np.diff(ring, axis=0)
+    turns = (steps[1:] != steps[:-1]).any(axis=1)
+    return ring[np.concatenate([[True], turns, [True]])]
+
+
 def polygons_of(where: np.ndarray) -> list[list[float]]:
     """Return the outer borders of a bool (H, W) region as COCO has them: [x, y, x, y, ...] in pixels, largest first.
 
     Holes are lost, as COCO's polygons know none; run lengths keep them.
     """
-    generator = contourpy.contour_generator(
-        z=np.pad(where, 1).astype(np.float32), fill_type=contourpy.FillType.OuterOffset
-    )
     outlines = []
-    for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
-        outer = shapely.Polygon(points[: offsets[1]] - 0.5)  # A pixel's centre lies at + 0.5, the padding at - 1.
+    for shell, *_ in borders_of(where):
+        outer = shapely.Polygon(shell)
         outline = shapely.get_exterior_ring(outer.simplify(min(TOLERANCE, SMALL * outer.area**0.5)))
         outlines.append((outer.area, shapely.get_coordinates(outline)[:-1]))
     outlines.sort(key=lambda entry: -entry[0])

@@ -132,6 +132,25 @@ def test_a_training_that_was_stopped_goes_on(segmenter: Segmenter, photos: Tagge
         torch.testing.assert_close(resumed[key], value)
 
 
+def test_several_trainings_end_as_their_mean(segmenter: Segmenter, photos: TaggedPhotos, tmp_path: Path) -> None:
+    start = {key: value.clone() for key, value in segmenter.state_dict().items()}
+    names = photos.names("train")
+    corrected = label_files(photos, names[:2], 1, tmp_path / "corrected")
+
+    def trained(trainings: int, seed: int, out: Path) -> torch.Tensor:
+        segmenter.load_state_dict(start)
+        config = LearnConfig(
+            out=out, data=DataConfig(source="scenes"), corrections=CorrectionsConfig(), crop=64, trainings=trainings,
+            fit=LastLayersFitConfig(max_steps=4, batch_size=2, seed=seed),
+        )  # fmt: skip
+        go_on(segmenter, Trunk(segmenter, photos, SIZE), config, corrected, names[2:], out)
+        return segmenter.state_dict()["classifier.weight"].clone()
+
+    first, second = trained(1, 0, tmp_path / "first"), trained(1, 1, tmp_path / "second")
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(trained(2, 0, tmp_path / "both"), (first + second) / 2)
+
+
 def test_what_is_remembered_answers_as_the_served_network(segmenter: Segmenter, photos: TaggedPhotos) -> None:
     card, images = card_of(photos), np.stack([photos.image(name) for name in photos.names("train")[:2]])
     served = TorchModel(serve_segmenter(segmenter, card), card, torch.device("cpu")).run(images)
