@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from app.inference import deadline
 from app.inference.errors import DeviceError, ModelCardError
 from app.inference.files.checksum import check_content
 from app.inference.files.graph_outputs import without_output
+from app.inference.image.preprocess import MIN_INPUT_SIDE
 from app.inference.model_card import IMAGE_INPUT, ModelCard
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -26,6 +28,8 @@ MASK = "mask"
 INTEGER_INSTRUCTIONS = {"avx512_vnni", "avx_vnni", "asimddp"}
 # A clip that the range of the integers behind it makes needless is left out by these, and needed where floats take their place.
 CLIPS_BY_INTEGERS = ["ClipQuantRewrite", "ReluQuantRewrite"]
+# An input of more pixels than this many squares of the preferred size is large: a view at 1.5 times that size is not.
+LARGE = 2.25
 UINT8 = 2  # ONNX has this number for the element type of a mask.
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -90,11 +94,17 @@ class Engine:
         Raises WorkTimeError where the time of the work that this thread does is over (`app.inference.deadline`), or ends meanwhile,
         and ClientLeftError where nobody waits for it.
         """
-        limit = deadline.current()
+        try:
+            return self._run_in_time(images)
+        finally:
+            if self._is_large(images):
+                self._give_memory_back()
+
+    def _run_in_time(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        limit, options = deadline.current(), onnxruntime.RunOptions()
         if limit is None:
-            return self._run(images, self._run_options(images))
+            return self._run(images, options)
         limit.check()
-        options = self._run_options(images)
         with deadline.ending(options, limit):
             try:
                 return self._run(images, options)
@@ -104,16 +114,29 @@ class Engine:
 
     def _run(self, images: np.ndarray, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         names = [name for name in self.card.outputs if name not in self._left_out]
-        return dict(zip(names, self._session.run(names, {IMAGE_INPUT: images}, options), strict=True))
+        outputs = self._session.run(names, {IMAGE_INPUT: images}, options)
+        if self._is_large(images):  # They lie in ONNX Runtime's memory, which is to be given back.
+            outputs = [output.copy() for output in outputs]
+        return dict(zip(names, outputs, strict=True))
 
-    def _run_options(self, images: np.ndarray) -> onnxruntime.RunOptions:
-        """Return those of one run. After an input larger than a photo at the preferred size, memory goes back to the
-        system.
+    def _is_large(self, images: np.ndarray) -> bool:
+        return self.providers == [CPU_PROVIDER] and images[..., 0].size > LARGE * self.card.preferred_size**2
+
+    def _give_memory_back(self) -> None:
+        """Have the system take back what a large input needed. ONNX Runtime does so at the end of a run, but for what lies around memory that
+        is in use, such as that run's outputs: so it is one more run, of the smallest input, whose memory is numpy's.
         """
-        options = onnxruntime.RunOptions()
-        if self.providers == [CPU_PROVIDER] and images[..., 0].size > self.card.preferred_size**2:
+        image = np.zeros((1, MIN_INPUT_SIDE, MIN_INPUT_SIDE, CHANNELS), np.uint8)
+        with suppress(Exception):  # A model that does not take so small an input keeps its memory.
+            outputs = {
+                name: np.empty_like(output) for name, output in self._run(image, onnxruntime.RunOptions()).items()
+            }
+            binding, options = self._session.io_binding(), onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return options
+            binding.bind_ortvalue_input(IMAGE_INPUT, onnxruntime.OrtValue.ortvalue_from_numpy(image))
+            for name, output in outputs.items():
+                binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(output))
+            self._session.run_with_iobinding(binding, options)
 
     @property
     def interface(self) -> dict[str, tuple[str, tuple[int, ...]]]:
