@@ -20,7 +20,9 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # A field begins with its number 
 
 @dataclass(frozen=True)
 class Node:
-    """It lies between two places of a file, and takes and gives what has these names. holds_graphs: they may take anything by its name."""
+    """It lies between two places of a file, and takes and gives what has these names. holds_graphs: graphs are among its attributes, and
+    they may take anything by its name.
+    """
 
     begin: int
     end: int
