@@ -88,7 +88,8 @@ class _Packer(pickle.Pickler):
         self.models: dict[str, DistantModel] = {}
 
     def persistent_id(self, thing: Any) -> tuple[str, str | int] | None:
-        if isinstance(thing, bytes) and len(thing) >= APART:
+        # What came beside a parcel is a view of shared memory, and may go on beside another.
+        if isinstance(thing, bytes | memoryview) and len(thing) >= APART:
             self.apart.append(thing)
             return BYTES, len(self.apart) - 1
         if not self.by_name:

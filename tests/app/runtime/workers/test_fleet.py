@@ -22,6 +22,7 @@ from app.runtime.model_store import ModelStore
 from app.runtime.settings import Settings
 from app.runtime.workers.fleet import Fleet
 from app.runtime.workers.forking import LARGE_PAGES, ROOT
+from app.runtime.workers.parcel import APART
 from tests.app.colour_models import loop_for_ever, write_cam_model
 
 RUN = operator.methodcaller("run", np.zeros((1, 64, 64, 3), np.uint8))
@@ -132,6 +133,20 @@ def test_large_bytes_arrive_as_they_were(fleet):
     data = os.urandom(3_000_000)
     assert bytes(fleet.perform(bytes, data)) == data
     assert fleet.perform(type, data) is bytes
+    returned = fleet.perform(bytes, data)
+    assert bytes(fleet.perform(bytes, returned)) == data  # what came back may be sent again
+
+
+def test_maps_that_are_too_large_for_the_pipe_are_known_again(serve, tmp_path, photo):
+    write_cam_model(tmp_path, preferred_size=320)
+    client = serve(settings_of(tmp_path, workers=1))
+    address = "/cam?class=dog&scales=2,2&format=npy"
+    first, second = (client.post(address, files={"file": photo}) for _ in range(2))
+    maps = client.app.state.service.maps
+    assert maps.size_bytes >= APART
+    assert [first.status_code, second.status_code] == [200, 200]
+    assert first.content == second.content
+    assert maps.found == 1
 
 
 def test_models_come_and_are_forgotten_once_no_request_holds_them(tmp_path):
