@@ -58,23 +58,18 @@ def stages_of_one(model: Engine, data: bytes) -> dict[str, float]:
 
 
 def map_ratios(photo: bytes, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the CPU milliseconds of maps, those that are fused beside what their models take one by one; those of other libraries as well, on the backbone of our model, where they are installed."""
+    """Return the CPU milliseconds of maps: fused ones beside what their models take one by one, and those of other libraries on the
+    backbone of our model, where they are installed.
+    """
     models = {name: newest(name) for name in ("cam", "drs", "amr", "edam")}
     one = Analyzer(Options(scales=(1.0,), flip=False), (models["cam"],))
     fused = Analyzer(Options(), tuple(models.values()))
-    each = {
-        name: cpu(lambda model=model: Analyzer(Options(), (model,)).read(photo).views) for name, model in models.items()
-    }
+    together = sum(
+        cpu(lambda model=model: Analyzer(Options(), (model,)).read(photo).views) for model in models.values()
+    )
     ours = cpu(lambda: one.read(photo).maps().maps, rounds)
     table = {
         "maps of all classes, one view": {"ms": ours, "ratio": 1.0},
-        **{
-            name: {"ms": cpu(lambda chosen=chosen: fused.read(photo).maps().maps_of(chosen), 3)}
-            for name, chosen in (
-                ("fuse=all, one class", (7,)),
-                ("fuse=all, all classes", tuple(range(len(models["cam"].card.classes)))),
-            )
-        },
         "refine=pamr, one class": {
             "ms": cpu(lambda: Analyzer(Options(refine="pamr"), (models["cam"],)).read(photo).maps().maps_of((7,)), 3)
         },
@@ -82,9 +77,10 @@ def map_ratios(photo: bytes, rounds: int) -> dict[str, dict[str, float]]:
             "ms": cpu(lambda: Analyzer(Options(conditional=True), (models["cam"],)).read(photo).maps((7,)).maps, 3)
         },
     }
-    for name, row in table.items():
-        if name.startswith("fuse=all"):
-            row["ratio"] = row["ms"] / sum(each.values())
+    every_class = tuple(range(len(models["cam"].card.classes)))
+    for name, chosen in (("fuse=all, one class", (7,)), ("fuse=all, all classes", every_class)):
+        milliseconds = cpu(lambda chosen=chosen: fused.read(photo).maps().maps_of(chosen), 3)
+        table[name] = {"ms": milliseconds, "ratio": milliseconds / together}
     for name, milliseconds in other_libraries(photo, models["cam"].card.preferred_size).items():
         table[name] = {"ms": milliseconds, "ratio": milliseconds / ours}
     return table

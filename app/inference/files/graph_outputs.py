@@ -38,21 +38,31 @@ def without_output(content: bytes, name: str) -> tuple[bytes, int | None]:
     A file that has no such output, or is no protobuf message at all, comes back as it is, with None.
     """
     try:
-        for number, begin, start, end in _fields(content, 0, len(content)):
-            if number == GRAPH:
-                fields = list(_fields(content, start, end))
-                outputs = {_part(content[value:last], NAME): (first, value, last)
-                           for inner, first, value, last in fields if inner == OUTPUT}  # fmt: skip
-                if name.encode() in outputs:
-                    first, value, last = outputs.pop(name.encode())
-                    nodes = [_node(content, *places) for inner, *places in fields if inner == NODE]
-                    left_out = [*((node.begin, node.end) for node in _needless(nodes, set(outputs))), (first, last)]
-                    graph = _without(content, start, end, sorted(left_out))
-                    view, size = memoryview(content), _varint(sum(map(len, graph)))
-                    return b"".join([view[: begin + 1], size, *graph, view[end:]]), _element_type(content[value:last])
-    except (IndexError, ValueError):  # It is no such message; ONNX Runtime says so of it.
-        pass
+        graphs = (places for number, *places in _fields(content, 0, len(content)) if number == GRAPH)
+        for begin, start, end in graphs:
+            graph, element_type = _graph_without(content, start, end, name.encode())
+            view, size = memoryview(content), _varint(sum(map(len, graph)))
+            return b"".join([view[: begin + 1], size, *graph, view[end:]]), element_type
+    except (IndexError, KeyError, ValueError):
+        pass  # It has no such output, or is no such message, of which ONNX Runtime says so.
     return content, None
+
+
+def _graph_without(content: bytes, start: int, end: int, name: bytes) -> tuple[list[memoryview], int | None]:
+    """Return the parts that are left of the graph between `start` and `end`, and the number of the output's element type.
+
+    Raises KeyError where it has no such output.
+    """
+    fields = list(_fields(content, start, end))
+    outputs = {
+        _part(content[first:last], NAME): (begin, first, last)
+        for number, begin, first, last in fields
+        if number == OUTPUT
+    }
+    begin, first, last = outputs.pop(name)
+    nodes = [_node(content, *places) for number, *places in fields if number == NODE]
+    left_out = [(begin, last), *((node.begin, node.end) for node in _needless(nodes, set(outputs)))]
+    return _without(content, start, end, sorted(left_out)), _element_type(content[first:last])
 
 
 def _needless(nodes: list[Node], needed: set[bytes]) -> list[Node]:

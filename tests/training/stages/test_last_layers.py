@@ -202,11 +202,8 @@ def test_every_class_has_its_turn_among_the_others_and_none_is_corrected(photos:
 
 def test_the_pixels_of_a_label_together_weigh_as_the_root_of_their_number() -> None:
     targets = torch.zeros(2, 8, 8, dtype=torch.int64)
-    targets[0, :2, :2], targets[0, 7], targets[1] = (
-        3,
-        IGNORE_INDEX,
-        2,
-    )  # 4 pixels of 3, 52 of 0 and 64 of 2, which is not drawn
+    # There are 4 pixels of 3, 52 of 0, and 64 of 2, which is not drawn.
+    targets[0, :2, :2], targets[0, 7], targets[1] = 3, IGNORE_INDEX, 2
     drawn = (targets != IGNORE_INDEX) & torch.tensor([True, False])[:, None, None]
     weights = label_weights(targets, drawn)
     torch.testing.assert_close(weights[targets == 3].sum() / weights[targets == 0].sum(), torch.tensor((4 / 52) ** 0.5))
